@@ -1,0 +1,1 @@
+"""swann: approximate nearest neighbours."""

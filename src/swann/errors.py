@@ -1,0 +1,79 @@
+"""Every exception that swann raises on purpose.
+
+::
+
+    Exception
+    └── SwannError
+        ├── InvalidInputError  (also ValueError)   what was given as vectors cannot be used
+        │   ├── ShapeError                         wrong rank, wrong dimension, empty
+        │   ├── DTypeError     (also TypeError)    ragged, object, complex, string, bool
+        │   ├── NonFiniteError                     NaN or infinity
+        │   └── ZeroVectorError                    no direction, under cosine
+        ├── ConfigError        (also ValueError)   a setting is bad, or contradicts another
+        ├── IndexFormatError   (also ValueError)   a directory does not hold a usable index
+        │   ├── FormatVersionError                 written by another version of the format
+        │   └── CorruptIndexError                  damaged: missing, truncated or altered arrays
+        └── MissingExtraError  (also ImportError)  an optional dependency is not installed
+
+Catch `SwannError` for all of them. Messages name the argument, what came and what was expected.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "CorruptIndexError",
+    "DTypeError",
+    "FormatVersionError",
+    "IndexFormatError",
+    "InvalidInputError",
+    "MissingExtraError",
+    "NonFiniteError",
+    "ShapeError",
+    "SwannError",
+    "ZeroVectorError",
+]
+
+
+class SwannError(Exception):
+    """The root of every error that swann raises on purpose."""
+
+
+class InvalidInputError(SwannError, ValueError):
+    """What was given as vectors cannot be used as such."""
+
+
+class ShapeError(InvalidInputError):
+    """An array has the wrong rank, the wrong dimension, or nothing in it."""
+
+
+class DTypeError(InvalidInputError, TypeError):
+    """An array does not hold real numbers: ragged, object, complex, string, bool."""
+
+
+class NonFiniteError(InvalidInputError):
+    """An array holds a NaN, an infinity, or a value beyond the range of float32."""
+
+
+class ZeroVectorError(InvalidInputError):
+    """A vector of zeros where a direction is needed, as under ``"cosine"``."""
+
+
+class ConfigError(SwannError, ValueError):
+    """A setting is out of its range, given twice, or contradicts another."""
+
+
+class IndexFormatError(SwannError, ValueError):
+    """A directory does not hold an index that this version can load."""
+
+
+class FormatVersionError(IndexFormatError):
+    """The index was written in a version of the format that this version does not read."""
+
+
+class CorruptIndexError(IndexFormatError):
+    """The index is damaged: a file is missing, truncated or altered."""
+
+
+class MissingExtraError(SwannError, ImportError):
+    """An optional dependency is not installed; the message says how to install it."""

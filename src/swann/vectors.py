@@ -1,0 +1,211 @@
+"""What counts as vectors, and how they become float32.
+
+A database stays what it is (a memory map of float16, a Fortran-ordered float64 array, ...) and is
+converted chunk by chunk where it is used, so building never holds a second copy of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swann.errors import DTypeError, InvalidInputError, NonFiniteError, ShapeError
+
+__all__ = [
+    "as_database",
+    "as_queries",
+    "check_finite",
+    "chunks",
+    "slice_rows",
+    "take",
+]
+
+_REAL_KINDS = "fiu"
+_EXPECTED_DTYPE = "expected real numbers (float16, float32, float64 or integers)"
+
+
+def as_database(db: object, name: str = "db") -> NDArray[Any]:
+    """Check that `db` is a matrix of real numbers, and return it as an ndarray.
+
+    Parameters
+    ----------
+    db : array_like of shape (n, d)
+        An ndarray or memory map of float16, float32, float64 or integers in any byte order and
+        memory layout; or anything that speaks DLPack, ``__array__`` or the buffer protocol; or
+        nested sequences of numbers.
+    name : str
+        What to call it in an error.
+
+    Returns
+    -------
+    ndarray of shape (n, d)
+        The same memory, in the same dtype, where `db` already is an array: nothing is converted
+        or copied. Values are not looked at; see `check_finite`.
+
+    Raises
+    ------
+    ShapeError
+        Not two-dimensional, no rows, or no columns.
+    DTypeError
+        Ragged, object, complex, string, bool.
+    """
+    array = _as_array(db, name)
+    if array.size == 0:
+        raise ShapeError(
+            f"{name} is empty (shape {array.shape}); expected shape (datapoints, dimensions) "
+            "with at least one of each"
+        )
+    if array.ndim != 2:
+        raise ShapeError(
+            f"{name} has {array.ndim} axes (shape {array.shape}); expected 2 axes: "
+            "(datapoints, dimensions)"
+        )
+    return array
+
+
+def as_queries(
+    queries: object, dimension: int, rank: int = 2, name: str | None = None
+) -> NDArray[np.float32]:
+    """Return queries as a C-contiguous, aligned float32 array of native byte order.
+
+    Parameters
+    ----------
+    queries : array_like
+        Shape (dimension,) for rank 1, (n, dimension) for rank 2; n may be 0.
+    dimension : int
+        What the index expects.
+    rank : {1, 2}
+        One query, or many.
+    name : str, optional
+        What to call it in an error; "query" or "queries" by default.
+
+    Returns
+    -------
+    float32 array
+        `queries` itself where nothing needs converting.
+
+    Raises
+    ------
+    ShapeError, DTypeError, NonFiniteError
+        As their names say.
+    """
+    name = name or ("query" if rank == 1 else "queries")
+    array = _as_array(queries, name)
+    if rank == 2 and array.shape == (0,):
+        array = array.reshape(0, dimension)  # an empty list of queries
+    if array.ndim != rank:
+        hint = "search_batched takes many" if rank == 1 else "search takes a single query"
+        expected = f"({dimension},)" if rank == 1 else f"(n, {dimension})"
+        raise ShapeError(f"{name} has shape {array.shape}; expected {expected} ({hint})")
+    if array.shape[-1] != dimension:
+        verb = "has" if rank == 1 else "have"
+        raise ShapeError(
+            f"{name} {verb} {array.shape[-1]} dimensions, but this index expects {dimension}"
+        )
+    result = _as_float32(array)
+    # One pass with no temporary settles the usual case: a finite sum of squares has finite terms.
+    if rank == 1 and math.isfinite(np.vdot(result, result)):
+        return result
+    check_finite(result, name, source=array)
+    return result
+
+
+def slice_rows(db: NDArray[Any], start: int, stop: int) -> NDArray[np.float32]:
+    """Rows `start` to `stop` as C-contiguous native float32: a view where `db` already is that."""
+    return _as_float32(db[start:stop])
+
+
+def take(db: NDArray[Any], ids: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+    """The rows `ids` as a new C-contiguous native float32 array of shape (len(ids), d)."""
+    return _as_float32(db[ids])
+
+
+def chunks(db: NDArray[Any], rows: int = 65536) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Walk through a database: pairs of the first row's number and up to `rows` float32 rows."""
+    for start in range(0, len(db), rows):
+        yield start, slice_rows(db, start, start + rows)
+
+
+def check_finite(
+    chunk: NDArray[np.float32], name: str, start: int = 0, source: NDArray[Any] | None = None
+) -> None:
+    """Raise if a value is NaN or infinite.
+
+    Parameters
+    ----------
+    chunk : float32 array of shape (n, d) or (d,)
+        The converted values.
+    name : str
+        What to call them in an error.
+    start : int
+        The row number of ``chunk[0]`` in what the caller calls `name`.
+    source : ndarray, optional
+        The whole array that `chunk` was converted from, to tell an infinity in the data from a
+        value that only overflows float32.
+
+    Raises
+    ------
+    NonFiniteError
+        Naming the first bad value and its place.
+    """
+    finite = np.isfinite(chunk)
+    if finite.all():
+        return
+    place = [int(i) for i in np.unravel_index(int(finite.argmin()), chunk.shape)]
+    value = chunk[tuple(place)]
+    if chunk.ndim == 2:
+        place[0] += start
+    where = f"{name}[{', '.join(map(str, place))}]"
+    original = value if source is None else source[tuple(place)]
+    if np.isfinite(original):
+        largest = float(np.finfo(np.float32).max)
+        raise NonFiniteError(
+            f"{where} is {original}, which overflows float32; expected at most {largest:.4g}"
+        )
+    unsure = " (or overflowed float32)" if source is None and np.isinf(value) else ""
+    raise NonFiniteError(f"{where} is {value}{unsure}; expected finite numbers")
+
+
+def _as_array(given: object, name: str) -> NDArray[Any]:
+    """A plain ndarray of real numbers over the memory of `given`, where it has any."""
+    array = given if type(given) is np.ndarray else _import_array(given, name)
+    if array.dtype.kind not in _REAL_KINDS:
+        came = f"dtype {array.dtype}"
+        if array.dtype.kind == "O":
+            came += " (ragged rows, or values that are not numbers)"
+        raise DTypeError(f"{name} has {came}; {_EXPECTED_DTYPE}")
+    return array
+
+
+def _import_array(given: object, name: str) -> NDArray[Any]:
+    if np.ma.isMaskedArray(given):
+        raise DTypeError(f"{name} is a masked array, whose mask would be lost; {_EXPECTED_DTYPE}")
+    if given is None or isinstance(given, (str, bytes, dict, set, frozenset)):
+        raise DTypeError(f"{name} is of type {type(given).__name__}; {_EXPECTED_DTYPE}")
+    try:
+        # np.ndarray speaks DLPack too, but not for every dtype and byte order.
+        if hasattr(given, "__dlpack__") and not isinstance(given, np.ndarray):
+            return np.from_dlpack(given)
+        return np.asarray(given)
+    except Exception as error:
+        # Foreign conversions raise whatever they like, MemoryError apart.
+        if isinstance(error, MemoryError):
+            raise
+        if isinstance(error, ValueError) and "inhomogeneous" in str(error):
+            raise DTypeError(f"{name} is ragged (its rows differ in length)") from error
+        raise InvalidInputError(
+            f"{name}, of type {type(given).__name__}, cannot be read as an array: {error}"
+        ) from error
+
+
+def _as_float32(array: NDArray[Any]) -> NDArray[np.float32]:
+    flags = array.flags
+    if array.dtype == np.float32 and flags.c_contiguous and flags.aligned:
+        return array
+    # Overflow is reported by check_finite, with its place, rather than as a warning.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array(array, dtype=np.float32, order="C")
