@@ -1,0 +1,78 @@
+# `make` lists what can be made. Everything happens in .venv (or $VENV) and below build/ and .cache/.
+
+VENV ?= $(CURDIR)/.venv
+export VENV
+BIN := $(VENV)/bin
+
+# What the installed package is made of: when one of these changes, the next target installs again.
+SOURCES := pyproject.toml CMakeLists.txt tools/bootstrap \
+	$(shell find src native -type f -not -name '*.pyc' 2>/dev/null)
+DEMO := $(VENV)/.installed-demo
+DEV := $(VENV)/.installed-dev
+
+# The native self-test: the kernels and the thread pool without Python, for sanitizers and emulators.
+SELFTEST = $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(BIN)/ninja -DSWANN_STANDALONE=ON
+ARM64 ?= aarch64-linux-gnu
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help env demo test test-arm64 lint format bench sanitize clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r name text; do printf '%-20s %s\n' "$$name" "$$text"; done
+
+env: $(DEV) ## make .venv with swann and everything its development needs
+
+$(DEMO): $(SOURCES)
+	@tools/bootstrap '.[cli,plot]'
+	@touch $@
+
+$(DEV): $(SOURCES)
+	@tools/bootstrap '.[cli,hdf5,plot,test,lint]'
+	@touch $@ $(DEMO)
+
+demo: $(DEMO) ## index 50,000 words and search them: recall, speed, a picture
+	@$(BIN)/python examples/demo.py
+
+test: $(DEV) ## run all tests (ARGS="-k name" to choose)
+	$(BIN)/python -m pytest --durations=10 $(ARGS)
+
+test-arm64: $(DEV) ## run the NEON kernels' self-test under emulation (cross compiler and qemu-user)
+	@command -v $(ARM64)-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || { \
+		echo "needs $(ARM64)-g++ and qemu-aarch64 (Debian: g++-$(ARM64) qemu-user)"; exit 1; }
+	$(SELFTEST) -B build/arm64 -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+		-DCMAKE_CXX_COMPILER=$(ARM64)-g++
+	$(BIN)/cmake --build build/arm64
+	qemu-aarch64 -L /usr/$(ARM64) build/arm64/swann_selftest
+
+lint: $(DEV) ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV) ## let ruff format and fix what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(DEV) ## compare with scann, faiss and hnswlib on GloVe-100 (downloads, takes long)
+	$(BIN)/python -m benchmarks run $(ARGS)
+
+# The module under test goes to a folder of its own, found before the one in the environment.
+sanitize: $(DEV) ## the self-test under ASan+UBSan and TSan, then the tests under ASan+UBSan
+	$(SELFTEST) -B build/asan -DSWANN_SANITIZE=address,undefined
+	$(BIN)/cmake --build build/asan
+	build/asan/swann_selftest
+	$(SELFTEST) -B build/tsan -DSWANN_SANITIZE=thread
+	$(BIN)/cmake --build build/tsan
+	build/tsan/swann_selftest
+	rm -rf build/asan-site
+	SKBUILD_BUILD_DIR=build/asan-module SKBUILD_CMAKE_DEFINE='SWANN_SANITIZE=address,undefined' \
+		tools/bootstrap --no-deps --target build/asan-site .
+	PYTHONPATH=build/asan-site PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
+		$(BIN)/python -m pytest $(ARGS)
+
+clean: ## remove the environment and everything built (keeps benchmark data)
+	rm -rf $(VENV) build dist .cache demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './benchmarks/.*' -prune -exec rm -rf {} +
