@@ -1,1 +1,1 @@
-"""swann: approximate nearest neighbours."""
+"""Approximate nearest neighbours: ScaNN's design, as a fast and typed Python package."""

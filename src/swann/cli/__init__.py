@@ -1,0 +1,45 @@
+"""The command line: ``swann build``, ``search``, ``eval`` and ``info``.
+
+Exit codes: 0, all is well; 1, the work failed; 2, bad usage or bad input.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from swann.errors import MissingExtraError, SwannError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        What comes after the name of the program; taken from `sys.argv` by default.
+    """
+    try:
+        from swann.cli.app import app
+
+        app(args=None if arguments is None else list(arguments), prog_name="swann")
+    except SwannError as error:
+        _fail(str(error), 2)
+    except ModuleNotFoundError as error:
+        if error.name not in ("typer", "rich"):
+            raise
+        hint = MissingExtraError(
+            f"the command line needs {error.name}, which is not installed: pip install 'swann[cli]'"
+        )
+        _fail(str(hint), 2)
+    except (OSError, MemoryError) as error:
+        _fail(f"{type(error).__name__}: {error}", 1)
+    sys.exit(0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"swann: {message}", file=sys.stderr)
+    sys.exit(code)

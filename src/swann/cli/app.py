@@ -1,0 +1,236 @@
+"""The commands. Imported only when the extra [cli] is there."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from swann import files
+from swann.builder import Builder
+from swann.cli import show
+from swann.config import check_count
+from swann.distance import check_distance_measure
+from swann.errors import ConfigError
+from swann.evaluate import exact_neighbors, leaf_ladder, speed_recall
+from swann.searcher import Searcher, load_searcher
+from swann.vectors import as_queries
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Approximate nearest neighbours: build an index, search it, measure it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+# With fewer datapoints than this, scoring all of them beats a tree.
+_TREE_PAYS_FROM = 20_000
+# Queries that one native call answers, so that the progress bar moves.
+_QUERIES_A_CALL = 16_384
+
+_VECTORS = ".npy, .fvecs, .bvecs, or file.hdf5:key"
+IndexArgument = Annotated[Path, typer.Argument(help="Directory of an index.", metavar="INDEX")]
+Leaves = Annotated[int | None, typer.Option(help="Leaves to visit; the index's own by default.")]
+PreReorder = Annotated[int | None, typer.Option(help="Candidates to score exactly.")]
+Threads = Annotated[int | None, typer.Option(help="Threads to use; all cores by default.")]
+
+
+@app.command()
+def build(
+    db: Annotated[str, typer.Argument(help=f"Datapoints: {_VECTORS}.", metavar="DB")],
+    out: Annotated[Path, typer.Argument(help="Directory to write.", metavar="OUT")],
+    distance_measure: Annotated[
+        str | None,
+        typer.Option(
+            help="dot_product, squared_l2 or cosine. Needed, unless an HDF5 file names it."
+        ),
+    ] = None,
+    num_neighbors: Annotated[
+        int, typer.Option("--num-neighbors", "-k", help="Neighbors a search returns by default.")
+    ] = 10,
+    leaves: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Leaves of the tree; 0: no tree. Default: the square root of the number of "
+            f"datapoints, from {_TREE_PAYS_FROM:,} datapoints on."
+        ),
+    ] = None,
+    leaves_to_search: Annotated[
+        int | None, typer.Option(help="Leaves a search visits. Default: a twentieth of them.")
+    ] = None,
+    dimensions_per_block: Annotated[
+        int | None, typer.Option(help="Dimensions that share a 4-bit code. Default: 2.")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Anisotropic quantization threshold, between 0 and 1; try 0.2."),
+    ] = None,
+    reorder: Annotated[
+        int | None,
+        typer.Option(help="Candidates to score exactly; 0: none. Default: ten times -k."),
+    ] = None,
+    brute_force: Annotated[
+        bool, typer.Option("--brute-force", help="Exact scores instead of codes.")
+    ] = False,
+    threads: Threads = None,
+    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
+) -> None:
+    """Build an index over DB and save it to the directory OUT."""
+    location = files.locate(db)
+    measure = distance_measure or files.hdf5_distance_measure(location)
+    if measure is None:
+        raise ConfigError(
+            "--distance-measure is missing; expected dot_product, squared_l2 or cosine"
+        )
+    datapoints = files.read_array(db)
+    builder = Builder(datapoints, num_neighbors, check_distance_measure(measure)).seed(seed)
+    if threads is not None:
+        builder.set_n_training_threads(threads)
+    if leaves is None:
+        n = len(datapoints)
+        leaves = round(math.sqrt(n)) if n >= _TREE_PAYS_FROM else 0
+    if leaves:
+        builder.tree(leaves, leaves_to_search or max(1, leaves // 20))
+    elif leaves_to_search is not None:
+        raise ConfigError(f"--leaves-to-search is {leaves_to_search}, but there is no tree")
+    if brute_force:
+        for name, value in (
+            ("--dimensions-per-block", dimensions_per_block),
+            ("--threshold", threshold),
+        ):
+            if value is not None:
+                raise ConfigError(f"{name} and --brute-force contradict each other")
+        builder.score_brute_force()
+        reorder = reorder or 0
+    else:
+        builder.score_ah(dimensions_per_block or 2, threshold)
+    if reorder is None:
+        reorder = 10 * num_neighbors
+    if reorder:
+        builder.reorder(reorder)
+
+    start = time.perf_counter()
+    with show.progress() as bars:
+        searcher = builder.build(bars.update)
+    built = time.perf_counter() - start
+    searcher.serialize(out)
+    show.say(f"{searcher!r}\nbuilt in {built:.1f} s, saved to {out} ({show.disk_size(out)})")
+
+
+@app.command()
+def search(
+    index: IndexArgument,
+    queries: Annotated[str, typer.Argument(help=f"Queries: {_VECTORS}.", metavar="QUERIES")],
+    k: Annotated[
+        int | None, typer.Option("-k", help="Neighbors to return; the index's own by default.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write .npz (indices, distances), .npy or .ivecs (indices)."),
+    ] = None,
+    leaves_to_search: Leaves = None,
+    pre_reorder: PreReorder = None,
+    threads: Threads = None,
+) -> None:
+    """Search INDEX for the neighbors of QUERIES, and print or write them."""
+    if out is not None:
+        files.check_output(out)
+    searcher = _load(index, threads)
+    given = files.read_array(queries, default_key="test")
+    checked = as_queries(given[None] if given.ndim == 1 else given, searcher.dimension)
+    k = searcher.config.num_neighbors if k is None else check_count("-k", k)
+    indices = np.empty((len(checked), k), np.int64)
+    distances = np.empty((len(checked), k), np.float32)
+    start = time.perf_counter()
+    with show.progress() as bars:
+        for begin in range(0, max(1, len(checked)), _QUERIES_A_CALL):
+            part = slice(begin, begin + _QUERIES_A_CALL)
+            indices[part], distances[part] = searcher.search_batched_parallel(
+                checked[part], k, pre_reorder, leaves_to_search
+            )
+            bars.update("searching", min(begin + _QUERIES_A_CALL, len(checked)), len(checked))
+    took = time.perf_counter() - start
+    if out is None:
+        show.neighbors(indices, distances)
+    else:
+        files.write_neighbors(out, indices, distances)
+        show.say(f"{len(checked):,} queries in {took:.3f} s, written to {out}")
+
+
+@app.command("eval")
+def evaluate(
+    index: IndexArgument,
+    db: Annotated[
+        str, typer.Argument(help=f"What the index was built from: {_VECTORS}.", metavar="DB")
+    ],
+    queries: Annotated[
+        str | None,
+        typer.Argument(help="Queries; for HDF5 the same file by default.", metavar="[QUERIES]"),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="Neighbors: recall k@k.")] = 10,
+    leaves_to_search: Annotated[
+        str | None, typer.Option(help="Numbers of leaves, as in 10,20,50. Default: a ladder.")
+    ] = None,
+    pre_reorder: PreReorder = None,
+    max_queries: Annotated[int, typer.Option(help="Use at most this many of the queries.")] = 1000,
+    threads: Threads = None,
+) -> None:
+    """Measure recall and speed of INDEX against exact search over DB."""
+    searcher = _load(index, threads)
+    location = files.locate(db)
+    if queries is None:
+        if not location.is_hdf5:
+            raise ConfigError(f"QUERIES is missing; only an HDF5 file holds both, and {db} is not")
+        queries = str(location.path)
+    datapoints = files.read_array(db)
+    asked = files.read_array(queries, default_key="test")[
+        : check_count("--max-queries", max_queries)
+    ]
+    if datapoints.shape != (searcher.num_datapoints, searcher.dimension):
+        raise ConfigError(
+            f"DB has shape {datapoints.shape}, but the index was built from "
+            f"{(searcher.num_datapoints, searcher.dimension)}"
+        )
+    checked = as_queries(asked, searcher.dimension)
+    with show.waiting("searching exactly"):
+        true = exact_neighbors(
+            datapoints, checked, k, searcher.config.distance_measure, threads or 0
+        )
+    settings = [(leaves, pre_reorder) for leaves in _ladder(searcher, leaves_to_search)]
+    points = []
+    with show.progress() as bars:
+        for done, setting in enumerate(settings):
+            points += speed_recall(searcher, checked, true.indices, [setting])
+            bars.update("measuring", done + 1, len(settings))
+    show.curve(points, k, searcher.num_threads, len(checked))
+
+
+@app.command()
+def info(index: IndexArgument) -> None:
+    """Show the settings, the sizes and the arrays of INDEX."""
+    show.index(load_searcher(index), index)
+
+
+def _load(index: Path, threads: int | None) -> Searcher:
+    searcher = load_searcher(index)
+    if threads is not None:
+        searcher.set_num_threads(threads)
+    return searcher
+
+
+def _ladder(searcher: Searcher, given: str | None) -> list[int | None]:
+    if given is not None:
+        try:
+            return [int(part) for part in given.split(",")]
+        except ValueError:
+            raise ConfigError(
+                f"--leaves-to-search is {given!r}; expected numbers, as in 10,20,50"
+            ) from None
+    tree = searcher.config.tree
+    return [None] if tree is None else [*leaf_ladder(tree.num_leaves)]

@@ -1,0 +1,153 @@
+"""What the command line prints: results on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from swann.evaluate import OperatingPoint
+from swann.searcher import Searcher
+
+__all__ = ["curve", "disk_size", "index", "neighbors", "progress", "say", "waiting"]
+
+_ROWS_SHOWN = 10
+
+
+def say(text: str) -> None:
+    """Print plain text."""
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def waiting(text: str) -> AbstractContextManager[object]:
+    """Show that something goes on that cannot say how far it is."""
+    return Console(stderr=True).status(text)
+
+
+class progress:
+    """Bars for stages that report ``(stage, done, total)``, one bar a stage.
+
+    Nothing is drawn where stderr is not a terminal.
+    """
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        """Move the bar of a stage."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+
+def neighbors(indices: NDArray[np.int64], distances: NDArray[np.float32]) -> None:
+    """Print the neighbors of the first queries."""
+    table = Table("query", "neighbors (distance)")
+    for row in range(min(len(indices), _ROWS_SHOWN)):
+        found = indices[row] >= 0
+        table.add_row(
+            str(row),
+            "  ".join(
+                f"{i} ({x:.4g})"
+                for i, x in zip(indices[row][found], distances[row][found], strict=True)
+            ),
+        )
+    Console().print(table)
+    if len(indices) > _ROWS_SHOWN:
+        say(f"... and {len(indices) - _ROWS_SHOWN:,} queries more; --out writes all of them")
+
+
+def curve(points: Sequence[OperatingPoint], k: int, threads: int, queries: int) -> None:
+    """Print a speed-recall curve as a table."""
+    table = Table(
+        "leaves to search",
+        f"recall {k}@{k}",
+        "us a query, one at a time",
+        f"us a query, in a batch on {threads} thread{'s' * (threads > 1)}",
+        title=f"{queries:,} queries",
+    )
+    for column in table.columns:
+        column.justify = "right"
+    for point in points:
+        leaves = point.leaves_to_search
+        table.add_row(
+            "-" if leaves is None else f"{leaves:,}",
+            f"{point.recall:.4f}",
+            f"{point.single_microseconds:,.1f}",
+            f"{point.batched_microseconds:,.1f}",
+        )
+    Console().print(table)
+
+
+def index(searcher: Searcher, directory: Path) -> None:
+    """Print the settings, the sizes and the files of an index."""
+    settings = Table("setting", "value", title=str(directory))
+    settings.add_row("datapoints", f"{searcher.num_datapoints:,}")
+    settings.add_row("dimensions", f"{searcher.dimension:,}")
+    for name, value in _flatten(searcher.config.to_dict()):
+        settings.add_row(name, value)
+    sizes = Table("file", "size")
+    sizes.columns[1].justify = "right"
+    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
+        sizes.add_row(str(path.relative_to(directory)), _bytes(path.stat().st_size))
+    sizes.add_row("total", disk_size(directory))
+    Console().print(settings, sizes)
+
+
+def disk_size(directory: Path) -> str:
+    """Return what the files of a directory take, for a reader."""
+    return _bytes(sum(p.stat().st_size for p in directory.rglob("*") if p.is_file()))
+
+
+def _flatten(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            rows += _flatten(value, f"{prefix}{name}.")
+        else:
+            rows.append((prefix + name, "none" if value is None else str(value)))
+    return rows
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.2f} GB"

@@ -1,0 +1,1 @@
+"""ScaNN's own module names over swann's objects."""

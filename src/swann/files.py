@@ -1,0 +1,249 @@
+"""Vectors in files: ``.npy``, ``.fvecs``, ``.bvecs``, ``.ivecs``, HDF5.
+
+===============  ==========================================================  ==============
+suffix           what it holds                                               memory-mapped
+===============  ==========================================================  ==============
+.npy             one array                                                   yes
+.fvecs           rows of int32 d, then d float32 (little-endian)             yes
+.bvecs           rows of int32 d, then d uint8                               yes
+.ivecs           rows of int32 d, then d int32                               yes
+.hdf5 .h5 .hdf   named arrays: ``file.hdf5:train``; needs the extra [hdf5]   if contiguous
+===============  ==========================================================  ==============
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swann.errors import InvalidInputError, MissingExtraError
+
+__all__ = [
+    "Location",
+    "check_output",
+    "hdf5_distance_measure",
+    "locate",
+    "read_array",
+    "write_neighbors",
+]
+
+_HDF5_SUFFIXES = (".hdf5", ".h5", ".hdf")
+_VECS_DTYPES = {".fvecs": "<f4", ".bvecs": "u1", ".ivecs": "<i4"}
+_OUTPUT_SUFFIXES = (".npz", ".npy", ".ivecs")
+_SUFFIXES = (".npy", *_VECS_DTYPES, *_HDF5_SUFFIXES)
+# Rows of .fvecs and the like whose header is compared with the first one's.
+_HEADERS_TO_CHECK = 4096
+
+# What the ann-benchmarks files call their distances.
+_HDF5_DISTANCES = {
+    "angular": "cosine",
+    "cosine": "cosine",
+    "euclidean": "squared_l2",
+    "dot": "dot_product",
+    "ip": "dot_product",
+}
+
+
+class Location(NamedTuple):
+    """A file, and for HDF5 the name of an array in it."""
+
+    path: Path
+    key: str | None
+
+    @property
+    def is_hdf5(self) -> bool:
+        """Whether the file is HDF5, by its suffix."""
+        return self.path.suffix.lower() in _HDF5_SUFFIXES
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.key}" if self.key else str(self.path)
+
+
+def locate(where: str | os.PathLike[str], default_key: str = "train") -> Location:
+    """Split ``file.hdf5:key`` and check that the file is there and of a known kind.
+
+    Parameters
+    ----------
+    where : str or path
+        A path, for HDF5 with ``:key`` at its end or without.
+    default_key : str
+        The key where none is given.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such file, or its suffix is unknown.
+    """
+    text = os.fspath(where)
+    path, key = Path(text), None
+    head, colon, tail = text.rpartition(":")
+    if colon and Path(head).suffix.lower() in _HDF5_SUFFIXES:
+        path, key = Path(head), tail or None
+    location = Location(path, key)
+    if location.is_hdf5 and key is None:
+        location = Location(path, default_key)
+    if path.suffix.lower() not in _SUFFIXES:
+        raise InvalidInputError(
+            f"{path} has the suffix {path.suffix!r}; expected one of {', '.join(_SUFFIXES)}"
+        )
+    if not path.is_file():
+        raise InvalidInputError(f"{path}: no such file")
+    return location
+
+
+def read_array(where: str | os.PathLike[str], default_key: str = "train") -> NDArray[Any]:
+    """Open the array of a file, memory-mapped and read-only where that is possible.
+
+    Parameters
+    ----------
+    where : str or path
+        A path with one of the suffixes above, for HDF5 with ``:key`` at its end or without.
+    default_key : str
+        The HDF5 array where no key is given.
+
+    Returns
+    -------
+    ndarray
+        In the file's own dtype and byte order.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such file, or it does not hold what its suffix says.
+    MissingExtraError
+        If it is HDF5 and h5py is not installed.
+    """
+    location = locate(where, default_key)
+    suffix = location.path.suffix.lower()
+    if location.path.stat().st_size == 0:
+        raise InvalidInputError(f"{location.path} is empty")
+    if suffix == ".npy":
+        return _read_npy(location.path)
+    if suffix in _VECS_DTYPES:
+        return _read_vecs(location.path, np.dtype(_VECS_DTYPES[suffix]))
+    values: NDArray[Any] = _with_hdf5(location, _read_dataset)
+    return values
+
+
+def hdf5_distance_measure(location: Location) -> str | None:
+    """Return the distance measure that an ann-benchmarks file names, if it names one."""
+    if not location.is_hdf5:
+        return None
+    name = _with_hdf5(location, lambda file, _: file.attrs.get("distance"))
+    if isinstance(name, bytes):
+        name = name.decode("ascii", "replace")
+    return _HDF5_DISTANCES.get(str(name))
+
+
+def check_output(path: Path) -> None:
+    """Check, before the work, that `write_neighbors` will know what to write.
+
+    Raises
+    ------
+    InvalidInputError
+        If the suffix is not .npz, .npy or .ivecs.
+    """
+    if path.suffix.lower() not in _OUTPUT_SUFFIXES:
+        raise InvalidInputError(
+            f"{path} has the suffix {path.suffix!r}; expected one of {', '.join(_OUTPUT_SUFFIXES)}"
+        )
+
+
+def write_neighbors(path: Path, indices: NDArray[np.int64], distances: NDArray[np.float32]) -> None:
+    """Write what a batched search returned.
+
+    Parameters
+    ----------
+    path : Path
+        ``.npz`` takes both arrays by their names; ``.npy`` and ``.ivecs`` take the indices.
+    indices : int64 array of shape (nq, k)
+        Row ids.
+    distances : float32 array of shape (nq, k)
+        Their distances.
+
+    Raises
+    ------
+    InvalidInputError
+        If the suffix is another, or ids do not fit into the int32 of ``.ivecs``.
+    """
+    check_output(path)
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        np.savez(path, indices=indices, distances=distances)
+    elif suffix == ".npy":
+        np.save(path, indices)
+    else:
+        if indices.size and indices.max() > np.iinfo(np.int32).max:
+            raise InvalidInputError(f"{path}: ids over 2**31 - 1 do not fit into .ivecs; use .npy")
+        rows = np.empty((indices.shape[0], indices.shape[1] + 1), "<i4")
+        rows[:, 0] = indices.shape[1]
+        rows[:, 1:] = indices
+        rows.tofile(path)
+
+
+def _read_npy(path: Path) -> NDArray[Any]:
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InvalidInputError(f"{path} is not a .npy file of numbers: {error}") from error
+    if not isinstance(loaded, np.ndarray):  # an .npz under another name
+        raise InvalidInputError(f"{path} is not a .npy file but an archive of several")
+    return loaded
+
+
+def _read_vecs(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
+    raw = np.memmap(path, np.uint8, mode="r")
+    dimension = int(raw[:4].view("<i4")[0]) if raw.size >= 4 else 0
+    row_bytes = 4 + dimension * dtype.itemsize
+    if dimension < 1 or raw.size % row_bytes:
+        raise InvalidInputError(
+            f"{path} has {raw.size:,} bytes and says that its first row has {dimension} "
+            f"dimensions; expected a whole number of rows of 4 + dimensions * {dtype.itemsize} "
+            "bytes"
+        )
+    rows = raw.reshape(-1, row_bytes)
+    step = max(1, len(rows) // _HEADERS_TO_CHECK)
+    headers = np.ascontiguousarray(rows[::step, :4]).view("<i4")[:, 0]
+    different = np.flatnonzero(headers != dimension)
+    if different.size:
+        row = int(different[0]) * step
+        raise InvalidInputError(
+            f"{path}: row {row} has {headers[different[0]]} dimensions, but row 0 has {dimension}"
+        )
+    values: NDArray[Any] = rows[:, 4:].view(dtype)
+    return values
+
+
+def _with_hdf5(location: Location, use: Callable[[Any, Location], Any]) -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{location.path} is HDF5, which needs h5py: pip install 'swann[hdf5]'"
+        ) from error
+    try:
+        file = h5py.File(location.path, "r")
+    except OSError as error:
+        raise InvalidInputError(f"{location.path} is not an HDF5 file: {error}") from error
+    with file:
+        return use(file, location)
+
+
+def _read_dataset(file: Any, location: Location) -> NDArray[Any]:
+    dataset = file.get(location.key)
+    if not hasattr(dataset, "dtype"):
+        present = ", ".join(sorted(name for name in file if hasattr(file[name], "dtype")))
+        raise InvalidInputError(
+            f"{location.path} has no array {location.key!r}; it has: {present or 'none'}"
+        )
+    offset = dataset.id.get_offset()
+    if offset is not None and dataset.dtype.kind in "fiu" and dataset.size:
+        # Stored in one piece: map it, rather than read it all.
+        return np.memmap(location.path, dataset.dtype, "r", offset, dataset.shape)
+    values: NDArray[Any] = dataset[()]
+    return values
