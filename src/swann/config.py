@@ -81,7 +81,7 @@ class _Config:
             object.__setattr__(self, name, check(name, getattr(self, name)))
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain JSON types; NaN becomes None."""
+        """Return the settings as plain JSON types; NaN becomes None."""
         return {
             field.name: _plain(getattr(self, field.name))
             for field in dataclasses.fields(self)  # type: ignore[arg-type]
@@ -89,7 +89,7 @@ class _Config:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`.
+        """Make settings from what `to_dict` returned.
 
         Raises
         ------
@@ -300,7 +300,7 @@ class IndexConfig(_Config):
             raise ConfigError(f"{name} is {value!r}; expected {expected}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain JSON types; the kind of scoring stands under ``"type"``."""
+        """Return the settings as plain JSON types; the kind of scoring stands under ``"type"``."""
         kind = "ah" if isinstance(self.score, AHConfig) else "brute_force"
         return {
             "num_neighbors": self.num_neighbors,
@@ -313,7 +313,7 @@ class IndexConfig(_Config):
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`.
+        """Make settings from what `to_dict` returned.
 
         Raises
         ------

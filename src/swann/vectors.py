@@ -115,12 +115,12 @@ def as_queries(
 
 
 def slice_rows(db: NDArray[Any], start: int, stop: int) -> NDArray[np.float32]:
-    """Rows `start` to `stop` as C-contiguous native float32: a view where `db` already is that."""
+    """Return rows as C-contiguous native float32: a view where `db` already is that."""
     return _as_float32(db[start:stop])
 
 
 def take(db: NDArray[Any], ids: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
-    """The rows `ids` as a new C-contiguous native float32 array of shape (len(ids), d)."""
+    """Return the rows `ids` as a new C-contiguous native float32 array of shape (len(ids), d)."""
     return _as_float32(db[ids])
 
 
@@ -171,7 +171,7 @@ def check_finite(
 
 
 def _as_array(given: object, name: str) -> NDArray[Any]:
-    """A plain ndarray of real numbers over the memory of `given`, where it has any."""
+    """Return a plain ndarray of real numbers over the memory of `given`, where it has any."""
     array = given if type(given) is np.ndarray else _import_array(given, name)
     if array.dtype.kind not in _REAL_KINDS:
         came = f"dtype {array.dtype}"

@@ -1,0 +1,239 @@
+"""The command line: what it prints, writes and returns."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import swann
+from swann.cli import main
+
+pytest.importorskip("typer")
+pytest.importorskip("rich")
+
+RNG = np.random.default_rng(0)
+DB = RNG.standard_normal((400, 12), dtype=np.float32)
+QUERIES = RNG.standard_normal((25, 12), dtype=np.float32)
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in this process; its exit code, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        code = stop.value.code
+        assert isinstance(code, int)
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    np.save(tmp_path / "db.npy", DB)
+    np.save(tmp_path / "queries.npy", QUERIES)
+    return tmp_path
+
+
+@pytest.fixture
+def built(data: Path, run: Run) -> Path:
+    """A directory with an index of brute force over a tree."""
+    code, _, err = run(
+        "build", data / "db.npy", data / "index", "--distance-measure", "dot_product",
+        "--leaves", 10, "--leaves-to-search", 10, "--brute-force", "-k", 5,
+    )  # fmt: skip
+    assert code == 0, err
+    return data
+
+
+def test_build_search_and_write(built: Path, run: Run) -> None:
+    exact = swann.exact_neighbors(DB, QUERIES, 5, "dot_product")
+    for suffix in ("npz", "npy", "ivecs"):
+        out = built / f"found.{suffix}"
+        code, text, err = run(
+            "search", built / "index", built / "queries.npy", "--out", out, "--threads", 1
+        )
+        assert code == 0, err
+        assert "25 queries" in text
+        assert out.exists()
+    with np.load(built / "found.npz") as found:
+        assert np.array_equal(found["indices"], exact.indices)
+        np.testing.assert_allclose(found["distances"], exact.distances, rtol=1e-5)
+    assert np.array_equal(np.load(built / "found.npy"), exact.indices)
+
+    code, text, err = run("search", built / "index", built / "queries.npy", "-k", 3)
+    assert code == 0, err
+    assert str(exact.indices[0, 0]) in text
+    assert "15 queries more" in text
+
+
+def test_search_with_one_query_and_with_none(built: Path, run: Run) -> None:
+    np.save(built / "one.npy", QUERIES[0])
+    np.save(built / "none.npy", np.empty((0, 12)))
+    assert run("search", built / "index", built / "one.npy")[0] == 0
+    out = built / "none.npz"
+    assert run("search", built / "index", built / "none.npy", "--out", out)[0] == 0
+    with np.load(out) as found:
+        assert found["indices"].shape == (0, 5)
+
+
+def test_every_option_of_build(data: Path, run: Run) -> None:
+    code, text, err = run(
+        "build", data / "db.npy", data / "index", "--distance-measure", "cosine",
+        "--num-neighbors", 4, "--leaves", 12, "--leaves-to-search", 6,
+        "--dimensions-per-block", 3, "--threshold", 0.3, "--reorder", 40, "--threads", 1,
+        "--seed", 7,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "saved to" in text
+    config = swann.load_searcher(data / "index").config
+    assert config.num_neighbors == 4
+    assert config.distance_measure == "cosine"
+    assert config.tree is not None
+    assert (config.tree.num_leaves, config.tree.num_leaves_to_search) == (12, 6)
+    assert config.score == swann.AHConfig(
+        dimensions_per_block=3, anisotropic_quantization_threshold=0.3
+    )
+    assert config.reorder == swann.ReorderConfig(reordering_num_neighbors=40)
+    assert config.seed == 7
+
+
+def test_defaults_of_build(data: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = ("build", data / "db.npy", data / "index", "--distance-measure", "squared_l2")
+    assert run(*args)[0] == 0
+    config = swann.load_searcher(data / "index").config
+    assert config.tree is None
+    assert config.score == swann.AHConfig()
+    assert config.reorder == swann.ReorderConfig(reordering_num_neighbors=100)
+
+    monkeypatch.setattr("swann.cli.app._TREE_PAYS_FROM", 400)
+    assert run(*args[:2], data / "tree", *args[3:], "--reorder", 0)[0] == 0
+    config = swann.load_searcher(data / "tree").config
+    assert config.tree is not None
+    assert (config.tree.num_leaves, config.tree.num_leaves_to_search) == (20, 1)
+    assert config.reorder is None
+
+
+def test_eval(built: Path, run: Run) -> None:
+    code, text, err = run(
+        "eval", built / "index", built / "db.npy", built / "queries.npy", "-k", 4,
+        "--max-queries", 20,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "recall 4@4" in text
+    assert "20 queries" in text
+    assert "1.0000" in text
+    code, text, err = run(
+        "eval", built / "index", built / "db.npy", built / "queries.npy",
+        "--leaves-to-search", "3,10",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "1.0000" in text
+
+
+def test_info(built: Path, run: Run) -> None:
+    code, text, err = run("info", built / "index")
+    assert code == 0, err
+    for part in ("400", "12", "tree.num_leaves", "brute_force", "dot_product", "total"):
+        assert part in text
+
+
+def test_hdf5(tmp_path: Path, run: Run) -> None:
+    h5py = pytest.importorskip("h5py")
+    path, index = tmp_path / "x.hdf5", tmp_path / "index"
+    with h5py.File(path, "w") as file:
+        file["train"] = DB
+        file["test"] = QUERIES
+        file["other"] = QUERIES
+        file.attrs["distance"] = "angular"
+    assert run("build", path, index, "--brute-force")[0] == 0
+    assert swann.load_searcher(index).config.distance_measure == "cosine"
+    assert run("search", index, path)[0] == 0
+    assert run("search", index, f"{path}:other")[0] == 0
+    code, text, _ = run("eval", index, path)
+    assert code == 0
+    assert "25 queries" in text
+
+
+BUILD = ["build", "db.npy", "new"]
+L2 = ["--distance-measure", "squared_l2"]
+BAD = [
+    ("no such file", ["build", "none.npy", "new", *L2], "none.npy: no such file"),
+    ("no measure", BUILD, "--distance-measure is missing"),
+    ("unknown measure", [*BUILD, "--distance-measure", "l3"], "distance_measure is 'l3'"),
+    ("threads", [*BUILD, *L2, "--threads", "0"], "threads is 0"),
+    ("leaves", [*BUILD, *L2, "--leaves", "-2"], "num_leaves is -2"),
+    ("blocks", [*BUILD, *L2, "--dimensions-per-block", "13"], "db has only 12"),
+    ("threshold", [*BUILD, *L2, "--threshold", "1.5"], "threshold is 1.5"),
+    ("reorder", [*BUILD, *L2, "--reorder", "-1"], "reordering_num_neighbors is -1"),
+    ("no tree", [*BUILD, *L2, "--leaves-to-search", "3"], "there is no tree"),
+    ("contradiction", [*BUILD, *L2, "--brute-force", "--threshold", ".2"], "contradict"),
+    ("not a number", [*BUILD, *L2, "--leaves", "many"], "leaves"),
+    ("unknown option", [*BUILD, "--speed", "9"], "--speed"),
+    ("no index", ["info", "nowhere"], "nowhere"),
+    ("no index to search", ["search", "nowhere", "queries.npy"], "nowhere"),
+    ("bad suffix", ["search", "index", "queries.npy", "--out", "x.csv"], "expected one of .npz"),
+    ("k", ["search", "index", "queries.npy", "-k", "0"], "-k is 0"),
+    ("leaves 0", ["search", "index", "queries.npy", "--leaves-to-search", "0"], "is 0"),
+    ("dimension", ["search", "index", "narrow.npy"], "3 dimensions, but this index expects 12"),
+    ("no queries", ["eval", "index", "db.npy"], "QUERIES is missing"),
+    ("other db", ["eval", "index", "queries.npy", "queries.npy"], "DB has shape (25, 12)"),
+    (
+        "ladder",
+        ["eval", "index", "db.npy", "queries.npy", "--leaves-to-search", "few"],
+        "expected numbers, as in 10,20,50",
+    ),
+    ("unknown command", ["fly"], "fly"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [c[1:] for c in BAD], ids=[c[0] for c in BAD])
+def test_bad_usage(
+    built: Path, run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(built)
+    np.save("narrow.npy", np.ones((2, 3)))
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert not Path("new").exists()
+
+
+def test_failures_of_the_work(built: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("swann.files.write_neighbors", full)
+    code, _, err = run("search", built / "index", built / "queries.npy", "--out", built / "x.npy")
+    assert code == 1
+    assert err.strip() == "swann: OSError: no space left on device"
+
+
+def test_a_missing_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "swann.cli.app", raising=False)
+    monkeypatch.setitem(sys.modules, "typer", None)
+    code, _, err = run("info", "index")
+    assert code == 2
+    assert "the command line needs typer" in err
+    assert "pip install 'swann[cli]'" in err
+
+
+def test_help_and_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "swann", "--help"], capture_output=True, text=True, check=True
+    )
+    for command in ("build", "search", "eval", "info"):
+        assert command in done.stdout

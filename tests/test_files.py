@@ -1,0 +1,156 @@
+"""Vectors in files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from swann import files
+from swann.errors import InvalidInputError, MissingExtraError
+
+
+def write_vecs(path: Path, rows: NDArray[Any], dtype: str) -> Path:
+    with path.open("wb") as out:
+        for row in rows:
+            out.write(np.array([len(row)], "<i4").tobytes() + row.astype(dtype).tobytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dtype"), [(".fvecs", "<f4"), (".bvecs", "u1"), (".ivecs", "<i4")]
+)
+def test_vecs(tmp_path: Path, suffix: str, dtype: str) -> None:
+    rows = np.random.default_rng(0).integers(0, 255, (7, 5))
+    path = write_vecs(tmp_path / f"x{suffix}", rows, dtype)
+    read = files.read_array(path)
+    assert read.dtype == np.dtype(dtype)
+    assert np.array_equal(read, rows)
+    assert not read.flags.owndata  # a memory map
+    assert not read.flags.writeable
+
+
+def test_npy_is_mapped(tmp_path: Path) -> None:
+    rows = np.arange(6, dtype=np.float16).reshape(2, 3)
+    np.save(tmp_path / "x.npy", rows)
+    read = files.read_array(str(tmp_path / "x.npy"))
+    assert isinstance(read, np.memmap)
+    assert np.array_equal(read, rows)
+
+
+def test_vecs_with_bad_headers(tmp_path: Path) -> None:
+    rows = np.ones((4, 3))
+    path = write_vecs(tmp_path / "x.fvecs", rows, "<f4")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(
+        InvalidInputError, match=r"63 bytes .* first row has 3 dimensions; expected"
+    ):
+        files.read_array(path)
+    path.write_bytes(b"\x00\x00\x00\x00" + whole[4:])
+    with pytest.raises(InvalidInputError, match="first row has 0 dimensions"):
+        files.read_array(path)
+    path.write_bytes(b"\xff\xff\xff\xff" + whole[4:])
+    with pytest.raises(InvalidInputError, match="first row has -1 dimensions"):
+        files.read_array(path)
+    path.write_bytes(whole[:32] + b"\x02\x00\x00\x00" + whole[36:])
+    with pytest.raises(InvalidInputError, match="row 2 has 2 dimensions, but row 0 has 3"):
+        files.read_array(path)
+    path.write_bytes(b"\x03\x00")
+    with pytest.raises(InvalidInputError, match="2 bytes"):
+        files.read_array(path)
+    path.write_bytes(b"")
+    with pytest.raises(InvalidInputError, match=r"x\.fvecs is empty"):
+        files.read_array(path)
+
+
+def test_npy_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    path.write_bytes(b"not an array, but long enough to be one")
+    with pytest.raises(InvalidInputError, match=r"x\.npy is not a \.npy file of numbers"):
+        files.read_array(path)
+    np.save(path, np.array([{}], object), allow_pickle=True)
+    with pytest.raises(InvalidInputError, match=r"x\.npy is not a \.npy file of numbers"):
+        files.read_array(path)
+    np.savez(tmp_path / "x.npz", a=np.ones(3))
+    (tmp_path / "x.npz").rename(path)
+    with pytest.raises(InvalidInputError, match="an archive of several"):
+        files.read_array(path)
+
+
+def test_unknown_places(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"none\.npy: no such file"):
+        files.read_array(tmp_path / "none.npy")
+    with pytest.raises(InvalidInputError, match=r"has the suffix '\.txt'; expected one of \.npy"):
+        files.read_array(tmp_path / "x.txt")
+
+
+def test_hdf5(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "x.hdf5"
+    train = np.random.default_rng(0).standard_normal((50, 4), dtype=np.float32)
+    with h5py.File(path, "w") as file:
+        file["train"] = train
+        file["test"] = train[:3].astype(">f8")
+        file.create_dataset("squeezed", data=train, chunks=(10, 4), compression="gzip")
+        file.create_group("group")
+        file.attrs["distance"] = "angular"
+    read = files.read_array(path)
+    assert isinstance(read, np.memmap)
+    assert np.array_equal(read, train)
+    assert np.array_equal(files.read_array(path, default_key="test"), train[:3])
+    assert np.array_equal(files.read_array(f"{path}:squeezed"), train)
+    assert np.array_equal(files.read_array(f"{path}:"), train)
+    assert files.hdf5_distance_measure(files.locate(path)) == "cosine"
+    assert str(files.locate(path)) == f"{path}:train"
+    for key in ("none", "group"):
+        with pytest.raises(
+            InvalidInputError, match=f"has no array '{key}'; it has: squeezed, test, train"
+        ):
+            files.read_array(f"{path}:{key}")
+    with h5py.File(path, "w") as file:
+        file.attrs["distance"] = b"euclidean"
+    assert files.hdf5_distance_measure(files.locate(path)) == "squared_l2"
+    with h5py.File(path, "w") as file:
+        file["empty"] = np.empty((0, 4))
+    assert files.hdf5_distance_measure(files.locate(path)) is None
+    assert files.read_array(f"{path}:empty").shape == (0, 4)
+    path.write_bytes(b"this is no HDF5")
+    with pytest.raises(InvalidInputError, match="is not an HDF5 file"):
+        files.read_array(path)
+
+
+def test_hdf5_with_a_user_block(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    train = np.arange(40, dtype=np.float32).reshape(10, 4)
+    with h5py.File(tmp_path / "x.h5", "w", userblock_size=512) as file:
+        file["train"] = train
+    assert np.array_equal(files.read_array(tmp_path / "x.h5"), train)
+
+
+def test_hdf5_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    path = tmp_path / "x.hdf5"
+    path.write_bytes(b"x")
+    with pytest.raises(MissingExtraError, match=r"needs h5py: pip install 'swann\[hdf5\]'"):
+        files.read_array(path)
+
+
+def test_writing(tmp_path: Path) -> None:
+    indices = np.array([[4, 2, -1], [0, 1, 2]])
+    distances = np.array([[1, 0.5, np.nan], [3, 2, 1]], np.float32)
+    files.write_neighbors(tmp_path / "x.npz", indices, distances)
+    with np.load(tmp_path / "x.npz") as both:
+        assert np.array_equal(both["indices"], indices)
+        assert np.array_equal(both["distances"], distances, equal_nan=True)
+    for suffix in (".npy", ".ivecs"):
+        files.write_neighbors(tmp_path / f"x{suffix}", indices, distances)
+        assert np.array_equal(files.read_array(tmp_path / f"x{suffix}"), indices)
+    with pytest.raises(InvalidInputError, match=r"suffix '\.csv'; expected one of \.npz, \.npy"):
+        files.write_neighbors(tmp_path / "x.csv", indices, distances)
+    with pytest.raises(InvalidInputError, match="do not fit into"):
+        files.write_neighbors(tmp_path / "x.ivecs", indices + 2**31, distances)

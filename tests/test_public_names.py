@@ -1,0 +1,108 @@
+"""What the package offers, and what importing it costs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import json
+import subprocess
+import sys
+
+import numpy as np
+
+import swann
+
+NAMES = [
+    "AHConfig",
+    "BruteForceConfig",
+    "Builder",
+    "ConfigError",
+    "CorruptIndexError",
+    "DTypeError",
+    "FormatVersionError",
+    "IndexConfig",
+    "IndexFormatError",
+    "InvalidInputError",
+    "MissingExtraError",
+    "NonFiniteError",
+    "OperatingPoint",
+    "ReorderConfig",
+    "SearchResult",
+    "Searcher",
+    "ShapeError",
+    "SwannError",
+    "TreeConfig",
+    "ZeroVectorError",
+    "__version__",
+    "builder",
+    "exact_neighbors",
+    "leaf_ladder",
+    "load_searcher",
+    "recall",
+    "recall_with_ties",
+    "scann_ops_pybind",
+    "speed_recall",
+]
+
+
+def test_the_names() -> None:
+    assert swann.__all__ == NAMES == sorted(NAMES)
+    for name in NAMES:
+        assert getattr(swann, name).__doc__, f"{name} has no docstring"
+
+
+def test_public_methods_have_docstrings() -> None:
+    for owner in (swann.Builder, swann.Searcher, swann.IndexConfig, swann.SearchResult):
+        for name, member in inspect.getmembers(owner):
+            if not name.startswith("_") and callable(member):
+                assert inspect.getdoc(member), f"{owner.__name__}.{name} has no docstring"
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert swann.__version__ == importlib.metadata.version("swann")
+
+
+def test_the_builder_is_a_function() -> None:
+    # Its module has the same name; the function must win, whoever imports what first.
+    import swann.builder as module_or_function
+
+    assert inspect.isfunction(swann.builder)
+    assert module_or_function is swann.builder  # type: ignore[comparison-overlap]
+
+
+def in_a_fresh_process(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_import_loads_only_numpy() -> None:
+    code = """
+import json, sys
+before = set(sys.modules)
+import swann
+new = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(json.dumps(sorted(new - sys.stdlib_module_names)))
+"""
+    assert set(json.loads(in_a_fresh_process(code))) == {"numpy", "swann"}
+
+
+def test_import_is_fast() -> None:
+    # numpy is most of the 150 ms that an import may take; what swann adds is what can be tested
+    # on a busy machine.
+    code = """
+import time
+import numpy, numpy.typing
+start = time.perf_counter()
+import swann
+print(time.perf_counter() - start)
+"""
+    assert min(float(in_a_fresh_process(code)) for _ in range(5)) < 0.05
+
+
+def test_scann_ops_pybind_comes_from_the_package() -> None:
+    from swann import scann_ops_pybind
+
+    searcher = scann_ops_pybind.builder(np.eye(3), 1, "dot_product").score_brute_force().build()
+    neighbors, _ = searcher.search(np.array([0, 1, 0]))
+    assert neighbors.tolist() == [1]
