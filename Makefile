@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 # What the installed package is made of: when one of these changes, the next target installs again.
 SOURCES := pyproject.toml CMakeLists.txt tools/bootstrap \
-	$(shell find src native -type f -not -name '*.pyc' 2>/dev/null)
+	$(shell find src native -type f -not -name '*.pyc' -not -name '*.so' 2>/dev/null)
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 
