@@ -138,7 +138,19 @@ CASES: list[Case] = [
         NonFiniteError,
         "2] is -1e+300, which overflows float32",
     ),
-    Case("scores over float32", sensible.large_values),
+    Case(
+        "db with scores over float32",
+        lambda p: p.build(with_value(DB, 4, 0, 3e18)),
+        InvalidInputError,
+        "db[4] is longer than 1e+18",
+    ),
+    *three_ways(
+        "query with scores over float32",
+        with_value(QUERIES, 0, 0, 3e18),
+        InvalidInputError,
+        "] has length 3e+18; expected at most 1e+18",
+    ),
+    Case("large values", sensible.large_values),
     # Zero vectors
     Case(
         "zero row under cosine",
@@ -168,7 +180,7 @@ CASES: list[Case] = [
         "many queries to search",
         lambda p: p.build().search(QUERIES),
         ShapeError,
-        "query has shape (9, 8); expected (8,) (search_batched takes many)",
+        "q has shape (9, 8); expected (8,) (search_batched takes many)",
     ),
     Case(
         "one query to search_batched",
@@ -180,7 +192,7 @@ CASES: list[Case] = [
         "no query to search",
         lambda p: p.build().search([]),
         ShapeError,
-        "query has 0 dimensions, but this index expects 8",
+        "q has 0 dimensions, but this index expects 8",
     ),
     # What does not hold numbers
     refused_db("ragged", [[1.0, 2.0], [3.0]], DTypeError, "db is ragged"),
@@ -383,6 +395,22 @@ def test_places_that_hold_no_index(pipeline: Pipeline, tmp_path: Path) -> None:
             swann.load_searcher(tmp_path / "index", verify="full")
         path.write_bytes(content)
     assert_same(search_all(swann.load_searcher(tmp_path / "index", verify="full")), expected)
+
+
+def test_bad_rows_are_named_in_later_chunks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Databases are read chunk by chunk; row numbers are those of the whole."""
+    monkeypatch.setattr("swann.index.build._CHUNK_VALUES", 1)  # the smallest chunks there are
+    pipeline = PIPELINES[0]
+    wide = DB.astype(np.float64)
+    with pytest.raises(NonFiniteError, match=r"db\[99, 1\] is 1e\+300, which overflows float32"):
+        pipeline.build(with_value(wide, 99, 1, 1e300))
+    with pytest.raises(InvalidInputError, match=r"db\[98\] is longer than 1e\+18"):
+        pipeline.build(with_value(wide, 98, 1, 1e19))
+    with pytest.raises(ZeroVectorError, match=r"db\[97\] is all zeros"):
+        pipeline.build(with_zero_row(DB, 97), measure="cosine")
+    chunked = search_all(pipeline.build())
+    monkeypatch.undo()
+    assert_same(chunked, search_all(pipeline.build()))
 
 
 @pytest.mark.parametrize("error", [InvalidInputError, ConfigError])

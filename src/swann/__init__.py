@@ -1,1 +1,76 @@
-"""Approximate nearest neighbours: ScaNN's design, as a fast and typed Python package."""
+"""Approximate nearest neighbours: ScaNN's design, as a fast and typed Python package.
+
+>>> import numpy as np
+>>> import swann
+>>> db = np.random.default_rng(0).standard_normal((2000, 16), dtype=np.float32)
+>>> searcher = (
+...     swann.builder(db, 10, "dot_product")
+...     .tree(num_leaves=40, num_leaves_to_search=20)
+...     .score_ah(2, anisotropic_quantization_threshold=0.2)
+...     .reorder(100)
+...     .build()
+... )
+>>> neighbors, distances = searcher.search(db[3])
+>>> neighbors.shape, distances.shape
+((10,), (10,))
+"""
+
+from swann.builder import Builder, builder
+from swann.compat import scann_ops_pybind
+from swann.config import AHConfig, BruteForceConfig, IndexConfig, ReorderConfig, TreeConfig
+from swann.errors import (
+    ConfigError,
+    CorruptIndexError,
+    DTypeError,
+    FormatVersionError,
+    IndexFormatError,
+    InvalidInputError,
+    MissingExtraError,
+    NonFiniteError,
+    ShapeError,
+    SwannError,
+    ZeroVectorError,
+)
+from swann.evaluate import (
+    OperatingPoint,
+    exact_neighbors,
+    leaf_ladder,
+    recall,
+    recall_with_ties,
+    speed_recall,
+)
+from swann.searcher import Searcher, SearchResult, load_searcher
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AHConfig",
+    "BruteForceConfig",
+    "Builder",
+    "ConfigError",
+    "CorruptIndexError",
+    "DTypeError",
+    "FormatVersionError",
+    "IndexConfig",
+    "IndexFormatError",
+    "InvalidInputError",
+    "MissingExtraError",
+    "NonFiniteError",
+    "OperatingPoint",
+    "ReorderConfig",
+    "SearchResult",
+    "Searcher",
+    "ShapeError",
+    "SwannError",
+    "TreeConfig",
+    "ZeroVectorError",
+    "__version__",
+    "builder",
+    "exact_neighbors",
+    "leaf_ladder",
+    "load_searcher",
+    "recall",
+    "recall_with_ties",
+    "scann_ops_pybind",
+    "speed_recall",
+]

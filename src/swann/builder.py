@@ -137,12 +137,7 @@ class Builder:
             hash_type=hash_type,
             training_iterations=training_iterations,
         )
-        dimension = self._db.shape[1]
-        if score.dimensions_per_block > dimension:
-            raise ConfigError(
-                f"dimensions_per_block is {score.dimensions_per_block}, but db has only "
-                f"{dimension} dimension{'s' * (dimension > 1)}"
-            )
+        score.check_dimension(self._db.shape[1])
         return self._give("score", "score_ah", score)
 
     def score_brute_force(self) -> Self:

@@ -214,6 +214,14 @@ class AHConfig(_Config):
         """Whether a threshold is set."""
         return not math.isnan(self.anisotropic_quantization_threshold)
 
+    def check_dimension(self, dimension: int) -> None:
+        """Raise `ConfigError` if a block would be wider than a database of this dimension."""
+        if self.dimensions_per_block > dimension:
+            raise ConfigError(
+                f"dimensions_per_block is {self.dimensions_per_block}, but db has only "
+                f"{dimension} dimension{'s' * (dimension > 1)}"
+            )
+
 
 def _check_threshold(name: str, value: object) -> float:
     if value is None:
