@@ -96,7 +96,7 @@ def show_neighbors(searcher: swann.Searcher, words: list[str], vectors: Floats) 
     table.add_column("neighbours, nearest first")
     for name, query in queries.items():
         found = [words[i] for i in searcher.search(query).indices]
-        table.add_row(name, "  ".join([word for word in found if word not in name.split()][:6]))
+        table.add_row(name, "  ".join([word for word in found if word not in name.split()][:5]))
     console.print(table)
 
 
