@@ -1,0 +1,31 @@
+// Typed views of NumPy arrays for the binding files: contiguous, on the CPU, never converted.
+#pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+namespace swann {
+
+namespace nb = nanobind;
+
+template <typename T, size_t rank>
+using In = nb::ndarray<const T, nb::ndim<rank>, nb::c_contig, nb::device::cpu>;
+template <typename T, size_t rank>
+using Out = nb::ndarray<T, nb::ndim<rank>, nb::c_contig, nb::device::cpu>;
+
+// Sizes are checked at this border; behind it pointers are trusted.
+inline void expect(bool holds, const char* what) {
+  if (!holds) throw std::invalid_argument(std::string("native call: ") + what);
+}
+
+template <typename T>
+auto pointer(const std::optional<T>& array) {
+  return array.has_value() ? array->data() : nullptr;
+}
+
+void bind_kernels(nb::module_& module);
+
+}  // namespace swann

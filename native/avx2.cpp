@@ -1,0 +1,192 @@
+// Level avx2: AVX2, FMA, F16C, BMI, POPCNT (Haswell, Zen and newer).
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace swann {
+namespace {
+
+struct F16 {
+  __m256 a, b;
+};
+
+constexpr int kTileQueries = 2, kTileRows = 2, kSingleTileRows = 4;
+
+inline F16 f16_zero() noexcept { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+inline F16 f16_set(float x) noexcept { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+inline F16 f16_load(const float* p) noexcept {
+  return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
+inline F16 f16_load_first(const float* p, size_t count) noexcept {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  const __m256i n = _mm256_set1_epi32(int(count));
+  const __m256i low = _mm256_cmpgt_epi32(n, lane);
+  const __m256i high = _mm256_cmpgt_epi32(n, _mm256_add_epi32(lane, _mm256_set1_epi32(8)));
+  return {_mm256_maskload_ps(p, low), _mm256_maskload_ps(p + 8, high)};
+}
+inline F16 f16_add(F16 x, F16 y) noexcept {
+  return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)};
+}
+inline F16 f16_sub(F16 x, F16 y) noexcept {
+  return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)};
+}
+inline F16 f16_mul(F16 x, F16 y) noexcept {
+  return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)};
+}
+inline F16 f16_fma(F16 x, F16 y, F16 z) noexcept {
+  return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+}
+inline F16 f16_min(F16 x, F16 y) noexcept {
+  return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)};
+}
+inline F16 f16_select_less(F16 l, F16 r, F16 x, F16 y) noexcept {
+  return {_mm256_blendv_ps(y.a, x.a, _mm256_cmp_ps(l.a, r.a, _CMP_LT_OQ)),
+          _mm256_blendv_ps(y.b, x.b, _mm256_cmp_ps(l.b, r.b, _CMP_LT_OQ))};
+}
+inline uint32_t f16_at_least(F16 x, F16 y) noexcept {
+  const int low = _mm256_movemask_ps(_mm256_cmp_ps(x.a, y.a, _CMP_GE_OQ));
+  const int high = _mm256_movemask_ps(_mm256_cmp_ps(x.b, y.b, _CMP_GE_OQ));
+  return uint32_t(low) | uint32_t(high) << 8;
+}
+inline void f16_store(float* p, F16 x) noexcept {
+  _mm256_storeu_ps(p, x.a);
+  _mm256_storeu_ps(p + 8, x.b);
+}
+inline void f16_store_u8(uint8_t* p, F16 x) noexcept {
+  const __m256i words = _mm256_permute4x64_epi64(
+      _mm256_packus_epi32(_mm256_cvttps_epi32(x.a), _mm256_cvttps_epi32(x.b)), 0xD8);
+  const __m128i bytes =
+      _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+}
+inline F16 f16_lookup(const float* table, const uint8_t* codes) noexcept {
+  const __m128i c = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
+  return {_mm256_i32gather_ps(table, _mm256_cvtepu8_epi32(c), 4),
+          _mm256_i32gather_ps(table, _mm256_cvtepu8_epi32(_mm_srli_si128(c, 8)), 4)};
+}
+
+inline float f16_fold(F16 x) noexcept {
+  const __m256 eight = _mm256_add_ps(x.a, x.b);
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+inline float f16_lowest(F16 x) noexcept {
+  const __m256 eight = _mm256_min_ps(x.a, x.b);
+  const __m128 four = _mm_min_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_min_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_min_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+inline float f16_highest(F16 x) noexcept {
+  const __m256 eight = _mm256_max_ps(x.a, x.b);
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+template <int Q, int X>
+inline void f16_store_folded(F16 (&acc)[X][Q], float* out, size_t stride) noexcept {
+  for (int q = 0; q < Q; ++q)
+    for (int x = 0; x < X; ++x) out[q * stride + x] = f16_fold(acc[x][q]);
+}
+
+}  // namespace
+}  // namespace swann
+
+namespace swann {
+#include "float_kernels.inl"
+
+namespace {
+
+#include "lut16_scan.inl"
+
+// Sums of one group for one query. A 16-bit lane holds two bytes' worth: `both` adds whole lanes
+// (low byte plus 256 times high byte), `odd` the high bytes; low sums follow by subtraction.
+struct Sums {
+  __m256i both_low, odd_low, both_high, odd_high;
+};
+
+inline void add_lookups(__m256i table, __m256i packed, Sums& sums) noexcept {
+  const __m256i nibble = _mm256_set1_epi8(15);
+  const __m256i a = _mm256_shuffle_epi8(table, _mm256_and_si256(packed, nibble));
+  const __m256i b =
+      _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(packed, 4), nibble));
+  sums.both_low = _mm256_add_epi16(sums.both_low, a);
+  sums.odd_low = _mm256_add_epi16(sums.odd_low, _mm256_srli_epi16(a, 8));
+  sums.both_high = _mm256_add_epi16(sums.both_high, b);
+  sums.odd_high = _mm256_add_epi16(sums.odd_high, _mm256_srli_epi16(b, 8));
+}
+
+// Sums of 16 datapoints in order, from the lanes of even and odd ones; both 128-bit halves (two
+// blocks) are added.
+inline __m256i in_order(__m256i both, __m256i odd) noexcept {
+  const __m256i even = _mm256_sub_epi16(both, _mm256_slli_epi16(odd, 8));
+  const __m128i e =
+      _mm_add_epi16(_mm256_castsi256_si128(even), _mm256_extracti128_si256(even, 1));
+  const __m128i o = _mm_add_epi16(_mm256_castsi256_si128(odd), _mm256_extracti128_si256(odd, 1));
+  return _mm256_set_m128i(_mm_unpackhi_epi16(e, o), _mm_unpacklo_epi16(e, o));
+}
+
+inline uint32_t bits_at_least(__m256i low, __m256i high, __m256i threshold) noexcept {
+  const __m256i a = _mm256_cmpeq_epi16(_mm256_max_epu16(low, threshold), low);
+  const __m256i b = _mm256_cmpeq_epi16(_mm256_max_epu16(high, threshold), high);
+  return uint32_t(_mm256_movemask_epi8(
+      _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xD8)));
+}
+
+inline void keep_survivors(const PackedLeaf& leaf, size_t group, const Sums& sums,
+                           ScanQuery& query) noexcept {
+  __m256i low = in_order(sums.both_low, sums.odd_low);
+  __m256i high = in_order(sums.both_high, sums.odd_high);
+  if (leaf.corrections != nullptr) {
+    const __m256i m = _mm256_set1_epi16(int16_t(query.multiplier));
+    const auto* c = reinterpret_cast<const __m256i*>(leaf.corrections + group * kGroup);
+    low = _mm256_add_epi16(low, _mm256_mulhi_epu16(_mm256_loadu_si256(c), m));
+    high = _mm256_add_epi16(high, _mm256_mulhi_epu16(_mm256_loadu_si256(c + 1), m));
+  }
+  const __m256i threshold = _mm256_set1_epi16(int16_t(query.threshold));
+  const uint32_t mask = bits_at_least(low, high, threshold) & valid_mask(leaf, group);
+  if (mask == 0) return;
+  alignas(32) uint16_t values[kGroup];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(values), low);
+  _mm256_store_si256(reinterpret_cast<__m256i*>(values + 16), high);
+  append(query, leaf, group, mask, values);
+}
+
+inline Sums group_sums(const uint8_t* codes, const uint8_t* lut, size_t blocks) noexcept {
+  const __m256i zero = _mm256_setzero_si256();
+  Sums sums = {zero, zero, zero, zero};
+  size_t m = 0;
+  for (; m + 2 <= blocks; m += 2)
+    add_lookups(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(lut + 16 * m)),
+                _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + 16 * m)), sums);
+  if (m < blocks) {  // the absent block looks up a table of zeros
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(lut + 16 * m));
+    const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 16 * m));
+    add_lookups(_mm256_zextsi128_si256(table), _mm256_zextsi128_si256(packed), sums);
+  }
+  return sums;
+}
+
+size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
+                  size_t num_queries) noexcept {
+  const size_t groups = (leaf->count + kGroup - 1) / kGroup;
+  for (size_t g = first_group; g < groups; ++g) {
+    if (!has_room(queries, num_queries, kGroup)) return g;
+    const uint8_t* codes = leaf->codes + g * leaf->blocks * 16;
+    for (size_t q = 0; q < num_queries; ++q)
+      keep_survivors(*leaf, g, group_sums(codes, queries[q].lut, leaf->blocks), queries[q]);
+  }
+  return groups;
+}
+
+}  // namespace
+
+const KernelTable avx2_table = {
+    "avx2",          dot_f32,    squared_l2_f32,  dot_gather_f32, squared_l2_gather_f32,
+    lut_f32,         lut_quantize_u8, lut16_scan, argmax_f32,     at_least_f32,
+    encode_tile,
+};
+
+}  // namespace swann

@@ -1,0 +1,211 @@
+// Level avx512: F, BW, DQ, VL, CD (Skylake-X, Zen 4 and newer).
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace swann {
+namespace {
+
+using F16 = __m512;
+
+constexpr int kTileQueries = 4, kTileRows = 4, kSingleTileRows = 16;
+
+inline F16 f16_zero() noexcept { return _mm512_setzero_ps(); }
+inline F16 f16_set(float a) noexcept { return _mm512_set1_ps(a); }
+inline F16 f16_load(const float* p) noexcept { return _mm512_loadu_ps(p); }
+inline F16 f16_load_first(const float* p, size_t count) noexcept {
+  return _mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p);
+}
+inline F16 f16_add(F16 a, F16 b) noexcept { return _mm512_add_ps(a, b); }
+inline F16 f16_sub(F16 a, F16 b) noexcept { return _mm512_sub_ps(a, b); }
+inline F16 f16_mul(F16 a, F16 b) noexcept { return _mm512_mul_ps(a, b); }
+inline F16 f16_fma(F16 a, F16 b, F16 c) noexcept { return _mm512_fmadd_ps(a, b, c); }
+inline F16 f16_min(F16 a, F16 b) noexcept { return _mm512_min_ps(a, b); }
+inline F16 f16_select_less(F16 a, F16 b, F16 x, F16 y) noexcept {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+}
+inline uint32_t f16_at_least(F16 a, F16 b) noexcept {
+  return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ);
+}
+inline void f16_store(float* p, F16 a) noexcept { _mm512_storeu_ps(p, a); }
+inline void f16_store_u8(uint8_t* p, F16 a) noexcept {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(a)));
+}
+inline F16 f16_lookup(const float* table, const uint8_t* codes) noexcept {
+  const __m128i c = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
+  return _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(c), _mm512_loadu_ps(table));
+}
+inline float f16_lowest(F16 a) noexcept { return _mm512_reduce_min_ps(a); }
+inline float f16_highest(F16 a) noexcept { return _mm512_reduce_max_ps(a); }
+
+inline float f16_fold(F16 a) noexcept {
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+
+inline __m512 fold_to_8(__m512 a, __m512 b) noexcept {
+  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
+}
+inline __m512 fold_to_4(__m512 a, __m512 b) noexcept {
+  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));
+}
+inline __m512 fold_to_2(__m512 a, __m512 b) noexcept {
+  const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
+  return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
+                       _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+}
+inline __m512 fold_to_1(__m512 a, __m512 b) noexcept {
+  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xDD));
+}
+// Folds 16 registers together; place 4 * i + j of the result is the sum of a[4 * j + i].
+inline __m512 fold_16(const __m512* a) noexcept {
+  __m512 four[4];
+  for (int i = 0; i < 4; ++i)
+    four[i] = fold_to_4(fold_to_8(a[4 * i], a[4 * i + 1]), fold_to_8(a[4 * i + 2], a[4 * i + 3]));
+  return fold_to_1(fold_to_2(four[0], four[1]), fold_to_2(four[2], four[3]));
+}
+
+template <int Q, int X>
+inline void f16_store_folded(F16 (&acc)[X][Q], float* out, size_t stride) noexcept {
+  if constexpr (Q == 4 && X == 4) {
+    const __m512 sums = fold_16(&acc[0][0]);  // lane q, place x
+    _mm_storeu_ps(out, _mm512_castps512_ps128(sums));
+    _mm_storeu_ps(out + stride, _mm512_extractf32x4_ps(sums, 1));
+    _mm_storeu_ps(out + 2 * stride, _mm512_extractf32x4_ps(sums, 2));
+    _mm_storeu_ps(out + 3 * stride, _mm512_extractf32x4_ps(sums, 3));
+  } else if constexpr (Q == 1 && X == 16) {
+    const __m512i order =
+        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_storeu_ps(out, _mm512_permutexvar_ps(order, fold_16(&acc[0][0])));
+  } else {
+    for (int q = 0; q < Q; ++q)
+      for (int x = 0; x < X; ++x) out[q * stride + x] = f16_fold(acc[x][q]);
+  }
+}
+
+}  // namespace
+}  // namespace swann
+
+namespace swann {
+#include "float_kernels.inl"
+
+namespace {
+
+#include "lut16_scan.inl"
+
+// Sums of one group for one query. A 16-bit lane holds two bytes' worth: `both` adds whole lanes
+// (low byte plus 256 times high byte), `odd` the high bytes; low sums follow by subtraction.
+struct Sums {
+  __m512i both_low, odd_low, both_high, odd_high;
+};
+
+inline void add_lookups(__m512i table, __m512i low, __m512i high, Sums& sums) noexcept {
+  const __m512i a = _mm512_shuffle_epi8(table, low);
+  const __m512i b = _mm512_shuffle_epi8(table, high);
+  sums.both_low = _mm512_add_epi16(sums.both_low, a);
+  sums.odd_low = _mm512_add_epi16(sums.odd_low, _mm512_srli_epi16(a, 8));
+  sums.both_high = _mm512_add_epi16(sums.both_high, b);
+  sums.odd_high = _mm512_add_epi16(sums.odd_high, _mm512_srli_epi16(b, 8));
+}
+
+// Adds the four 128-bit lanes (four blocks) and puts the 32 sums in the order of the datapoints.
+inline __m512i finish(const Sums& s) noexcept {
+  const __m512i even_low = _mm512_sub_epi16(s.both_low, _mm512_slli_epi16(s.odd_low, 8));
+  const __m512i even_high = _mm512_sub_epi16(s.both_high, _mm512_slli_epi16(s.odd_high, 8));
+  const __m512i low = _mm512_add_epi16(_mm512_shuffle_i32x4(even_low, s.odd_low, 0x44),
+                                       _mm512_shuffle_i32x4(even_low, s.odd_low, 0xEE));
+  const __m512i high = _mm512_add_epi16(_mm512_shuffle_i32x4(even_high, s.odd_high, 0x44),
+                                        _mm512_shuffle_i32x4(even_high, s.odd_high, 0xEE));
+  const __m512i all = _mm512_add_epi16(_mm512_shuffle_i32x4(low, high, 0x88),
+                                       _mm512_shuffle_i32x4(low, high, 0xDD));
+  const __m512i order = _mm512_set_epi16(31, 23, 30, 22, 29, 21, 28, 20, 27, 19, 26, 18, 25, 17,
+                                         24, 16, 15, 7, 14, 6, 13, 5, 12, 4, 11, 3, 10, 2, 9, 1,
+                                         8, 0);
+  return _mm512_permutexvar_epi16(order, all);
+}
+
+inline void keep_survivors(const PackedLeaf& leaf, size_t group, __m512i sums,
+                           ScanQuery& query) noexcept {
+  if (leaf.corrections != nullptr) {
+    const __m512i corrections = _mm512_loadu_si512(leaf.corrections + group * kGroup);
+    sums = _mm512_add_epi16(
+        sums, _mm512_mulhi_epu16(corrections, _mm512_set1_epi16(int16_t(query.multiplier))));
+  }
+  uint32_t mask = _mm512_cmpge_epu16_mask(sums, _mm512_set1_epi16(int16_t(query.threshold)));
+  mask &= valid_mask(leaf, group);
+  if (mask == 0) return;
+  alignas(64) uint16_t values[kGroup];
+  _mm512_store_si512(values, sums);
+  append(query, leaf, group, mask, values);
+}
+
+// G groups against Q queries in one pass: codes are unpacked once for all queries, tables loaded
+// once for all groups.
+template <int G, int Q>
+inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
+  const size_t bytes = leaf.blocks * 16;
+  const uint8_t* codes = leaf.codes + group * bytes;
+  const __m512i nibble = _mm512_set1_epi8(15);
+  Sums sums[G][Q];
+  for (int g = 0; g < G; ++g)
+    for (int q = 0; q < Q; ++q)
+      sums[g][q] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
+                    _mm512_setzero_si512()};
+  size_t at = 0;
+  for (; at + 64 <= bytes; at += 64) {
+    __m512i table[Q];
+    for (int q = 0; q < Q; ++q) table[q] = _mm512_loadu_si512(queries[q].lut + at);
+    for (int g = 0; g < G; ++g) {
+      const __m512i packed = _mm512_loadu_si512(codes + g * bytes + at);
+      const __m512i low = _mm512_and_si512(packed, nibble);
+      const __m512i high = _mm512_and_si512(_mm512_srli_epi16(packed, 4), nibble);
+      for (int q = 0; q < Q; ++q) add_lookups(table[q], low, high, sums[g][q]);
+    }
+  }
+  if (at < bytes) {  // absent blocks look up a table of zeros
+    const __mmask64 present = (uint64_t(1) << (bytes - at)) - 1;
+    __m512i table[Q];
+    for (int q = 0; q < Q; ++q) table[q] = _mm512_maskz_loadu_epi8(present, queries[q].lut + at);
+    for (int g = 0; g < G; ++g) {
+      const __m512i packed = _mm512_maskz_loadu_epi8(present, codes + g * bytes + at);
+      const __m512i low = _mm512_and_si512(packed, nibble);
+      const __m512i high = _mm512_and_si512(_mm512_srli_epi16(packed, 4), nibble);
+      for (int q = 0; q < Q; ++q) add_lookups(table[q], low, high, sums[g][q]);
+    }
+  }
+  for (int q = 0; q < Q; ++q)
+    for (int g = 0; g < G; ++g) keep_survivors(leaf, group + g, finish(sums[g][q]), queries[q]);
+}
+
+template <int G, int Q>
+inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
+  const size_t groups = (leaf.count + kGroup - 1) / kGroup;
+  for (; group + G <= groups; group += G) {
+    if (!has_room(queries, Q, G * kGroup)) break;
+    scan_tile<G, Q>(leaf, group, queries);
+  }
+  for (; group < groups && has_room(queries, Q, kGroup); ++group)
+    scan_tile<1, Q>(leaf, group, queries);
+  return group;
+}
+
+size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
+                  size_t num_queries) noexcept {
+  if (num_queries == 1) return scan<2, 1>(*leaf, first_group, queries);
+  if (num_queries == 2) return scan<2, 2>(*leaf, first_group, queries);
+  return scan<1, 3>(*leaf, first_group, queries);
+}
+
+}  // namespace
+
+const KernelTable avx512_table = {
+    "avx512",        dot_f32,    squared_l2_f32,  dot_gather_f32, squared_l2_gather_f32,
+    lut_f32,         lut_quantize_u8, lut16_scan, argmax_f32,     at_least_f32,
+    encode_tile,
+};
+
+}  // namespace swann

@@ -1,0 +1,146 @@
+// Each kernel of each level by itself, for the tests: checks sizes, then calls.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <string>
+#include <vector>
+
+#include "arrays.h"
+#include "kernels.h"
+
+namespace swann {
+namespace {
+
+const KernelTable& at_level(const std::string& level) {
+  const KernelTable* table = find_level(level.c_str());
+  expect(table != nullptr, "this machine cannot run that level");
+  return *table;
+}
+
+void pairs(const std::string& level, bool squared_l2, In<float, 2> queries, In<float, 2> rows,
+           Out<float, 2> out) {
+  expect(queries.shape(1) == rows.shape(1), "queries and rows differ in dimension");
+  expect(out.shape(0) == queries.shape(0) && out.shape(1) == rows.shape(0), "out: [q][rows]");
+  const KernelTable& k = at_level(level);
+  (squared_l2 ? k.squared_l2_f32 : k.dot_f32)(queries.data(), queries.shape(0), rows.data(),
+                                              rows.shape(0), rows.shape(1), out.data(),
+                                              rows.shape(0));
+}
+
+void gather(const std::string& level, bool squared_l2, In<float, 1> query, In<float, 2> rows,
+            In<uint32_t, 1> ids, Out<float, 1> out) {
+  expect(query.shape(0) == rows.shape(1), "query and rows differ in dimension");
+  expect(out.shape(0) == ids.shape(0), "out must be [ids]");
+  for (size_t i = 0; i < ids.shape(0); ++i)
+    expect(ids.data()[i] < rows.shape(0), "ids must be below the number of rows");
+  const KernelTable& k = at_level(level);
+  (squared_l2 ? k.squared_l2_gather_f32 : k.dot_gather_f32)(
+      query.data(), rows.data(), ids.data(), ids.shape(0), rows.shape(1), out.data());
+}
+
+void lut(const std::string& level, In<float, 1> query, In<float, 2> codebook,
+         size_t dims_per_block, bool squared_l2, Out<float, 2> out, Out<float, 1> lows,
+         Out<float, 1> highs) {
+  const size_t dim = query.shape(0), blocks = (dim + dims_per_block - 1) / dims_per_block;
+  expect(codebook.shape(0) == dim && codebook.shape(1) == kLanes, "codebook: [dim][16]");
+  expect(out.shape(0) == blocks && out.shape(1) == kLanes, "lut: [blocks][16]");
+  expect(lows.shape(0) == blocks && highs.shape(0) == blocks, "lows and highs: [blocks]");
+  at_level(level).lut_f32(query.data(), codebook.data(), dim, dims_per_block, squared_l2,
+                          out.data(), lows.data(), highs.data());
+}
+
+void quantize(const std::string& level, In<float, 2> entries, In<float, 1> lows, float scale,
+              Out<uint8_t, 2> out) {
+  expect(entries.shape(1) == kLanes && out.shape(1) == kLanes, "entries and out: [blocks][16]");
+  expect(lows.shape(0) == entries.shape(0) && out.shape(0) == entries.shape(0), "lows: [blocks]");
+  at_level(level).lut_quantize_u8(entries.data(), lows.data(), entries.shape(0), scale,
+                                  out.data());
+}
+
+// Scans one leaf for up to three queries; keys [queries][capacity], sizes [queries] (in and out).
+size_t scan(const std::string& level, In<uint8_t, 3> codes,
+            std::optional<In<uint16_t, 1>> corrections, size_t count, uint32_t first_row,
+            size_t first_group, In<uint8_t, 3> luts, std::vector<int32_t> thresholds,
+            std::vector<int32_t> biases, std::vector<uint32_t> multipliers, Out<uint64_t, 2> keys,
+            Out<uint64_t, 1> sizes) {
+  const size_t groups = codes.shape(0), blocks = codes.shape(1), queries = luts.shape(0);
+  expect(codes.shape(2) == 16 && luts.shape(1) == blocks && luts.shape(2) == 16, "codes and luts");
+  expect((count + kGroup - 1) / kGroup == groups && first_group <= groups, "count and groups");
+  expect(!corrections || corrections->shape(0) == groups * kGroup, "corrections: [groups * 32]");
+  expect(queries >= 1 && queries <= kMaxScanQueries, "one to three queries");
+  expect(thresholds.size() == queries && biases.size() == queries &&
+             multipliers.size() == queries && keys.shape(0) == queries &&
+             sizes.shape(0) == queries,
+         "one entry a query");
+  const PackedLeaf leaf{codes.data(), pointer(corrections), blocks, count, first_row};
+  ScanQuery scans[kMaxScanQueries];
+  for (size_t q = 0; q < queries; ++q) {
+    expect(sizes.data()[q] <= keys.shape(1), "sizes within capacity");
+    expect(thresholds[q] >= 0 && thresholds[q] <= 65535, "thresholds in 0..65535");
+    scans[q] = {luts.data() + q * blocks * 16, thresholds[q], biases[q], multipliers[q],
+                keys.data() + q * keys.shape(1), size_t(sizes.data()[q]), keys.shape(1)};
+  }
+  const size_t stopped = at_level(level).lut16_scan(&leaf, first_group, scans, queries);
+  for (size_t q = 0; q < queries; ++q) sizes.data()[q] = scans[q].size;
+  return stopped;
+}
+
+nb::tuple argmax(const std::string& level, In<float, 1> scores, In<float, 1> bias) {
+  expect(scores.shape(0) == bias.shape(0) && scores.shape(0) > 0, "scores and bias: [count]");
+  float best;
+  const size_t at =
+      at_level(level).argmax_f32(scores.data(), bias.data(), scores.shape(0), &best);
+  return nb::make_tuple(at, best);
+}
+
+size_t at_least(const std::string& level, In<float, 1> scores, float threshold,
+                Out<uint32_t, 1> out) {
+  expect(out.shape(0) == scores.shape(0), "out must be [count]");
+  return at_level(level).at_least_f32(scores.data(), scores.shape(0), threshold, out.data());
+}
+
+void encode(const std::string& level, In<float, 2> target,
+            std::optional<In<float, 2>> direction, In<float, 1> weight, In<float, 2> codebook,
+            size_t dims_per_block, size_t sweeps, bool warm, Out<uint8_t, 2> codes,
+            Out<float, 1> loss) {
+  const size_t dim = target.shape(0);
+  expect(target.shape(1) == kLanes && codebook.shape(0) == dim && codebook.shape(1) == kLanes,
+         "target and codebook: [dim][16]");
+  expect(!direction || (direction->shape(0) == dim && direction->shape(1) == kLanes),
+         "direction: [dim][16]");
+  expect(weight.shape(0) == kLanes && loss.shape(0) == kLanes && codes.shape(1) == kLanes &&
+             codes.shape(0) == (dim + dims_per_block - 1) / dims_per_block,
+         "weight, loss: [16]; codes: [blocks][16]");
+  at_level(level).encode_tile(target.data(), pointer(direction), weight.data(), codebook.data(),
+                              dim, dims_per_block, sweeps, warm, codes.data(), loss.data());
+}
+
+}  // namespace
+
+void bind_kernels(nb::module_& m) {
+  m.def("kernel_levels", [] {
+    size_t count;
+    const Level* all = levels(&count);
+    std::vector<std::string> names;
+    for (size_t i = 0; i < count; ++i) names.emplace_back(all[i].name);
+    return names;
+  });
+  m.def("active_level", [] { return std::string(kernels().level); });
+  m.def("level_error", [] {
+    const char* error = level_error();
+    return error == nullptr ? std::string() : std::string(error);
+  });
+  m.def("kernel_pairs", &pairs);
+  m.def("kernel_gather", &gather);
+  m.def("kernel_lut_f32", &lut);
+  m.def("kernel_lut_quantize_u8", &quantize);
+  m.def("kernel_lut16_scan", &scan, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+  m.def("kernel_argmax_f32", &argmax);
+  m.def("kernel_at_least_f32", &at_least);
+  m.def("kernel_encode_tile", &encode, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+}
+
+}  // namespace swann

@@ -1,0 +1,306 @@
+// The Python module: an Index to search, and the loops of building. Arrays arrive checked by
+// swann.kernels; sizes are checked again here, because behind this page pointers are trusted.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "arrays.h"
+#include "kernels.h"
+#include "search.h"
+#include "threads.h"
+#include "train.h"
+
+namespace swann {
+namespace {
+
+using MaybeF32x2 = std::optional<In<float, 2>>;
+using MaybeU32 = std::optional<In<uint32_t, 1>>;
+
+Distance distance_of(const std::string& name) {
+  if (name == "dot_product") return Distance::dot_product;
+  if (name == "squared_l2") return Distance::squared_l2;
+  expect(name == "cosine", "unknown distance measure");
+  return Distance::cosine;
+}
+
+size_t groups_of(size_t rows) { return (rows + kGroup - 1) / kGroup; }
+
+std::vector<size_t> first_groups(const uint32_t* leaf_starts, size_t num_leaves) {
+  std::vector<size_t> starts(num_leaves + 1, 0);
+  for (size_t l = 0; l < num_leaves; ++l) {
+    expect(leaf_starts[l] <= leaf_starts[l + 1], "leaf_starts must not descend");
+    starts[l + 1] = starts[l] + groups_of(leaf_starts[l + 1] - leaf_starts[l]);
+  }
+  return starts;
+}
+
+// Keeps the arrays of an index alive and answers queries. Searching changes nothing in it.
+class Index {
+ public:
+  Index(const std::string& distance, size_t dim, In<uint32_t, 1> leaf_starts, MaybeF32x2 centroids,
+        std::optional<In<float, 1>> spreads, MaybeU32 ids, MaybeF32x2 rows, std::optional<In<uint8_t, 3>> codes, MaybeF32x2 codebook,
+        size_t dims_per_block, std::optional<In<uint16_t, 1>> corrections, float correction_low,
+        float correction_span)
+      : leaf_starts_(leaf_starts), centroids_(centroids), spreads_(spreads), ids_(ids), rows_(rows), codes_(codes),
+        codebook_(codebook), corrections_(corrections) {
+    expect(leaf_starts.shape(0) >= 2, "leaf_starts needs two entries at least");
+    expect(dim > 0, "dim must be positive");
+    view_.distance = distance_of(distance);
+    view_.dim = dim;
+    view_.num_leaves = leaf_starts.shape(0) - 1;
+    view_.leaf_starts = leaf_starts.data();
+    expect(view_.leaf_starts[0] == 0, "leaf_starts must begin with 0");
+    view_.num_rows = view_.leaf_starts[view_.num_leaves];
+    view_.group_starts = first_groups(view_.leaf_starts, view_.num_leaves);
+    const size_t n = view_.num_rows, groups = view_.group_starts.back();
+    expect(centroids.has_value() || view_.num_leaves == 1, "many leaves need centroids");
+    if (centroids)
+      expect(centroids->shape(0) == view_.num_leaves && centroids->shape(1) == dim,
+             "centroids must be [num_leaves][dim]");
+    expect(!spreads || (centroids && spreads->shape(0) == view_.num_leaves),
+           "spreads must be [num_leaves] and need centroids");
+    expect(!ids || ids->shape(0) == n, "ids must be [num_rows]");
+    expect(rows || codes, "an index needs rows or codes");
+    if (rows) expect(rows->shape(0) == n && rows->shape(1) == dim, "rows must be [num_rows][dim]");
+    view_.centroids = pointer(centroids_);
+    view_.spreads = pointer(spreads_);
+    view_.ids = pointer(ids_);
+    view_.rows = pointer(rows_);
+    if (codes) {
+      expect(dims_per_block >= 1 && dims_per_block <= dim, "dims_per_block must be in 1..dim");
+      view_.dims_per_block = dims_per_block;
+      view_.blocks = (dim + dims_per_block - 1) / dims_per_block;
+      expect(view_.blocks < 65000, "too many blocks");
+      expect(codes->shape(0) == groups && codes->shape(1) == view_.blocks && codes->shape(2) == 16,
+             "codes must be [groups][blocks][16]");
+      expect(codebook && codebook->shape(0) == dim && codebook->shape(1) == kLanes,
+             "codebook must be [dim][16]");
+      expect(!corrections || corrections->shape(0) == groups * kGroup,
+             "corrections must be [groups * 32]");
+      view_.codes = codes->data();
+      view_.codebook = codebook->data();
+      view_.corrections = pointer(corrections_);
+      if (corrections) {
+        view_.correction_low = correction_low;
+        view_.correction_span = correction_span;
+      }
+    }
+  }
+
+  // Searches queries [count][dim]; results are written to ids and distances [count][k]. Returns
+  // the number of the first query that is not finite, or not unit-length-able; count when all is
+  // well. Blocks of queries are spread over threads.
+  size_t search(In<float, 2> queries, size_t candidates, size_t leaves, size_t threads,
+                Out<int64_t, 2> ids, Out<float, 2> distances) const {
+    const size_t count = queries.shape(0), dim = view_.dim, k = ids.shape(1);
+    expect(queries.shape(1) == dim, "queries must be [count][dim]");
+    expect(ids.shape(0) == count && distances.shape(0) == count && distances.shape(1) == k,
+           "ids and distances must be [count][k]");
+    expect(k >= 1 && candidates >= 1 && leaves >= 1 && threads >= 1, "limits must be positive");
+    const bool reorders = view_.codes != nullptr && view_.rows != nullptr;
+    const size_t n = std::max<size_t>(view_.num_rows, 1);
+    const SearchLimits limits{k, std::min(reorders ? std::max(candidates, k) : k, n),
+                              std::min(leaves, view_.num_leaves)};
+    const float* q = queries.data();
+    int64_t* found = ids.data();
+    float* values = distances.data();
+    const nb::gil_scoped_release released;
+    std::vector<float> unit;
+    const size_t bad = prepare(q, count, unit);
+    if (bad < count) return bad;
+    if (!unit.empty()) q = unit.data();
+    const size_t fair = (count + threads - 1) / threads;
+    const size_t block = std::clamp<size_t>(fair, 1, kMaxBlock);
+    parallel_for((count + block - 1) / block, threads, [&](size_t i) {
+      const size_t first = i * block, size = std::min(block, count - first);
+      search_block(view_, limits, q + first * dim, size, found + first * k, values + first * k);
+    });
+    return count;
+  }
+
+  size_t num_groups() const { return view_.group_starts.back(); }
+
+ private:
+  // Checks queries, and for cosine fills `unit` with them at unit length.
+  size_t prepare(const float* q, size_t count, std::vector<float>& unit) const {
+    const size_t dim = view_.dim;
+    const bool cosine = view_.distance == Distance::cosine;
+    if (cosine) unit.resize(count * dim);
+    for (size_t i = 0; i < count; ++i) {
+      float norm;
+      if (check_rows(q + i * dim, 1, dim, &norm, 1) == 0) return i;
+      if (!cosine) continue;
+      if (norm == 0.0f) return i;
+      const float inverse = 1.0f / norm;
+      for (size_t j = 0; j < dim; ++j) unit[i * dim + j] = q[i * dim + j] * inverse;
+    }
+    return count;
+  }
+
+  IndexView view_;
+  In<uint32_t, 1> leaf_starts_;
+  MaybeF32x2 centroids_;
+  std::optional<In<float, 1>> spreads_;
+  MaybeU32 ids_;
+  MaybeF32x2 rows_;
+  std::optional<In<uint8_t, 3>> codes_;
+  MaybeF32x2 codebook_;
+  std::optional<In<uint16_t, 1>> corrections_;
+};
+
+// ---- Building
+
+size_t check(In<float, 2> rows, std::optional<Out<float, 1>> norms, size_t threads) {
+  expect(!norms || norms->shape(0) == rows.shape(0), "norms must be [count]");
+  const nb::gil_scoped_release released;
+  return check_rows(rows.data(), rows.shape(0), rows.shape(1), pointer(norms), threads);
+}
+
+void assign(In<float, 2> rows, In<float, 2> centroids, Out<uint32_t, 1> labels,
+            Out<float, 1> scores, size_t threads) {
+  expect(rows.shape(1) == centroids.shape(1), "rows and centroids differ in dimension");
+  expect(centroids.shape(0) >= 1, "centroids must not be empty");
+  expect(labels.shape(0) == rows.shape(0) && scores.shape(0) == rows.shape(0),
+         "labels and scores must be [count]");
+  const nb::gil_scoped_release released;
+  assign_leaves(rows.data(), rows.shape(0), rows.shape(1), centroids.data(), centroids.shape(0),
+                threads, labels.data(), scores.data());
+}
+
+void sort_rows(In<uint32_t, 1> labels, Out<uint32_t, 1> order, Out<uint32_t, 1> starts) {
+  expect(order.shape(0) == labels.shape(0), "order must be [count]");
+  expect(starts.shape(0) >= 2, "starts must be [num_leaves + 1]");
+  const size_t leaves = starts.shape(0) - 1;
+  for (size_t i = 0; i < labels.shape(0); ++i)
+    expect(labels.data()[i] < leaves, "labels must be below num_leaves");
+  const nb::gil_scoped_release released;
+  sort_by_leaf(labels.data(), labels.shape(0), leaves, order.data(), starts.data());
+}
+
+void means(In<float, 2> rows, In<uint32_t, 1> order, In<uint32_t, 1> starts, Out<float, 2> out,
+           size_t threads) {
+  expect(order.shape(0) == rows.shape(0), "order must be [count]");
+  expect(starts.shape(0) == out.shape(0) + 1 && out.shape(1) == rows.shape(1),
+         "means must be [num_leaves][dim]");
+  const nb::gil_scoped_release released;
+  leaf_means(rows.data(), rows.shape(1), order.data(), starts.data(), out.shape(0), threads,
+             out.data());
+}
+
+void tiles(In<float, 2> rows, MaybeF32x2 centroids, MaybeU32 labels, Out<float, 3> targets,
+           std::optional<Out<float, 3>> directions, size_t threads) {
+  const size_t count = rows.shape(0), dim = rows.shape(1), n = (count + kLanes - 1) / kLanes;
+  const auto fits = [&](const Out<float, 3>& a) {
+    return a.shape(0) == n && a.shape(1) == dim && a.shape(2) == kLanes;
+  };
+  expect(fits(targets) && (!directions || fits(*directions)), "tiles must be [tiles][dim][16]");
+  expect(centroids.has_value() == labels.has_value(), "centroids and labels go together");
+  expect(!labels || labels->shape(0) == count, "labels must be [count]");
+  const nb::gil_scoped_release released;
+  make_tiles(rows.data(), count, dim, pointer(centroids), pointer(labels), threads,
+             targets.data(), pointer(directions));
+}
+
+TileSet tile_set(const In<float, 3>& targets, const std::optional<In<float, 3>>& directions,
+                 const MaybeF32x2& weights, size_t dims_per_block) {
+  const size_t n = targets.shape(0), dim = targets.shape(1);
+  expect(targets.shape(2) == kLanes, "targets must be [tiles][dim][16]");
+  expect(dims_per_block >= 1 && dims_per_block <= dim, "dims_per_block must be in 1..dim");
+  expect(directions.has_value() == weights.has_value(), "directions and weights go together");
+  if (directions)
+    expect(directions->shape(0) == n && directions->shape(1) == dim &&
+               directions->shape(2) == kLanes && weights->shape(0) == n &&
+               weights->shape(1) == kLanes,
+           "directions must be [tiles][dim][16], weights [tiles][16]");
+  return {targets.data(), pointer(directions), pointer(weights), n, dim, dims_per_block,
+          (dim + dims_per_block - 1) / dims_per_block};
+}
+
+void encode(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF32x2 weights,
+            In<float, 2> codebook, size_t dims_per_block, size_t sweeps, bool warm,
+            Out<uint8_t, 3> codes, Out<float, 2> losses, size_t threads) {
+  const TileSet set = tile_set(targets, directions, weights, dims_per_block);
+  expect(codebook.shape(0) == set.dim && codebook.shape(1) == kLanes, "codebook: [dim][16]");
+  expect(codes.shape(0) == set.tiles && codes.shape(1) == set.blocks && codes.shape(2) == kLanes,
+         "codes must be [tiles][blocks][16]");
+  expect(losses.shape(0) == set.tiles && losses.shape(1) == kLanes, "losses: [tiles][16]");
+  const nb::gil_scoped_release released;
+  encode_tiles(set, codebook.data(), sweeps, warm, threads, codes.data(), losses.data());
+}
+
+void update(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF32x2 weights,
+            In<uint8_t, 3> codes, size_t dims_per_block, Out<float, 2> codebook, size_t threads) {
+  const TileSet set = tile_set(targets, directions, weights, dims_per_block);
+  expect(codebook.shape(0) == set.dim && codebook.shape(1) == kLanes, "codebook: [dim][16]");
+  expect(codes.shape(0) == set.tiles && codes.shape(1) == set.blocks && codes.shape(2) == kLanes,
+         "codes must be [tiles][blocks][16]");
+  const nb::gil_scoped_release released;
+  update_codebook(set, codes.data(), threads, codebook.data());
+}
+
+void pack(In<float, 2> rows, std::optional<In<float, 1>> weights, MaybeF32x2 centroids,
+          In<uint32_t, 1> leaf_starts, size_t first_group, size_t last_group,
+          In<float, 2> codebook, size_t dims_per_block, size_t sweeps, Out<uint8_t, 3> codes,
+          std::optional<Out<float, 1>> corrections, size_t threads) {
+  const size_t dim = rows.shape(1), leaves = leaf_starts.shape(0) - 1;
+  expect(leaf_starts.shape(0) >= 2, "leaf_starts needs two entries at least");
+  const std::vector<size_t> starts = first_groups(leaf_starts.data(), leaves);
+  const size_t blocks = (dim + dims_per_block - 1) / dims_per_block;
+  expect(first_group < last_group && last_group <= starts.back(), "groups out of range");
+  expect(codes.shape(0) == starts.back() && codes.shape(1) == blocks && codes.shape(2) == 16,
+         "codes must be [groups][blocks][16]");
+  expect(codebook.shape(0) == dim && codebook.shape(1) == kLanes, "codebook: [dim][16]");
+  expect(!weights || weights->shape(0) == rows.shape(0), "weights must be [count]");
+  expect(!centroids || (centroids->shape(0) == leaves && centroids->shape(1) == dim),
+         "centroids must be [num_leaves][dim]");
+  expect(!corrections || (centroids && corrections->shape(0) == starts.back() * kGroup),
+         "corrections must be [groups * 32] and need centroids");
+  const auto row_of = [&](size_t group) -> size_t {
+    const size_t leaf =
+        size_t(std::upper_bound(starts.begin(), starts.end(), group) - starts.begin()) - 1;
+    return leaf == leaves ? leaf_starts.data()[leaves]
+                          : leaf_starts.data()[leaf] + (group - starts[leaf]) * kGroup;
+  };
+  expect(rows.shape(0) == row_of(last_group) - row_of(first_group), "rows do not fill the groups");
+  const PackJob job{rows.data(), pointer(weights), pointer(centroids), leaf_starts.data(),
+                    starts.data(), leaves, first_group, last_group, dim, dims_per_block, blocks,
+                    sweeps, codebook.data(), codes.data(), pointer(corrections)};
+  const nb::gil_scoped_release released;
+  pack_codes(job, threads);
+}
+
+}  // namespace
+}  // namespace swann
+
+NB_MODULE(_native, m) {
+  using namespace swann;
+  using namespace nb::literals;
+  nb::class_<Index>(m, "Index")
+      .def(nb::init<const std::string&, size_t, In<uint32_t, 1>, MaybeF32x2,
+                    std::optional<In<float, 1>>, MaybeU32, MaybeF32x2, std::optional<In<uint8_t, 3>>, MaybeF32x2, size_t,
+                    std::optional<In<uint16_t, 1>>, float, float>(),
+           "distance"_a, "dim"_a, "leaf_starts"_a, "centroids"_a.none(), "spreads"_a.none(), "ids"_a.none(),
+           "rows"_a.none(), "codes"_a.none(), "codebook"_a.none(), "dims_per_block"_a,
+           "corrections"_a.none(), "correction_low"_a, "correction_span"_a)
+      .def("search", &Index::search, nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg(),
+           nb::arg().noconvert(), nb::arg().noconvert())
+      .def_prop_ro("num_groups", &Index::num_groups);
+  m.def("check_rows", &check, nb::arg().noconvert(), nb::arg().none().noconvert(), nb::arg());
+  m.def("assign_leaves", &assign);
+  m.def("sort_by_leaf", &sort_rows);
+  m.def("leaf_means", &means);
+  m.def("make_tiles", &tiles, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(),
+        nb::arg().none(), nb::arg());
+  m.def("encode_tiles", &encode, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+  m.def("update_codebook", &update, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg());
+  m.def("pack_codes", &pack, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
+  m.def("hardware_threads", &hardware_threads);
+  bind_kernels(m);
+}

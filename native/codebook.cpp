@@ -1,0 +1,133 @@
+// The codebook update: the least-squares problem of each block, solved exactly.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels.h"
+#include "threads.h"
+#include "train.h"
+
+namespace swann {
+namespace {
+
+// Solves A x = b for symmetric positive definite A [n][n] (its lower half), in place of b.
+void solve(std::vector<double>& a, double* b, size_t n) {
+  for (size_t i = 0; i < n; ++i) {
+    for (size_t j = 0; j <= i; ++j) {
+      double sum = a[i * n + j];
+      for (size_t k = 0; k < j; ++k) sum -= a[i * n + k] * a[j * n + k];
+      a[i * n + j] = i == j ? std::sqrt(sum) : sum / a[j * n + j];
+    }
+  }
+  for (size_t i = 0; i < n; ++i) {
+    for (size_t k = 0; k < i; ++k) b[i] -= a[i * n + k] * b[k];
+    b[i] /= a[i * n + i];
+  }
+  for (size_t i = n; i-- > 0;) {
+    for (size_t k = i + 1; k < n; ++k) b[i] -= a[k * n + i] * b[k];
+    b[i] /= a[i * n + i];
+  }
+}
+
+struct BlockSpan {
+  size_t first, width;  // dimensions
+};
+
+BlockSpan span(const TileSet& set, size_t block) {
+  const size_t first = block * set.dims_per_block;
+  return {first, std::min(set.dims_per_block, set.dim - first)};
+}
+
+// Plain l2: each codeword becomes the mean of its datapoints.
+void move_to_means(const TileSet& set, const uint8_t* codes, size_t block, float* codebook) {
+  const auto [first, width] = span(set, block);
+  std::vector<double> sums(kLanes * width, 0.0);
+  size_t counts[kLanes] = {};
+  for (size_t t = 0; t < set.tiles; ++t) {
+    const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
+    const float* target = set.targets + (t * set.dim + first) * kLanes;
+    for (size_t i = 0; i < kLanes; ++i) {
+      ++counts[code[i]];
+      for (size_t j = 0; j < width; ++j) sums[code[i] * width + j] += target[j * kLanes + i];
+    }
+  }
+  for (size_t k = 0; k < kLanes; ++k)
+    for (size_t j = 0; j < width && counts[k] > 0; ++j)
+      codebook[(first + j) * kLanes + k] = float(sums[k * width + j] / double(counts[k]));
+}
+
+// Anisotropic: with p the error along the direction u left by the other blocks, codeword w of the
+// datapoints i that use it minimises sum_i |t_i - w|^2 + weight_i (p_i + <u_i, t_i - w>)^2, hence
+// (n I + sum weight u u^T) w = sum t + weight (p + <u, t>) u. parallel [tiles][16] holds the error
+// of all blocks along the direction and is kept up to date.
+void move_to_optimum(const TileSet& set, const uint8_t* codes, size_t block, float* codebook,
+                     std::vector<double>& parallel) {
+  const auto [first, width] = span(set, block);
+  const size_t square = width * width;
+  std::vector<double> matrix(kLanes * square, 0.0), right(kLanes * width, 0.0), u(width);
+  size_t counts[kLanes] = {};
+  for (size_t t = 0; t < set.tiles; ++t) {
+    const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
+    const float* target = set.targets + (t * set.dim + first) * kLanes;
+    const float* direction = set.directions + (t * set.dim + first) * kLanes;
+    for (size_t i = 0; i < kLanes; ++i) {
+      const size_t k = code[i];
+      const double weight = set.weights[t * kLanes + i];
+      double along = parallel[t * kLanes + i];  // p + <u, t> = error of all blocks + <u, w>
+      for (size_t j = 0; j < width; ++j) {
+        u[j] = direction[j * kLanes + i];
+        along += u[j] * double(codebook[(first + j) * kLanes + k]);
+      }
+      ++counts[k];
+      double* a = matrix.data() + k * square;
+      for (size_t j = 0; j < width; ++j) {
+        right[k * width + j] += target[j * kLanes + i] + weight * along * u[j];
+        for (size_t l = 0; l <= j; ++l) a[j * width + l] += weight * u[j] * u[l];
+      }
+    }
+  }
+  std::vector<double> moved(kLanes * width, 0.0), a(square);
+  for (size_t k = 0; k < kLanes; ++k) {
+    if (counts[k] == 0) continue;
+    std::copy_n(matrix.begin() + k * square, square, a.begin());
+    for (size_t j = 0; j < width; ++j) a[j * width + j] += double(counts[k]);
+    solve(a, right.data() + k * width, width);
+    for (size_t j = 0; j < width; ++j) {
+      float& word = codebook[(first + j) * kLanes + k];
+      const auto next = float(right[k * width + j]);
+      moved[k * width + j] = double(word) - double(next);
+      word = next;
+    }
+  }
+  for (size_t t = 0; t < set.tiles; ++t) {
+    const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
+    const float* direction = set.directions + (t * set.dim + first) * kLanes;
+    for (size_t i = 0; i < kLanes; ++i)
+      for (size_t j = 0; j < width; ++j)
+        parallel[t * kLanes + i] += direction[j * kLanes + i] * moved[code[i] * width + j];
+  }
+}
+
+}  // namespace
+
+void update_codebook(const TileSet& set, const uint8_t* codes, size_t threads, float* codebook) {
+  if (set.directions == nullptr) {
+    parallel_for(set.blocks, threads,
+                 [&](size_t block) { move_to_means(set, codes, block, codebook); });
+    return;
+  }
+  std::vector<double> parallel(set.tiles * kLanes);
+  parallel_for(set.tiles, threads, [&](size_t t) {
+    for (size_t j = 0; j < set.dim; ++j) {
+      const uint8_t* code = codes + (t * set.blocks + j / set.dims_per_block) * kLanes;
+      const size_t at = (t * set.dim + j) * kLanes;
+      for (size_t i = 0; i < kLanes; ++i)
+        parallel[t * kLanes + i] += double(set.directions[at + i]) *
+                                    (double(set.targets[at + i]) - double(codebook[j * kLanes + code[i]]));
+    }
+  });
+  for (size_t block = 0; block < set.blocks; ++block)
+    move_to_optimum(set, codes, block, codebook, parallel);
+}
+
+}  // namespace swann

@@ -1,0 +1,106 @@
+// What this machine can run, asked once: CPUID for the instructions, XGETBV for the registers the
+// operating system saves. SWANN_SIMD names a level to force it.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <initializer_list>
+
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace swann {
+namespace {
+
+#if defined(__x86_64__)
+
+struct Cpu {
+  bool avx2 = false, avx512 = false;
+};
+
+uint64_t enabled_registers() noexcept {
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return uint64_t(high) << 32 | low;
+}
+
+bool has(uint32_t word, std::initializer_list<int> bits) noexcept {
+  for (int bit : bits)
+    if ((word >> bit & 1) == 0) return false;
+  return true;
+}
+
+Cpu detect() noexcept {
+  Cpu cpu;
+  uint32_t a, b, c, d, ext_c = 0;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0) return cpu;
+  const bool first = has(c, {12, 23, 27, 28, 29});  // FMA POPCNT OSXSAVE AVX F16C
+  if (!first) return cpu;
+  if (__get_cpuid(0x80000001, &a, &b, &ext_c, &d) == 0) return cpu;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return cpu;
+  const uint64_t saved = enabled_registers();
+  cpu.avx2 = (saved & 0x6) == 0x6 && has(b, {3, 5, 8}) && has(ext_c, {5});  // BMI AVX2 BMI2 LZCNT
+  cpu.avx512 =
+      cpu.avx2 && (saved & 0xE6) == 0xE6 && has(b, {16, 17, 28, 30, 31});  // F DQ CD BW VL
+  return cpu;
+}
+
+#endif
+
+struct Levels {
+  Level items[4];
+  size_t count = 0;
+  const KernelTable* chosen = nullptr;
+  char error[256] = {};
+
+  void add(const KernelTable& table) noexcept { items[count++] = {table.level, &table}; }
+
+  Levels() noexcept {
+#if defined(__x86_64__)
+    const Cpu cpu = detect();
+    if (cpu.avx512) add(avx512_table);
+    if (cpu.avx2) add(avx2_table);
+#elif defined(__aarch64__)
+    add(neon_table);
+#endif
+    add(scalar_table);
+    chosen = items[0].table;
+    const char* forced = std::getenv("SWANN_SIMD");
+    if (forced == nullptr || *forced == '\0') return;
+    for (size_t i = 0; i < count; ++i)
+      if (std::strcmp(forced, items[i].name) == 0) {
+        chosen = items[i].table;
+        return;
+      }
+    int used = std::snprintf(error, sizeof error,
+                             "SWANN_SIMD is \"%.40s\", but this machine can run", forced);
+    for (size_t i = 0; i < count && used > 0 && size_t(used) < sizeof error; ++i)
+      used += std::snprintf(error + used, sizeof error - size_t(used), " %s", items[i].name);
+  }
+};
+
+const Levels& all() noexcept {
+  static const Levels levels;
+  return levels;
+}
+
+}  // namespace
+
+const Level* levels(size_t* count) noexcept {
+  *count = all().count;
+  return all().items;
+}
+
+const KernelTable* find_level(const char* name) noexcept {
+  for (size_t i = 0; i < all().count; ++i)
+    if (std::strcmp(name, all().items[i].name) == 0) return all().items[i].table;
+  return nullptr;
+}
+
+const KernelTable& kernels() noexcept { return *all().chosen; }
+
+const char* level_error() noexcept { return all().error[0] == '\0' ? nullptr : all().error; }
+
+}  // namespace swann

@@ -1,0 +1,113 @@
+// The whole contract between the pipeline and the instruction sets: plain pointers and sizes.
+//
+// Each level (scalar, avx2, avx512, neon) fills one KernelTable. A null entry falls through to
+// the level below. Integer kernels agree exactly between levels. Float kernels sum in a fixed
+// order: lane j % 16 takes dimension j by fused multiply-add, then lanes fold 16 -> 8 -> 4 -> 2
+// -> 1. Levels with fma therefore agree bit for bit, and a score never depends on how many
+// queries or rows were computed beside it. The scalar level rounds each product on its own.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace swann {
+
+constexpr size_t kGroup = 32;         // datapoints in one group of packed 4-bit codes
+constexpr size_t kLanes = 16;         // datapoints in a training tile; codewords of a block
+constexpr size_t kMaxScanQueries = 3; // queries that share one pass over a leaf
+
+// A candidate is one 64-bit number, greater is better: the score as an order-preserving unsigned
+// 32-bit number above, the complement of the row below, so that ties go to the lowest row.
+using Key = uint64_t;
+
+inline Key make_key(int32_t score, uint32_t row) noexcept {
+  return (uint64_t(uint32_t(score) ^ 0x80000000u) << 32) | uint32_t(~row);
+}
+inline int32_t key_score(Key key) noexcept { return int32_t(uint32_t(key >> 32) ^ 0x80000000u); }
+inline uint32_t key_row(Key key) noexcept { return ~uint32_t(key); }
+
+// One leaf of packed codes. A group holds, block after block, 16 bytes: byte i has the code of
+// datapoint i in its low half and that of datapoint 16 + i in its high half.
+struct PackedLeaf {
+  const uint8_t* codes;         // [ceil(count / 32)][blocks][16]
+  const uint16_t* corrections;  // [ceil(count / 32) * 32], or null
+  size_t blocks;
+  size_t count;                 // datapoints
+  uint32_t first_row;           // row of the leaf's first datapoint
+};
+
+// One query's side of a scan: sums at or above the threshold are appended to out as keys.
+struct ScanQuery {
+  const uint8_t* lut;  // [blocks][16]; the sum of the greatest entries is at most 65535
+  int32_t threshold;   // in 0..65535
+  int32_t bias;        // score = sum + bias
+  uint32_t multiplier; // a correction c adds (c * multiplier) >> 16
+  Key* out;
+  size_t size;         // keys in out
+  size_t capacity;     // the scan stops at a group when fewer than 32 places are left
+};
+
+struct KernelTable {
+  const char* level;
+
+  // out[i * stride + j] = <queries[i], rows[j]>, and |queries[i] - rows[j]|^2.
+  void (*dot_f32)(const float* queries, size_t num_queries, const float* rows, size_t num_rows,
+                  size_t dim, float* out, size_t stride) noexcept;
+  void (*squared_l2_f32)(const float* queries, size_t num_queries, const float* rows,
+                         size_t num_rows, size_t dim, float* out, size_t stride) noexcept;
+
+  // The same for one query and the rows named in ids, fetched ahead.
+  void (*dot_gather_f32)(const float* query, const float* rows, const uint32_t* ids, size_t count,
+                         size_t dim, float* out) noexcept;
+  void (*squared_l2_gather_f32)(const float* query, const float* rows, const uint32_t* ids,
+                                size_t count, size_t dim, float* out) noexcept;
+
+  // Lookup tables of one query: lut[m][k] = sum over the dimensions j of block m of
+  // q_j w_jk (dot product) or (2 q_j - w_jk) w_jk (squared l2); codebook is [dim][16].
+  // lows and highs [blocks] get the least and greatest entry of each block.
+  void (*lut_f32)(const float* query, const float* codebook, size_t dim, size_t dims_per_block,
+                  bool squared_l2, float* lut, float* lows, float* highs) noexcept;
+  // out[m][k] = floor((lut[m][k] - lows[m]) * scale + 0.5), which fits 8 bits by choice of scale.
+  void (*lut_quantize_u8)(const float* lut, const float* lows, size_t blocks, float scale,
+                          uint8_t* out) noexcept;
+
+  // Scans groups of a leaf from first_group on, for up to kMaxScanQueries queries; returns the
+  // group it stopped before (the number of groups when done).
+  size_t (*lut16_scan)(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
+                       size_t num_queries) noexcept;
+
+  // Index of the greatest bias[j] + scores[j] (the lowest such j); *best gets the value.
+  size_t (*argmax_f32)(const float* scores, const float* bias, size_t count,
+                       float* best) noexcept;
+  // Positions j with scores[j] >= threshold, ascending; returns how many.
+  size_t (*at_least_f32)(const float* scores, size_t count, float threshold,
+                         uint32_t* out) noexcept;
+
+  // Codes of a tile of 16 datapoints. target and direction are [dim][16] (direction null: plain
+  // l2), weight[i] = eta - 1. From the l2 codes, coordinate descent over the blocks on
+  // |e|^2 + weight <e, direction>^2 until nothing changes or `sweeps` passes. codes [blocks][16].
+  // With `warm` the descent starts from the codes given. loss [16] gets what was reached.
+  void (*encode_tile)(const float* target, const float* direction, const float* weight,
+                      const float* codebook, size_t dim, size_t dims_per_block, size_t sweeps,
+                      bool warm, uint8_t* codes, float* loss) noexcept;
+};
+
+// Levels in the order of preference, best first. `table` is complete (null entries filled in).
+struct Level {
+  const char* name;
+  const KernelTable* table;
+};
+const Level* levels(size_t* count) noexcept;          // those this machine can run
+const KernelTable* find_level(const char* name) noexcept;  // null when it cannot run
+const KernelTable& kernels() noexcept;                // the chosen one; SWANN_SIMD forces it
+const char* level_error() noexcept;                   // null, or why SWANN_SIMD was not obeyed
+
+// What the level files export.
+extern const KernelTable scalar_table;
+#if defined(__x86_64__)
+extern const KernelTable avx2_table;
+extern const KernelTable avx512_table;
+#elif defined(__aarch64__)
+extern const KernelTable neon_table;
+#endif
+
+}  // namespace swann

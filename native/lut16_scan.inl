@@ -1,0 +1,22 @@
+// What every level's LUT16 scan shares: room, the short last group, appending survivors.
+// Included inside each level file's unnamed namespace.
+
+inline bool has_room(const ScanQuery* queries, size_t num_queries, size_t places) noexcept {
+  for (size_t q = 0; q < num_queries; ++q)
+    if (queries[q].capacity - queries[q].size < places) return false;
+  return true;
+}
+
+inline uint32_t valid_mask(const PackedLeaf& leaf, size_t group) noexcept {
+  const size_t left = leaf.count - group * kGroup;
+  return left >= kGroup ? 0xFFFFFFFFu : (1u << left) - 1;
+}
+
+inline void append(ScanQuery& query, const PackedLeaf& leaf, size_t group, uint32_t mask,
+                   const uint16_t* sums) noexcept {
+  const uint32_t row = leaf.first_row + uint32_t(group * kGroup);
+  for (; mask != 0; mask &= mask - 1) {
+    const uint32_t i = uint32_t(__builtin_ctz(mask));
+    query.out[query.size++] = make_key(int32_t(sums[i]) + query.bias, row + i);
+  }
+}

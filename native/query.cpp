@@ -1,0 +1,90 @@
+// What is done once per query: the choice of its leaves and its lookup table.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <functional>
+
+#include "search.h"
+
+namespace swann {
+
+int32_t ordered(float value) noexcept {
+  const int32_t bits = std::bit_cast<int32_t>(value + 0.0f);  // no negative zero
+  return bits ^ ((bits >> 31) & 0x7FFFFFFF);
+}
+
+float from_ordered(int32_t value) noexcept {
+  return std::bit_cast<float>(value ^ ((value >> 31) & 0x7FFFFFFF));
+}
+
+void Candidates::cut() noexcept {
+  if (size < limit) return;
+  std::nth_element(keys, keys + (limit - 1), keys + size, std::greater<>());
+  size = limit;
+  worst = keys[limit - 1];
+}
+
+void choose_leaves(const IndexView& index, const float* queries, size_t count, size_t leaves,
+                   LeafChoice* choices) {
+  const size_t num_leaves = index.num_leaves;
+  const KernelTable& k = kernels();
+  thread_local std::vector<float> scores;
+  thread_local std::vector<Key> keys;
+  scores.resize(count * num_leaves);
+  keys.resize(num_leaves);
+  const auto compute = index.squared_l2() ? k.squared_l2_f32 : k.dot_f32;
+  compute(queries, count, index.centroids, num_leaves, index.dim, scores.data(), num_leaves);
+  for (size_t q = 0; q < count; ++q) {
+    float* s = scores.data() + q * num_leaves;
+    float length = 0;
+    if (index.spreads != nullptr) {
+      const float* query = queries + q * index.dim;
+      k.dot_f32(query, 1, query, 1, index.dim, &length, 1);
+      length = std::sqrt(length);
+    }
+    for (size_t c = 0; c < num_leaves; ++c) {
+      if (index.squared_l2()) s[c] = -s[c];
+      const float reach = index.spreads == nullptr ? 0.0f : length * index.spreads[c];
+      keys[c] = make_key(ordered(s[c] + reach), uint32_t(c));
+    }
+    if (leaves < num_leaves)
+      std::nth_element(keys.begin(), keys.begin() + leaves, keys.end(), std::greater<>());
+    std::sort(keys.begin(), keys.begin() + leaves, std::greater<>());
+    for (size_t i = 0; i < leaves; ++i)
+      choices[q * leaves + i] = {key_row(keys[i]), s[key_row(keys[i])]};
+  }
+}
+
+Table build_table(const IndexView& index, const float* query, float reach, uint8_t* lut) {
+  thread_local std::vector<float> entries;
+  const size_t blocks = index.blocks;
+  entries.resize(blocks * 18);
+  float* lows = entries.data() + blocks * 16;
+  float* highs = lows + blocks;
+  const KernelTable& k = kernels();
+  k.lut_f32(query, index.codebook, index.dim, index.dims_per_block, index.squared_l2(),
+            entries.data(), lows, highs);
+  double low = index.correction_low, span = index.correction_span, widest = 0;
+  for (size_t m = 0; m < blocks; ++m) {
+    const double width = double(highs[m]) - double(lows[m]);
+    low += lows[m];
+    span += width;
+    widest = std::max(widest, width);
+  }
+  // The scale is the greatest at which an entry fits 8 bits, a sum with its roundings fits 16,
+  // and a score fits 31.
+  constexpr double kScoreLimit = double(1 << 30);
+  const double magnitude = std::fabs(low) + double(reach);
+  double scale = kScoreLimit / std::max(magnitude, 1e-30);
+  if (widest > 0) scale = std::min(scale, 255.0 / widest);
+  if (span > 0) scale = std::min(scale, std::max(65535.0 - double(blocks) - 1, 1.0) / span);
+  scale = std::min(scale, 1e30);
+  k.lut_quantize_u8(entries.data(), lows, blocks, float(scale), lut);
+  Table table;
+  table.scale = scale;
+  table.base = low;
+  table.multiplier = uint32_t(std::floor(index.correction_span * scale * (65536.0 / 65535.0)));
+  return table;
+}
+
+}  // namespace swann

@@ -1,0 +1,130 @@
+// Level scalar: plain C++ for the oldest machine; the reference that the other levels are read
+// against.
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace swann {
+namespace {
+
+struct F16 {
+  float v[16];
+};
+
+constexpr int kTileQueries = 2, kTileRows = 1, kSingleTileRows = 1;
+
+#define SWANN_EACH(expression)       \
+  F16 r;                             \
+  for (int i = 0; i < 16; ++i) r.v[i] = (expression); \
+  return r
+
+inline F16 f16_zero() noexcept { SWANN_EACH(0.0f); }
+inline F16 f16_set(float a) noexcept { SWANN_EACH(a); }
+inline F16 f16_load(const float* p) noexcept { SWANN_EACH(p[i]); }
+inline F16 f16_load_first(const float* p, size_t count) noexcept {
+  SWANN_EACH(size_t(i) < count ? p[i] : 0.0f);
+}
+inline F16 f16_add(const F16& a, const F16& b) noexcept { SWANN_EACH(a.v[i] + b.v[i]); }
+inline F16 f16_sub(const F16& a, const F16& b) noexcept { SWANN_EACH(a.v[i] - b.v[i]); }
+inline F16 f16_mul(const F16& a, const F16& b) noexcept { SWANN_EACH(a.v[i] * b.v[i]); }
+inline F16 f16_fma(const F16& a, const F16& b, const F16& c) noexcept {
+  SWANN_EACH(a.v[i] * b.v[i] + c.v[i]);
+}
+inline F16 f16_min(const F16& a, const F16& b) noexcept {
+  SWANN_EACH(a.v[i] < b.v[i] ? a.v[i] : b.v[i]);
+}
+inline F16 f16_select_less(const F16& a, const F16& b, const F16& x, const F16& y) noexcept {
+  SWANN_EACH(a.v[i] < b.v[i] ? x.v[i] : y.v[i]);
+}
+inline F16 f16_lookup(const float* table, const uint8_t* codes) noexcept {
+  SWANN_EACH(table[codes[i]]);
+}
+#undef SWANN_EACH
+
+inline uint32_t f16_at_least(const F16& a, const F16& b) noexcept {
+  uint32_t mask = 0;
+  for (int i = 0; i < 16; ++i) mask |= uint32_t(a.v[i] >= b.v[i]) << i;
+  return mask;
+}
+inline void f16_store(float* p, const F16& a) noexcept {
+  for (int i = 0; i < 16; ++i) p[i] = a.v[i];
+}
+inline void f16_store_u8(uint8_t* p, const F16& a) noexcept {
+  for (int i = 0; i < 16; ++i) p[i] = uint8_t(int32_t(a.v[i]));
+}
+inline float f16_lowest(const F16& a) noexcept {
+  float low = a.v[0];
+  for (int i = 1; i < 16; ++i) low = a.v[i] < low ? a.v[i] : low;
+  return low;
+}
+inline float f16_highest(const F16& a) noexcept {
+  float high = a.v[0];
+  for (int i = 1; i < 16; ++i) high = a.v[i] > high ? a.v[i] : high;
+  return high;
+}
+inline float f16_fold(F16 a) noexcept {
+  for (int half = 8; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) a.v[i] += a.v[i + half];
+  return a.v[0];
+}
+template <int Q, int X>
+inline void f16_store_folded(F16 (&acc)[X][Q], float* out, size_t stride) noexcept {
+  for (int q = 0; q < Q; ++q)
+    for (int x = 0; x < X; ++x) out[q * stride + x] = f16_fold(acc[x][q]);
+}
+
+}  // namespace
+}  // namespace swann
+
+namespace swann {
+#include "float_kernels.inl"
+
+namespace {
+
+void group_sums(const PackedLeaf& leaf, size_t group, const ScanQuery& query,
+                uint16_t* sums) noexcept {
+  const uint8_t* codes = leaf.codes + group * leaf.blocks * 16;
+  uint32_t total[kGroup] = {};
+  for (size_t m = 0; m < leaf.blocks; ++m) {
+    const uint8_t* table = query.lut + 16 * m;
+    for (size_t i = 0; i < 16; ++i) {
+      total[i] += table[codes[16 * m + i] & 15];
+      total[16 + i] += table[codes[16 * m + i] >> 4];
+    }
+  }
+  for (size_t i = 0; i < kGroup; ++i) {
+    uint32_t sum = total[i];
+    if (leaf.corrections != nullptr)
+      sum += (leaf.corrections[group * kGroup + i] * query.multiplier) >> 16;
+    sums[i] = uint16_t(sum);
+  }
+}
+
+#include "lut16_scan.inl"
+
+size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
+                  size_t num_queries) noexcept {
+  const size_t groups = (leaf->count + kGroup - 1) / kGroup;
+  for (size_t g = first_group; g < groups; ++g) {
+    if (!has_room(queries, num_queries, kGroup)) return g;
+    for (size_t q = 0; q < num_queries; ++q) {
+      uint16_t sums[kGroup];
+      group_sums(*leaf, g, queries[q], sums);
+      uint32_t mask = 0;
+      for (size_t i = 0; i < kGroup; ++i)
+        mask |= uint32_t(sums[i] >= queries[q].threshold) << i;
+      append(queries[q], *leaf, g, mask & valid_mask(*leaf, g), sums);
+    }
+  }
+  return groups;
+}
+
+}  // namespace
+
+const KernelTable scalar_table = {
+    "scalar",        dot_f32,    squared_l2_f32,  dot_gather_f32, squared_l2_gather_f32,
+    lut_f32,         lut_quantize_u8, lut16_scan, argmax_f32,     at_least_f32,
+    encode_tile,
+};
+
+}  // namespace swann

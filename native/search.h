@@ -1,0 +1,88 @@
+// The search pipeline: choose leaves, build lookup tables, scan, reorder. It owns no index memory.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "kernels.h"
+
+namespace swann {
+
+enum class Distance { dot_product, squared_l2, cosine };
+
+// A searchable index: plain pointers into immutable arrays, in the order of the leaves. Without a
+// tree there is one leaf and no centroid.
+struct IndexView {
+  Distance distance = Distance::dot_product;
+  size_t dim = 0;
+  size_t num_rows = 0;
+  size_t num_leaves = 1;
+  const float* centroids = nullptr;        // [num_leaves][dim], or null
+  const float* spreads = nullptr;          // [num_leaves] leaves rank by <q, c> + |q| spread
+  const uint32_t* leaf_starts = nullptr;   // [num_leaves + 1] first row of each leaf
+  const uint32_t* ids = nullptr;           // [num_rows] datapoint of each row; null: the row itself
+  const float* rows = nullptr;             // [num_rows][dim], or null: scores are final
+  // Asymmetric hashing; codes null: rows are scored exactly.
+  const uint8_t* codes = nullptr;          // [groups][blocks][16]
+  const float* codebook = nullptr;         // [dim][16]
+  size_t dims_per_block = 0;
+  size_t blocks = 0;
+  const uint16_t* corrections = nullptr;   // [groups * 32]: squared l2 with residuals
+  float correction_low = 0, correction_span = 0;  // value = low + span * correction / 65535
+  std::vector<size_t> group_starts;        // [num_leaves + 1] first group of each leaf
+
+  bool squared_l2() const noexcept { return distance == Distance::squared_l2; }
+};
+
+struct SearchLimits {
+  size_t neighbors;   // k
+  size_t candidates;  // kept by the scan for reordering; k where nothing is reordered
+  size_t leaves;      // searched
+};
+
+// Searches `count` queries ([count][dim], finite, unit length for cosine) on one thread. A
+// query's answer does not depend on the others beside it. ids and distances are
+// [count][neighbors], best first, ended by -1 and NaN where fewer exist.
+void search_block(const IndexView& index, const SearchLimits& limits, const float* queries,
+                  size_t count, int64_t* ids, float* distances);
+
+// Queries a block may have: enough that a leaf's codes are used many times while in the cache.
+constexpr size_t kMaxBlock = 256;
+
+// ---- Parts shared by the two pages of the pipeline (query.cpp, search.cpp).
+
+// A float as an int32 of the same order.
+int32_t ordered(float value) noexcept;
+float from_ordered(int32_t value) noexcept;
+
+// The best `limit` keys seen so far, roughly: grows to capacity, then is cut back to the best.
+struct Candidates {
+  Key* keys = nullptr;
+  size_t size = 0;
+  size_t limit = 0;
+  size_t capacity = 0;
+  Key worst = 0;  // keys below cannot be among the best; 0 while fewer than limit were seen
+
+  void cut() noexcept;
+};
+
+struct LeafChoice {
+  uint32_t leaf;
+  float score;  // <q, c>, or -|q - c|^2
+};
+
+// One query's lookup table, quantized: score ~ (sum of entries + bias) / scale.
+struct Table {
+  double scale = 1;
+  double base = 0;          // what the entries' zero stands for
+  uint32_t multiplier = 0;  // of corrections
+};
+
+// Fills choices [count][leaves] with each query's best leaves, best first, ties to the lowest.
+void choose_leaves(const IndexView& index, const float* queries, size_t count, size_t leaves,
+                   LeafChoice* choices);
+
+// Fills lut [blocks][16]. `reach` bounds the magnitude of the scores added to the entries.
+Table build_table(const IndexView& index, const float* query, float reach, uint8_t* lut);
+
+}  // namespace swann

@@ -1,0 +1,14 @@
+// swann's own pool of threads. No OpenMP: its workers do not survive fork, ours are started again.
+#pragma once
+#include <cstddef>
+#include <functional>
+
+namespace swann {
+
+// Calls task(i) once for each i below count, from the caller and up to num_threads - 1 workers.
+// Tasks must write to places of their own. The first exception thrown is thrown again here.
+void parallel_for(size_t count, size_t num_threads, const std::function<void(size_t)>& task);
+
+size_t hardware_threads() noexcept;
+
+}  // namespace swann

@@ -1,0 +1,62 @@
+// The loops of building: assigning rows to leaves, means, training tiles, codebooks, codes.
+// All results are the same on any number of threads.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace swann {
+
+// First row that has a NaN or an infinity, or whose norm is beyond kMaxNorm; count when there is
+// none. norms [count], where not null, gets the Euclidean norms.
+constexpr double kMaxNorm = 1e18;  // keeps every dot product and squared distance finite
+size_t check_rows(const float* rows, size_t count, size_t dim, float* norms, size_t threads);
+
+// The nearest centroid by squared l2: labels [count], and the greatest <x, c> - |c|^2 / 2.
+void assign_leaves(const float* rows, size_t count, size_t dim, const float* centroids,
+                   size_t num_leaves, size_t threads, uint32_t* labels, float* scores);
+
+// Stable counting sort of rows by label: order [count], starts [num_leaves + 1].
+void sort_by_leaf(const uint32_t* labels, size_t count, size_t num_leaves, uint32_t* order,
+                  uint32_t* starts);
+
+// Means of the rows of each leaf (zeros for an empty one), summed in double in the order given.
+void leaf_means(const float* rows, size_t dim, const uint32_t* order, const uint32_t* starts,
+                size_t num_leaves, size_t threads, float* means);
+
+// Tiles of 16 rows, [ceil(count / 16)][dim][16]: residuals to the row's centroid (rows themselves
+// when centroids is null) and, where wanted, unit directions. Missing rows of the last tile are 0.
+void make_tiles(const float* rows, size_t count, size_t dim, const float* centroids,
+                const uint32_t* labels, size_t threads, float* targets, float* directions);
+
+struct TileSet {
+  const float* targets;     // [tiles][dim][16]
+  const float* directions;  // the same, or null for plain l2
+  const float* weights;     // [tiles][16]: eta - 1
+  size_t tiles, dim, dims_per_block, blocks;
+};
+
+// Codes [tiles][blocks][16] of every tile, by KernelTable::encode_tile; losses [tiles][16].
+void encode_tiles(const TileSet& set, const float* codebook, size_t sweeps, bool warm,
+                  size_t threads, uint8_t* codes, float* losses);
+
+// Moves the codewords to where they minimise the loss for these codes: block after block, each
+// the closed-form optimum given the others (for plain l2: means). Codewords without datapoints
+// stay.
+void update_codebook(const TileSet& set, const uint8_t* codes, size_t threads, float* codebook);
+
+// Encodes rows that lie in the order of the leaves into groups [first_group, last_group) of
+// packed codes; rows [0] is the first row of first_group.
+struct PackJob {
+  const float* rows;
+  const float* weights;          // [rows] eta - 1, or null for plain l2
+  const float* centroids;        // or null
+  const uint32_t* leaf_starts;   // [num_leaves + 1]
+  const size_t* group_starts;    // [num_leaves + 1]
+  size_t num_leaves, first_group, last_group, dim, dims_per_block, blocks, sweeps;
+  const float* codebook;
+  uint8_t* codes;      // [groups][blocks][16], the whole index's
+  float* corrections;  // [groups * 32] -2 <c, decoded residual>, or null
+};
+void pack_codes(const PackJob& job, size_t threads);
+
+}  // namespace swann

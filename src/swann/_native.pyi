@@ -1,0 +1,136 @@
+# What native/bindings.cpp and native/bind_kernels.cpp define. Only swann.kernels imports it.
+from typing import Any
+
+from numpy.typing import NDArray
+
+_A = NDArray[Any]
+
+class Index:
+    num_groups: int
+    def __init__(
+        self,
+        distance: str,
+        dim: int,
+        leaf_starts: _A,
+        centroids: _A | None,
+        spreads: _A | None,
+        ids: _A | None,
+        rows: _A | None,
+        codes: _A | None,
+        codebook: _A | None,
+        dims_per_block: int,
+        corrections: _A | None,
+        correction_low: float,
+        correction_span: float,
+    ) -> None: ...
+    def search(
+        self, queries: _A, candidates: int, leaves: int, threads: int, ids: _A, distances: _A, /
+    ) -> int: ...
+
+def check_rows(rows: _A, norms: _A | None, threads: int, /) -> int: ...
+def assign_leaves(
+    rows: _A, centroids: _A, labels: _A, scores: _A, threads: int, /
+) -> None: ...
+def sort_by_leaf(labels: _A, order: _A, starts: _A, /) -> None: ...
+def leaf_means(rows: _A, order: _A, starts: _A, means: _A, threads: int, /) -> None: ...
+def make_tiles(
+    rows: _A,
+    centroids: _A | None,
+    labels: _A | None,
+    targets: _A,
+    directions: _A | None,
+    threads: int,
+    /,
+) -> None: ...
+def encode_tiles(
+    targets: _A,
+    directions: _A | None,
+    weights: _A | None,
+    codebook: _A,
+    dims_per_block: int,
+    sweeps: int,
+    warm: bool,
+    codes: _A,
+    losses: _A,
+    threads: int,
+    /,
+) -> None: ...
+def update_codebook(
+    targets: _A,
+    directions: _A | None,
+    weights: _A | None,
+    codes: _A,
+    dims_per_block: int,
+    codebook: _A,
+    threads: int,
+    /,
+) -> None: ...
+def pack_codes(
+    rows: _A,
+    weights: _A | None,
+    centroids: _A | None,
+    leaf_starts: _A,
+    first_group: int,
+    last_group: int,
+    codebook: _A,
+    dims_per_block: int,
+    sweeps: int,
+    codes: _A,
+    corrections: _A | None,
+    threads: int,
+    /,
+) -> None: ...
+def hardware_threads() -> int: ...
+def kernel_levels() -> list[str]: ...
+def active_level() -> str: ...
+def level_error() -> str: ...
+def kernel_pairs(
+    level: str, squared_l2: bool, queries: _A, rows: _A, out: _A, /
+) -> None: ...
+def kernel_gather(
+    level: str, squared_l2: bool, query: _A, rows: _A, ids: _A, out: _A, /
+) -> None: ...
+def kernel_lut_f32(
+    level: str,
+    query: _A,
+    codebook: _A,
+    dims_per_block: int,
+    squared_l2: bool,
+    lut: _A,
+    lows: _A,
+    highs: _A,
+    /,
+) -> None: ...
+def kernel_lut_quantize_u8(
+    level: str, lut: _A, lows: _A, scale: float, out: _A, /
+) -> None: ...
+def kernel_lut16_scan(
+    level: str,
+    codes: _A,
+    corrections: _A | None,
+    count: int,
+    first_row: int,
+    first_group: int,
+    luts: _A,
+    thresholds: list[int],
+    biases: list[int],
+    multipliers: list[int],
+    keys: _A,
+    sizes: _A,
+    /,
+) -> int: ...
+def kernel_argmax_f32(level: str, scores: _A, bias: _A, /) -> tuple[int, float]: ...
+def kernel_at_least_f32(level: str, scores: _A, threshold: float, out: _A, /) -> int: ...
+def kernel_encode_tile(
+    level: str,
+    target: _A,
+    direction: _A | None,
+    weight: _A,
+    codebook: _A,
+    dims_per_block: int,
+    sweeps: int,
+    warm: bool,
+    codes: _A,
+    loss: _A,
+    /,
+) -> None: ...

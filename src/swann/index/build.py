@@ -1,0 +1,318 @@
+"""From a database to a packed index: check, train, assign, order, encode.
+
+The database is read in chunks and never converted as a whole. The largest things made are those
+that stay (exact rows, codes) and the training sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swann import kernels
+from swann.config import AHConfig, IndexConfig
+from swann.distance import SQUARED_L2, normalize_rows, normalizes
+from swann.errors import InvalidInputError
+from swann.index.packed import PackedIndex
+from swann.kernels import GROUP, LANES
+from swann.partition import tree
+from swann.quantize.anisotropic import anisotropic_weights
+from swann.quantize.product import MAX_SWEEPS, train_codebook
+from swann.vectors import check_finite, slice_rows, take
+
+__all__ = ["Progress", "build_index"]
+
+F32 = NDArray[np.float32]
+U32 = NDArray[np.uint32]
+
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(stage, done, total)``."""
+
+_CHUNK_VALUES = 4 * 1024 * 1024
+_MAX_ROWS = 2**32 - 2
+_LONGEST = 1e18
+
+
+def build_index(
+    db: NDArray[Any],
+    config: IndexConfig,
+    *,
+    num_threads: int = 0,
+    progress: Progress | None = None,
+) -> PackedIndex:
+    """Build an index.
+
+    Parameters
+    ----------
+    db : array of shape (n, d)
+        As `swann.vectors.as_database` returns it.
+    config : IndexConfig
+        What to build. With the same database, config and seed the index is the same, byte for
+        byte, whatever the number of threads.
+    num_threads : int
+        0 means all cores.
+    progress : callable, optional
+        Called as ``progress(stage, done, total)`` as the stages go on.
+
+    Returns
+    -------
+    PackedIndex
+
+    Raises
+    ------
+    NonFiniteError
+        If the database holds a NaN, an infinity, or a value that overflows float32.
+    ZeroVectorError
+        If a row is all zeros under cosine.
+    InvalidInputError
+        If a row is longer than 1e18, or there are 2^32 - 1 rows or more.
+    """
+    return _Build(db, config, num_threads or kernels.hardware_threads(), progress).run()
+
+
+class _Build:
+    def __init__(
+        self, db: NDArray[Any], config: IndexConfig, threads: int, progress: Progress | None
+    ) -> None:
+        self.db = db
+        self.config = config
+        self.threads = threads
+        self.progress = progress
+        self.n, self.dimension = db.shape
+        self.unit = normalizes(config.distance_measure)
+        self.chunk_rows = max(GROUP, _CHUNK_VALUES // self.dimension // GROUP * GROUP)
+        if isinstance(config.score, AHConfig):
+            config.score.check_dimension(self.dimension)
+        if self.n > _MAX_ROWS:
+            raise InvalidInputError(f"db has {self.n} rows; an index holds {_MAX_ROWS} at most")
+
+    def run(self) -> PackedIndex:
+        norms = self.check()
+        config = self.config
+        centroids, spreads = None, None
+        leaves = np.zeros(self.n, np.uint32)
+        if config.tree is not None:
+            centroids, leaves, spreads = self.partition(norms)
+        ah = config.score if isinstance(config.score, AHConfig) else None
+        weights = self.loss_weights(ah, norms)
+        codebook = None if ah is None else self.train(ah, centroids, leaves, weights)
+        order: U32 | None = None
+        starts = np.array([0, self.n], np.uint32)
+        if centroids is not None:
+            order, starts = kernels.sort_by_leaf(leaves, len(centroids))
+        del leaves
+        exact = ah is None or config.reorder is not None
+        rows = np.empty((self.n, self.dimension), np.float32) if exact else None
+        codes, corrections = None, None
+        if ah is None:
+            for first, last in self.row_spans():
+                assert rows is not None
+                rows[first:last] = self.ordered_rows(order, first, last)
+                self.report("encode", last, self.n)
+        else:
+            assert codebook is not None
+            codes, corrections = self.encode(
+                ah, centroids, order, starts, weights, codebook, rows
+            )
+        packed, low, span = _pack_corrections(corrections)
+        return PackedIndex(
+            config=config,
+            num_datapoints=self.n,
+            dimension=self.dimension,
+            leaf_starts=starts,
+            ids=order,
+            centroids=centroids,
+            spreads=spreads,
+            rows=rows,
+            codes=codes,
+            codebook=codebook,
+            corrections=packed,
+            correction_low=low,
+            correction_span=span,
+        )
+
+    # ---- Reading
+
+    def row_spans(self) -> Iterator[tuple[int, int]]:
+        for first in range(0, self.n, self.chunk_rows):
+            yield first, min(self.n, first + self.chunk_rows)
+
+    def finish(self, rows: F32, first: int = 0) -> F32:
+        """Rows as the index sees them: of unit length under cosine."""
+        return normalize_rows(rows, "db", first) if self.unit else rows
+
+    def ordered_rows(self, order: U32 | None, first: int, last: int) -> F32:
+        if order is None:
+            return self.finish(slice_rows(self.db, first, last))
+        return self.finish(take(self.db, order[first:last]))
+
+    def sample(self, ids: NDArray[np.int64]) -> F32:
+        everything = len(ids) == self.n and bool((ids == np.arange(self.n)).all())
+        return self.finish(slice_rows(self.db, 0, self.n) if everything else take(self.db, ids))
+
+    def sample_ids(self, size: int, stream: int) -> NDArray[np.int64]:
+        """Distinct datapoints, ascending; streams draw independently of each other."""
+        if size >= self.n:
+            return np.arange(self.n)
+        rng = np.random.default_rng([self.config.seed, stream])
+        return np.sort(rng.choice(self.n, size, replace=False, shuffle=False))
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(stage, done, total)
+
+    def check(self) -> F32:
+        """Refuse bad rows before any work; return all norms as the index sees them."""
+        norms = np.empty(self.n, np.float32)
+        for first, last in self.row_spans():
+            rows = slice_rows(self.db, first, last)
+            bad, norms[first:last] = kernels.check_rows(rows, self.threads)
+            if bad < len(rows):
+                check_finite(rows, "db", first, source=self.db)
+                raise InvalidInputError(
+                    f"db[{first + bad}] is longer than {_LONGEST:g}; float32 scores would overflow"
+                )
+            if self.unit and not norms[first:last].all():
+                normalize_rows(rows, "db", first)  # raises, naming the row
+            self.report("check", last, self.n)
+        if self.unit:
+            norms.fill(1.0)
+        return norms
+
+    # ---- Training
+
+    def partition(self, norms: F32) -> tuple[F32, U32, F32 | None]:
+        config = self.config.tree
+        assert config is not None
+        ids = self.sample_ids(max(config.training_sample_size, config.num_leaves), stream=0)
+        total = config.training_iterations
+        centroids = tree.train_tree(
+            self.sample(ids),
+            config,
+            rng=np.random.default_rng([self.config.seed, 1]),
+            threads=self.threads,
+            on_iteration=lambda i, _: self.report("tree", i + 1, total),
+        )
+        self.report("tree", total, total)
+        leaves, scores = tree.assign(
+            (
+                (first, self.finish(slice_rows(self.db, first, last), first))
+                for first, last in self.row_spans()
+            ),
+            self.n,
+            centroids,
+            self.threads,
+            on_rows=lambda done: self.report("assign", done, self.n),
+        )
+        if self.config.distance_measure == SQUARED_L2:
+            return centroids, leaves, None
+        spreads = tree.leaf_spreads(leaves, scores, norms, len(centroids), self.dimension)
+        return centroids, leaves, spreads
+
+    def loss_weights(self, ah: AHConfig | None, norms: F32) -> F32 | None:
+        if ah is None or not ah.anisotropic:
+            return None
+        return anisotropic_weights(norms, self.dimension, ah.anisotropic_quantization_threshold)
+
+    def train(self, ah: AHConfig, centroids: F32 | None, leaves: U32, weights: F32 | None) -> F32:
+        ids = self.sample_ids(ah.training_sample_size, stream=0)
+        # Tiles are full: a few datapoints of the sample come twice.
+        ids = np.resize(ids, -(-len(ids) // LANES) * LANES)
+        tiles = kernels.make_tiles(
+            self.sample(ids),
+            centroids,
+            None if centroids is None else leaves[ids],
+            None if weights is None else weights[ids],
+            self.threads,
+        )
+        total = ah.training_iterations * (1 if weights is None else 2)
+        codebook = train_codebook(
+            tiles,
+            ah.dimensions_per_block,
+            iterations=ah.training_iterations,
+            rng=np.random.default_rng([self.config.seed, 2]),
+            threads=self.threads,
+            on_iteration=lambda i, _: self.report("codebook", i + 1, total),
+        )
+        self.report("codebook", total, total)
+        return codebook
+
+    # ---- Encoding
+
+    def encode(
+        self,
+        ah: AHConfig,
+        centroids: F32 | None,
+        order: U32 | None,
+        starts: U32,
+        weights: F32 | None,
+        codebook: F32,
+        rows: F32 | None,
+    ) -> tuple[NDArray[np.uint8], F32 | None]:
+        """Encode all datapoints, a run of groups at a time; fill `rows` on the way."""
+        group_starts = _group_starts(starts)
+        groups = int(group_starts[-1])
+        blocks = kernels.num_blocks(self.dimension, ah.dimensions_per_block)
+        codes = np.empty((groups, blocks, 16), np.uint8)
+        residual_l2 = centroids is not None and self.config.distance_measure == SQUARED_L2
+        corrections = np.empty(groups * GROUP, np.float32) if residual_l2 else None
+        step = self.chunk_rows // GROUP
+        for begin in range(0, groups, step):
+            end = min(groups, begin + step)
+            first = _first_row(starts, group_starts, begin)
+            last = _first_row(starts, group_starts, end)
+            chunk = self.ordered_rows(order, first, last)
+            if rows is not None:
+                rows[first:last] = chunk
+            chunk_weights = None
+            if weights is not None:
+                chunk_weights = weights[first:last] if order is None else weights[order[first:last]]
+            kernels.pack_codes(
+                chunk,
+                chunk_weights,
+                centroids,
+                starts,
+                (begin, end),
+                codebook,
+                ah.dimensions_per_block,
+                MAX_SWEEPS,
+                codes,
+                corrections,
+                self.threads,
+            )
+            self.report("encode", last, self.n)
+        return codes, corrections
+
+
+def _group_starts(leaf_starts: U32) -> NDArray[np.int64]:
+    """Return the first group of each leaf."""
+    sizes = np.diff(leaf_starts.astype(np.int64))
+    return np.concatenate([[0], np.cumsum(-(-sizes // GROUP))])
+
+
+def _first_row(leaf_starts: U32, group_starts: NDArray[np.int64], group: int) -> int:
+    leaf = int(np.searchsorted(group_starts, group, side="right")) - 1
+    if leaf == len(leaf_starts) - 1:
+        return int(leaf_starts[leaf])
+    return int(leaf_starts[leaf]) + (group - int(group_starts[leaf])) * GROUP
+
+
+def _pack_corrections(
+    corrections: F32 | None,
+) -> tuple[NDArray[np.uint16] | None, float, float]:
+    """Store corrections in 16 bits over their range."""
+    if corrections is None:
+        return None, 0.0, 0.0
+    low, high = float(corrections.min()), float(corrections.max())
+    span = high - low
+    if span == 0.0:
+        return np.zeros(len(corrections), np.uint16), low, 0.0
+    packed = np.empty(len(corrections), np.uint16)
+    step = 1 << 20
+    for begin in range(0, len(corrections), step):
+        part = corrections[begin : begin + step].astype(np.float64)
+        packed[begin : begin + step] = np.rint((part - low) * (65535.0 / span))
+    return packed, low, span

@@ -1,0 +1,118 @@
+"""An index is a few immutable arrays.
+
+Datapoints lie in the order of the leaves, so that a leaf is one contiguous run of every array. A
+*row* is a place in that order; without a tree there is one leaf and rows are datapoints.
+
+::
+
+    leaf_starts  uint32  (leaves + 1,)        first row of each leaf
+    ids          uint32  (n,)                 datapoint of each row          (with a tree)
+    centroids    float32 (leaves, d)                                         (with a tree)
+    spreads      float32 (leaves,)            reach above the centroid (tree, dot product, cosine)
+    rows         float32 (n, d)               exact rows           (brute force or reordering)
+    codes        uint8   (groups, blocks, 16) packed 4-bit codes             (asymmetric hashing)
+    codebook     float32 (d, 16)              codeword k of all blocks       (asymmetric hashing)
+    corrections  uint16  (groups * 32,)       -2 <centroid, residual>   (squared l2 and residuals)
+
+A leaf's codes are cut into groups of 32 datapoints; its last group may be part empty. Within a
+group, 16 bytes a block follow each other; byte i holds datapoint i in its low four bits and
+datapoint 16 + i in its high four: one 512-bit load brings four blocks of 32 datapoints.
+
+::
+
+    group   | block 0                       | block 1                       | ...
+    byte    | 0      | 1      | ... | 15     | 16     | ...
+    low     | dp 0   | dp 1   |     | dp 15  | dp 0   |
+    high    | dp 16  | dp 17  |     | dp 31  | dp 16  |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swann.config import AHConfig, IndexConfig
+from swann.kernels import NativeIndex
+
+__all__ = ["ARRAYS", "PackedIndex"]
+
+ARRAYS = {
+    "leaf_starts": np.dtype("<u4"),
+    "ids": np.dtype("<u4"),
+    "centroids": np.dtype("<f4"),
+    "spreads": np.dtype("<f4"),
+    "rows": np.dtype("<f4"),
+    "codes": np.dtype("u1"),
+    "codebook": np.dtype("<f4"),
+    "corrections": np.dtype("<u2"),
+}
+"""Names of the arrays, and their dtypes wherever they are stored."""
+
+
+@dataclass(frozen=True, eq=False)
+class PackedIndex:
+    """The arrays of an index (see the module's drawing), and the view the native code has of them.
+
+    Attributes
+    ----------
+    config : IndexConfig
+        What it was built with.
+    num_datapoints, dimension : int
+        Of the database.
+    correction_low, correction_span : float
+        A stored correction c stands for ``low + span * c / 65535``.
+    """
+
+    config: IndexConfig
+    num_datapoints: int
+    dimension: int
+    leaf_starts: NDArray[np.uint32]
+    ids: NDArray[np.uint32] | None = None
+    centroids: NDArray[np.float32] | None = None
+    spreads: NDArray[np.float32] | None = None
+    rows: NDArray[np.float32] | None = None
+    codes: NDArray[np.uint8] | None = None
+    codebook: NDArray[np.float32] | None = None
+    corrections: NDArray[np.uint16] | None = None
+    correction_low: float = 0.0
+    correction_span: float = 0.0
+    native: NativeIndex = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for array in self.arrays().values():
+            array.flags.writeable = False
+        score = self.config.score
+        native = NativeIndex(
+            distance=self.config.distance_measure,
+            dim=self.dimension,
+            leaf_starts=self.leaf_starts,
+            centroids=self.centroids,
+            spreads=self.spreads,
+            ids=self.ids,
+            rows=self.rows,
+            codes=self.codes,
+            codebook=self.codebook,
+            dims_per_block=score.dimensions_per_block if isinstance(score, AHConfig) else 0,
+            corrections=self.corrections,
+            correction_low=self.correction_low,
+            correction_span=self.correction_span,
+        )
+        object.__setattr__(self, "native", native)
+
+    @property
+    def num_leaves(self) -> int:
+        """Leaves of the tree; 1 without a tree."""
+        return len(self.leaf_starts) - 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the arrays take."""
+        return sum(array.nbytes for array in self.arrays().values())
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays that this index has, by name."""
+        present = ((name, getattr(self, name)) for name in ARRAYS)
+        return {name: array for name, array in present if array is not None}

@@ -1,0 +1,143 @@
+"""Lloyd's k-means, with the centroids of tiny clusters put to better use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swann import kernels
+
+__all__ = ["train_centroids"]
+
+F32 = NDArray[np.float32]
+
+_SPLIT = np.float32(0.3)
+"""How far towards a member of the largest cluster a moved centroid starts from its mean."""
+
+_CONVERGED = 1e-4
+"""Iterations stop when the mean squared distance falls by less than this fraction."""
+
+
+def train_centroids(
+    sample: F32,
+    num_centroids: int,
+    *,
+    iterations: int = 12,
+    min_partition_size: int = 50,
+    spherical: bool = False,
+    random_init: bool = True,
+    rng: np.random.Generator,
+    threads: int = 1,
+    on_iteration: Callable[[int, float], None] | None = None,
+) -> F32:
+    """Train centroids that minimise the squared distance of the sample to its nearest ones.
+
+    Parameters
+    ----------
+    sample : float32 array of shape (n, d)
+        The training datapoints; n is at least `num_centroids`.
+    num_centroids : int
+        How many to train.
+    iterations : int
+        Passes of assignment and update, each about ``n * num_centroids * d`` multiplications.
+    min_partition_size : int
+        In the first half of the iterations, a centroid that owns fewer datapoints of the sample
+        moves next to that of the largest cluster and splits it. At most an eighth of the mean
+        size: beyond that, evening the sizes out costs recall.
+    spherical : bool
+        Normalise the centroids after every update.
+    random_init : bool
+        Start from distinct random datapoints; otherwise from k-means++.
+    rng : numpy.random.Generator
+        The source of all randomness.
+    threads : int
+        The result does not depend on it.
+    on_iteration : callable, optional
+        Called as ``on_iteration(number, mean_squared_distance)`` after each assignment.
+
+    Returns
+    -------
+    float32 array of shape (num_centroids, d)
+
+    Notes
+    -----
+    The last update leaves the centroids at the means of their clusters. Where no cluster is too
+    small, the mean squared distance never rises.
+    """
+    if random_init:
+        start = np.sort(rng.choice(len(sample), num_centroids, replace=False))
+        centroids = sample[start].copy()
+    else:
+        centroids = _plus_plus(sample, num_centroids, rng, threads)
+    if spherical:
+        centroids = _unit(centroids)
+    smallest = max(1, min(min_partition_size, len(sample) // (8 * num_centroids)))
+    squares = np.einsum("ij,ij->i", sample, sample, dtype=np.float64)
+    before = np.inf
+    for iteration in range(iterations):
+        labels, scores = kernels.assign_leaves(sample, centroids, threads)
+        distance = float(np.mean(squares - 2.0 * scores))
+        if on_iteration is not None:
+            on_iteration(iteration, distance)
+        order, starts = kernels.sort_by_leaf(labels, num_centroids)
+        means = kernels.leaf_means(sample, order, starts, threads)
+        sizes = np.diff(starts.astype(np.int64))
+        means[sizes == 0] = centroids[sizes == 0]
+        moved = 0
+        if iteration < iterations - 1:
+            least = smallest if 2 * iteration < iterations else 1
+            moved = _split_largest(means, sizes, least, sample, order, starts, rng)
+        centroids = _unit(means) if spherical else means
+        if moved == 0 and before - distance < _CONVERGED * before:
+            break
+        before = distance
+    return centroids
+
+
+def _unit(centroids: F32) -> F32:
+    norms = np.linalg.norm(centroids, axis=1, keepdims=True)
+    return np.asarray(centroids / np.where(norms > 0, norms, 1), np.float32)
+
+
+def _split_largest(
+    means: F32,
+    sizes: NDArray[np.int64],
+    smallest: int,
+    sample: F32,
+    order: NDArray[np.uint32],
+    starts: NDArray[np.uint32],
+    rng: np.random.Generator,
+) -> int:
+    """Move the centroids of too few datapoints, in place, into the largest clusters."""
+    small = np.flatnonzero(sizes < smallest)
+    sizes = sizes.copy()
+    sizes[small] = 0  # these give nothing away
+    for count, leaf in enumerate(small):
+        donor = int(sizes.argmax())
+        if sizes[donor] < 2:
+            return count
+        member = sample[order[rng.integers(int(starts[donor]), int(starts[donor + 1]))]]
+        means[leaf] = means[donor] + _SPLIT * (member - means[donor])
+        sizes[donor] -= sizes[donor] // 2
+    return len(small)
+
+
+def _plus_plus(sample: F32, count: int, rng: np.random.Generator, threads: int) -> F32:
+    """k-means++ (Arthur and Vassilvitskii, 2007): far datapoints are likelier to be chosen."""
+    squares = np.einsum("ij,ij->i", sample, sample, dtype=np.float64)
+    nearest = np.full(len(sample), np.inf)
+    chosen = np.empty(count, np.int64)
+    for i in range(count):
+        total = nearest.sum() if i else 0.0
+        if i and total > 0:
+            # `side="right"` never picks a datapoint of weight zero.
+            draw = rng.random() * total
+            at = int(np.searchsorted(np.cumsum(nearest), draw, side="right"))
+            chosen[i] = min(at, len(sample) - 1)
+        else:
+            chosen[i] = rng.integers(len(sample))
+        _, scores = kernels.assign_leaves(sample, sample[chosen[i] : chosen[i] + 1], threads)
+        np.minimum(nearest, np.maximum(squares - 2.0 * scores, 0.0), out=nearest)
+    return sample[chosen].copy()
