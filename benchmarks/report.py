@@ -1,0 +1,172 @@
+"""Results as Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.front import Curve, pareto, speed_at
+from benchmarks.results import Build, Results, SystemResult
+
+RECALLS = (0.80, 0.90, 0.95, 0.99)
+TITLES = {"one": "One query a call", "batch": "All queries in one call"}
+Row = list[str]
+
+
+def front_of(result: SystemResult, mode: str) -> Curve:
+    """Pareto front (recall, queries a second) over all of a system's settings."""
+    return pareto((point.recall, point.speed(mode)) for point in result.points)
+
+
+def markdown(results: Results, plots: dict[str, str]) -> str:
+    """Write the page of one data set; ``plots`` names the picture of each mode."""
+    data, machine = results.data, results.machine
+    threads = f"{machine['threads']} thread{'s' if machine['threads'] != 1 else ''}"
+    intro = [
+        f"# {data['name']}",
+        f"{data['about']}: {data['n']:,} datapoints of {data['d']} dimensions, "
+        f"{data['queries']:,} queries. Recall is 10@10.",
+        f"{machine['cpu']}, {threads}, Python {machine['python']}, {machine['date']}. All systems "
+        f"were measured in turns, {machine['rounds']} rounds, each system in its own process bound "
+        f"to {threads.replace('thread', 'CPU')}; speeds are medians. Absolute figures depend on "
+        "the machine and its mood: compare within the table.",
+        "Speeds are read off each system's Pareto front over all its settings; between two "
+        "measured points the logarithm of speed is taken as linear in recall. A dash: no setting "
+        "of the sweep reached this recall. A recall below the slowest setting of the sweep gets "
+        "the speed of its fastest one.",
+    ]
+    sections = ["\n\n".join(intro)]
+    for mode, title in TITLES.items():
+        sections.append(f"## {title}: queries a second\n\n{_speeds(results, mode)}")
+        if mode in plots:
+            sections.append(f"![Speed and recall: {title.lower()}]({plots[mode]})")
+        ratios = _ratios(results, mode)
+        if ratios:
+            sections.append(ratios)
+    sections.append(f"## Building and keeping\n\n{_builds(results)}")
+    if results.check:
+        sections.append(f"## swann and scann at equal settings\n\n{_check(results.check)}")
+    sections.append(f"## Versions\n\n{_versions(results)}")
+    notes = _notes(results)
+    if notes:
+        sections.append("## Notes\n\n" + "\n".join(f"- {note}" for note in notes))
+    return "\n\n".join(sections) + "\n"
+
+
+def _table(head: Row, rows: list[Row]) -> str:
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])
+
+
+def _measured(results: Results) -> dict[str, SystemResult]:
+    return {name: result for name, result in results.systems.items() if result.points}
+
+
+def _speeds(results: Results, mode: str) -> str:
+    rows = []
+    for name, result in _measured(results).items():
+        front = front_of(result, mode)
+        speeds = [speed_at(front, recall) for recall in RECALLS]
+        rows.append([name, *("–" if s is None else f"{_three_digits(s):,}" for s in speeds)])
+    return _table(["recall", *(f"{recall:.2f}" for recall in RECALLS)], rows)
+
+
+def _ratios(results: Results, mode: str) -> str:
+    measured = _measured(results)
+    if "swann" not in measured or len(measured) < 2:
+        return ""
+    swann = front_of(measured.pop("swann"), mode)
+    rows = []
+    for name, result in measured.items():
+        front = front_of(result, mode)
+        row = [name]
+        for recall in RECALLS:
+            ours, theirs = speed_at(swann, recall), speed_at(front, recall)
+            row.append(f"{ours / theirs:.2f}" if ours and theirs else "–")
+        rows.append(row)
+    head = ["swann is faster than ... by", *(f"{recall:.2f}" for recall in RECALLS)]
+    return _table(head, rows)
+
+
+def _builds(results: Results) -> str:
+    rows = []
+    for name, result in _measured(results).items():
+        rows += [[name, _settings(build.settings), *_costs(build)] for build in result.builds]
+    head = ["system", "settings", "build, s", "CPU, s", "peak memory", "on disk, MB"]
+    note = (
+        "Peak memory while building, the vectors included, as a multiple of the vectors' bytes: "
+        "what the process grew by during the build, plus the vectors once. On disk: all that a "
+        "search needs."
+    )
+    return f"{_table(head, rows)}\n\n{note}"
+
+
+def _costs(build: Build) -> Row:
+    return [
+        f"{build.seconds:.1f}",
+        f"{build.cpu_seconds:.1f}",
+        f"{build.memory:.2f}",
+        f"{build.disk_bytes / 1e6:.0f}",
+    ]
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
+
+
+def _check(check: dict[str, Any]) -> str:
+    names = list(check["grid"])
+    rows = []
+    for number, settings in enumerate(check["settings"]):
+        recalls = [check["grid"][name][number] for name in names]
+        rows.append(
+            [
+                str(settings["leaves_to_search"]),
+                str(settings["pre_reorder_num_neighbors"]),
+                *(f"{value:.4f}" for value in recalls),
+                *([f"{recalls[0] - recalls[1]:+.4f}"] if len(recalls) == 2 else []),
+            ]
+        )
+    difference = ["difference"] if len(names) == 2 else []
+    grid = _table(["leaves searched", "reordered", *names, *difference], rows)
+    before = check["without_reordering"]
+    losses = _table(
+        ["recall 1@10 without reordering, all leaves", *before],
+        [
+            [label, *(f"{before[name][key]:.4f}" for name in before)]
+            for key, label in (("threshold", f"T = {check['threshold']}"), ("plain", "plain l2"))
+        ],
+    )
+    head = f"{check['num_leaves']} leaves, 2 dimensions a block, T = {check['threshold']}."
+    return f"{head}\n\n{grid}\n\n{losses}"
+
+
+def _versions(results: Results) -> str:
+    rows = [
+        [name, ", ".join(f"{package} {version}" for package, version in r.versions.items())]
+        for name, r in _measured(results).items()
+    ]
+    return _table(["system", "versions"], rows)
+
+
+def _notes(results: Results) -> list[str]:
+    notes = []
+    for name, result in results.systems.items():
+        if result.error:
+            notes.append(f"{name} is missing: {result.error.strip().splitlines()[-1]}")
+        busy = [c for p in result.points for mode in p.cpu.values() for c in mode]
+        wanted = results.machine["threads"]
+        if busy and min(busy) < 0.8 * wanted:
+            share = sum(value < 0.8 * wanted for value in busy) / len(busy)
+            notes.append(
+                f"{name} had less than 80% of its CPU time in {share:.0%} of the measurements: "
+                "the machine was busy, or the system did not use all its threads."
+            )
+        differing = min((point.agree for point in result.points), default=1.0)
+        if differing < 0.98:
+            notes.append(f"{name}: one at a time and batched agree on {differing:.1%} at worst.")
+    return notes
+
+
+def _three_digits(speed: float) -> int:
+    """Round to three significant digits: the machine allows no more."""
+    return int(float(f"{speed:.3g}"))

@@ -1,0 +1,84 @@
+"""What the comparison asks of a system."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[Any]
+Settings = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """Two ways to ask an index under fixed settings; both return ids, nearest first.
+
+    Attributes
+    ----------
+    one : callable
+        Ids [k] of a query [d].
+    batch : callable
+        Ids [queries, k] of queries [queries, d].
+    """
+
+    one: Callable[[Any], Ids]
+    batch: Callable[[Floats], Ids]
+
+
+class System(abc.ABC):
+    """A library under comparison.
+
+    ``build``, ``save``, ``load`` and ``search`` run in the system's own environment only. Settings
+    are plain dictionaries: they are shown in the results and identify a saved index.
+    """
+
+    name: ClassVar[str]
+    requirements: ClassVar[tuple[str, ...]]
+    module: ClassVar[str]
+    """Imported before memory is measured: a build's figures hold no code."""
+    keep_builds: ClassVar[bool] = True
+    """Whether a saved index serves later runs, with the figures of its build."""
+    slow: ClassVar[bool] = False
+    """Asked fewer queries, and in one round only."""
+
+    @abc.abstractmethod
+    def builds(self, n: int, distance_measure: str, quick: bool) -> list[Settings]:
+        """Build settings to try, the one that stands for the system first."""
+
+    @abc.abstractmethod
+    def searches(self, build: Settings, quick: bool) -> list[Settings]:
+        """Search settings to try on an index of these build settings."""
+
+    @abc.abstractmethod
+    def build(self, train: Floats, distance_measure: str, settings: Settings, threads: int) -> Any:
+        """Build an index of train [n, d] on so many threads."""
+
+    @abc.abstractmethod
+    def save(self, index: Any, folder: Path) -> None:
+        """Write the index into an empty folder, all that a search needs."""
+
+    @abc.abstractmethod
+    def load(self, folder: Path, train: Path, build: Settings, threads: int) -> Any:
+        """Read an index back, ready to search on so many threads."""
+
+    @abc.abstractmethod
+    def search(self, index: Any, k: int, settings: Settings, threads: int) -> Search:
+        """Set the index to these search settings; return the ways to ask it."""
+
+
+def peer(module: str) -> Any:
+    """Import a system's module, which only its own environment has."""
+    return importlib.import_module(module)
+
+
+def leaves_near(n: int, *factors: float) -> list[int]:
+    """Leaf counts around the square root of n, in tens: 600 for GloVe-100 with factor 1."""
+    return [max(10, round(n**0.5 * factor * 1.04 / 10) * 10) for factor in factors]

@@ -1,0 +1,61 @@
+"""faiss: inverted lists, 4-bit product quantization by fast scan, exact refinement."""
+
+# The methods are documented where they are declared, in base.py.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.systems.base import Floats, Search, Settings, System, leaves_near, peer
+
+
+class FaissIvfPq(System):
+    """``IVF,PQx4fsr,RFlat``: the design nearest to ScaNN's."""
+
+    name = "faiss-ivfpq"
+    requirements = ("numpy", "faiss-cpu==1.15.1")
+    module = "faiss"
+
+    def builds(self, n: int, distance_measure: str, quick: bool) -> list[Settings]:
+        lists = leaves_near(n, 1) if quick else leaves_near(n, 1, 1.66)
+        return [{"nlist": count, "pq": "d/2 x 4 bits, residuals"} for count in lists]
+
+    def searches(self, build: Settings, quick: bool) -> list[Settings]:
+        pairs = [(20, 10), (50, 20), (150, 40)] if quick else [
+            (8, 6), (12, 6), (15, 10), (20, 10), (30, 10), (30, 15), (40, 15), (50, 20), (60, 20),
+            (80, 20), (80, 30), (120, 30), (150, 40), (200, 40), (250, 60),
+        ]  # fmt: skip
+        scale = build["nlist"] / 600
+        return [{"nprobe": max(1, round(p * scale)), "k_factor": f} for p, f in pairs]
+
+    def build(self, train: Floats, distance_measure: str, settings: Settings, threads: int) -> Any:
+        faiss = peer(self.module)
+        faiss.omp_set_num_threads(threads)
+        dot = distance_measure == "dot_product"
+        metric = faiss.METRIC_INNER_PRODUCT if dot else faiss.METRIC_L2
+        d = train.shape[1]
+        factory = f"IVF{settings['nlist']},PQ{d // 2}x4fsr,RFlat"
+        index = faiss.index_factory(d, factory, metric)
+        index.train(train)
+        index.add(train)
+        return index
+
+    def save(self, index: Any, folder: Path) -> None:
+        peer(self.module).write_index(index, str(folder / "index.faiss"))
+
+    def load(self, folder: Path, train: Path, build: Settings, threads: int) -> Any:
+        faiss = peer(self.module)
+        faiss.omp_set_num_threads(threads)
+        return faiss.read_index(str(folder / "index.faiss"))
+
+    def search(self, index: Any, k: int, settings: Settings, threads: int) -> Search:
+        faiss = peer(self.module)
+        faiss.downcast_index(index.base_index).nprobe = settings["nprobe"]
+        index.k_factor = settings["k_factor"]
+        ask = index.search
+        return Search(lambda q: ask(q[None], k)[1][0], lambda queries: ask(queries, k)[1])
+
+
+SYSTEM = FaissIvfPq()
