@@ -59,6 +59,7 @@ bench: $(DEV) ## compare with scann, faiss and hnswlib on GloVe-100 (downloads, 
 	$(BIN)/python -m benchmarks run $(ARGS)
 
 # The module under test goes to a folder of its own, found before the one in the environment.
+sanitize: export UBSAN_OPTIONS := halt_on_error=1:print_stacktrace=1
 sanitize: $(DEV) ## the self-test under ASan+UBSan and TSan, then the tests under ASan+UBSan
 	$(SELFTEST) -B build/asan -DSWANN_SANITIZE=address,undefined
 	$(BIN)/cmake --build build/asan
@@ -69,7 +70,7 @@ sanitize: $(DEV) ## the self-test under ASan+UBSan and TSan, then the tests unde
 	rm -rf build/asan-site
 	SKBUILD_BUILD_DIR=build/asan-module SKBUILD_CMAKE_DEFINE='SWANN_SANITIZE=address,undefined' \
 		tools/bootstrap --no-deps --target build/asan-site .
-	PYTHONPATH=build/asan-site PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+	PYTHONPATH=$(CURDIR)/build/asan-site PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
 		$(BIN)/python -m pytest $(ARGS)
 
