@@ -176,6 +176,13 @@ BAD = [
     ("threads", [*BUILD, *L2, "--threads", "0"], "threads is 0"),
     ("leaves", [*BUILD, *L2, "--leaves", "-2"], "num_leaves is -2"),
     ("blocks", [*BUILD, *L2, "--dimensions-per-block", "13"], "db has only 12"),
+    ("no blocks", [*BUILD, *L2, "--dimensions-per-block", "0"], "dimensions_per_block is 0"),
+    (
+        "no leaves",
+        [*BUILD, *L2, "--leaves", "9", "--leaves-to-search", "0"],
+        "num_leaves_to_search is 0",
+    ),
+    ("file as OUT", ["build", "db.npy", "queries.npy", *L2], "is not a directory"),
     ("threshold", [*BUILD, *L2, "--threshold", "1.5"], "threshold is 1.5"),
     ("reorder", [*BUILD, *L2, "--reorder", "-1"], "reordering_num_neighbors is -1"),
     ("no tree", [*BUILD, *L2, "--leaves-to-search", "3"], "there is no tree"),
@@ -220,6 +227,18 @@ def test_failures_of_the_work(built: Path, run: Run, monkeypatch: pytest.MonkeyP
     code, _, err = run("search", built / "index", built / "queries.npy", "--out", built / "x.npy")
     assert code == 1
     assert err.strip() == "swann: OSError: no space left on device"
+
+
+def test_a_place_that_cannot_be_written(
+    built: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The superuser may write anywhere, so the answer is put into the system's mouth.
+    monkeypatch.setattr("swann.cli.app.os.access", lambda *_: False)
+    code, _, err = run(
+        "build", built / "db.npy", built / "deep" / "new", "--distance-measure", "cosine"
+    )
+    assert code == 2
+    assert f"{built} cannot be written" in err
 
 
 def test_a_missing_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

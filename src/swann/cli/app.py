@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -82,6 +83,7 @@ def build(
     seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
 ) -> None:
     """Build an index over DB and save it to the directory OUT."""
+    _check_directory(out)
     location = files.locate(db)
     measure = distance_measure or files.hdf5_distance_measure(location)
     if measure is None:
@@ -96,7 +98,8 @@ def build(
         n = len(datapoints)
         leaves = round(math.sqrt(n)) if n >= _TREE_PAYS_FROM else 0
     if leaves:
-        builder.tree(leaves, leaves_to_search or max(1, leaves // 20))
+        visited = max(1, leaves // 20) if leaves_to_search is None else leaves_to_search
+        builder.tree(leaves, visited)
     elif leaves_to_search is not None:
         raise ConfigError(f"--leaves-to-search is {leaves_to_search}, but there is no tree")
     if brute_force:
@@ -109,7 +112,7 @@ def build(
         builder.score_brute_force()
         reorder = reorder or 0
     else:
-        builder.score_ah(dimensions_per_block or 2, threshold)
+        builder.score_ah(2 if dimensions_per_block is None else dimensions_per_block, threshold)
     if reorder is None:
         reorder = 10 * num_neighbors
     if reorder:
@@ -215,6 +218,15 @@ def evaluate(
 def info(index: IndexArgument) -> None:
     """Show the settings, the sizes and the arrays of INDEX."""
     show.index(load_searcher(index), index)
+
+
+def _check_directory(out: Path) -> None:
+    """Find out before the work, not after it, that OUT cannot be written."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"OUT is {out}, which is not a directory")
+    nearest = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not os.access(nearest, os.W_OK):
+        raise ConfigError(f"OUT is {out}, but {nearest} cannot be written")
 
 
 def _load(index: Path, threads: int | None) -> Searcher:
