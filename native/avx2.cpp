@@ -100,6 +100,7 @@ namespace swann {
 namespace {
 
 #include "lut16_scan.inl"
+#include "select.inl"
 
 // Sums of one group for one query. A 16-bit lane holds two bytes' worth: `both` adds whole lanes
 // (low byte plus 256 times high byte), `odd` the high bytes; low sums follow by subtraction.
@@ -186,7 +187,7 @@ size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries
 const KernelTable avx2_table = {
     "avx2",          dot_f32,    squared_l2_f32,  dot_gather_f32, squared_l2_gather_f32,
     lut_f32,         lut_quantize_u8, lut16_scan, argmax_f32,     at_least_f32,
-    encode_tile,
+    encode_tile,     keep_best,
 };
 
 }  // namespace swann

@@ -96,6 +96,7 @@ namespace swann {
 namespace {
 
 #include "lut16_scan.inl"
+#include "select.inl"
 
 // Sums of one group for one query. A 16-bit lane holds two bytes' worth: `both` adds whole lanes
 // (low byte plus 256 times high byte), `odd` the high bytes; low sums follow by subtraction.
@@ -155,19 +156,9 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) 
     for (int q = 0; q < Q; ++q)
       sums[g][q] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
                     _mm512_setzero_si512()};
-  size_t at = 0;
-  for (; at + 64 <= bytes; at += 64) {
-    __m512i table[Q];
-    for (int q = 0; q < Q; ++q) table[q] = _mm512_loadu_si512(queries[q].lut + at);
-    for (int g = 0; g < G; ++g) {
-      const __m512i packed = _mm512_loadu_si512(codes + g * bytes + at);
-      const __m512i low = _mm512_and_si512(packed, nibble);
-      const __m512i high = _mm512_and_si512(_mm512_srli_epi16(packed, 4), nibble);
-      for (int q = 0; q < Q; ++q) add_lookups(table[q], low, high, sums[g][q]);
-    }
-  }
-  if (at < bytes) {  // absent blocks look up a table of zeros
-    const __mmask64 present = (uint64_t(1) << (bytes - at)) - 1;
+  for (size_t at = 0; at < bytes; at += 64) {
+    // Absent blocks, in the last step, look up a table of zeros.
+    const __mmask64 present = bytes - at >= 64 ? ~__mmask64(0) : (__mmask64(1) << (bytes - at)) - 1;
     __m512i table[Q];
     for (int q = 0; q < Q; ++q) table[q] = _mm512_maskz_loadu_epi8(present, queries[q].lut + at);
     for (int g = 0; g < G; ++g) {
@@ -205,7 +196,7 @@ size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries
 const KernelTable avx512_table = {
     "avx512",        dot_f32,    squared_l2_f32,  dot_gather_f32, squared_l2_gather_f32,
     lut_f32,         lut_quantize_u8, lut16_scan, argmax_f32,     at_least_f32,
-    encode_tile,
+    encode_tile,     keep_best,
 };
 
 }  // namespace swann

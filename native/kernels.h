@@ -89,6 +89,10 @@ struct KernelTable {
   void (*encode_tile)(const float* target, const float* direction, const float* weight,
                       const float* codebook, size_t dim, size_t dims_per_block, size_t sweeps,
                       bool warm, uint8_t* codes, float* loss) noexcept;
+
+  // Keeps, in their order, the keys that score at least as high as the limit-th best does;
+  // returns how many (more than limit where scores tie).
+  size_t (*keep_best)(Key* keys, size_t size, size_t limit) noexcept;
 };
 
 // Levels in the order of preference, best first. `table` is complete (null entries filled in).

@@ -87,6 +87,7 @@ namespace swann {
 namespace {
 
 #include "lut16_scan.inl"
+#include "select.inl"
 
 // Sums of one group: 32 datapoints in order, eight to a register.
 struct Sums {
@@ -148,7 +149,7 @@ size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries
 const KernelTable neon_table = {
     "neon",          dot_f32,    squared_l2_f32,  dot_gather_f32, squared_l2_gather_f32,
     lut_f32,         lut_quantize_u8, lut16_scan, argmax_f32,     at_least_f32,
-    encode_tile,
+    encode_tile,     keep_best,
 };
 
 }  // namespace swann

@@ -17,11 +17,17 @@ float from_ordered(int32_t value) noexcept {
   return std::bit_cast<float>(value ^ ((value >> 31) & 0x7FFFFFFF));
 }
 
+size_t cut_to(Key* keys, size_t size, size_t limit) noexcept {
+  const size_t kept = kernels().keep_best(keys, size, limit);
+  if (kept <= limit) return kept;
+  std::nth_element(keys, keys + (limit - 1), keys + kept, std::greater<>());
+  return limit;
+}
+
 void Candidates::cut() noexcept {
   if (size < limit) return;
-  std::nth_element(keys, keys + (limit - 1), keys + size, std::greater<>());
-  size = limit;
-  worst = keys[limit - 1];
+  size = cut_to(keys, size, limit);
+  worst = *std::min_element(keys, keys + size);
 }
 
 void choose_leaves(const IndexView& index, const float* queries, size_t count, size_t leaves,
@@ -47,9 +53,11 @@ void choose_leaves(const IndexView& index, const float* queries, size_t count, s
       const float reach = index.spreads == nullptr ? 0.0f : length * index.spreads[c];
       keys[c] = make_key(ordered(s[c] + reach), uint32_t(c));
     }
-    if (leaves < num_leaves)
-      std::nth_element(keys.begin(), keys.begin() + leaves, keys.end(), std::greater<>());
-    std::sort(keys.begin(), keys.begin() + leaves, std::greater<>());
+    const auto end = keys.begin() + ptrdiff_t(cut_to(keys.data(), num_leaves, leaves));
+    if (count == 1)
+      std::sort(keys.begin(), end, std::greater<>());
+    else  // only the best has its turn before the others
+      std::iter_swap(keys.begin(), std::max_element(keys.begin(), end));
     for (size_t i = 0; i < leaves; ++i)
       choices[q * leaves + i] = {key_row(keys[i]), s[key_row(keys[i])]};
   }

@@ -101,6 +101,7 @@ void group_sums(const PackedLeaf& leaf, size_t group, const ScanQuery& query,
 }
 
 #include "lut16_scan.inl"
+#include "select.inl"
 
 size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
                   size_t num_queries) noexcept {
@@ -124,7 +125,7 @@ size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries
 const KernelTable scalar_table = {
     "scalar",        dot_f32,    squared_l2_f32,  dot_gather_f32, squared_l2_gather_f32,
     lut_f32,         lut_quantize_u8, lut16_scan, argmax_f32,     at_least_f32,
-    encode_tile,
+    encode_tile,     keep_best,
 };
 
 }  // namespace swann

@@ -66,6 +66,9 @@ struct Candidates {
   void cut() noexcept;
 };
 
+// Moves the best `limit` keys, exactly, to the front in any order; returns how many there are.
+size_t cut_to(Key* keys, size_t size, size_t limit) noexcept;
+
 struct LeafChoice {
   uint32_t leaf;
   float score;  // <q, c>, or -|q - c|^2
@@ -78,7 +81,8 @@ struct Table {
   uint32_t multiplier = 0;  // of corrections
 };
 
-// Fills choices [count][leaves] with each query's best leaves, best first, ties to the lowest.
+// Fills choices [count][leaves] with each query's best leaves, ties to the lowest number. The best
+// comes first; of a single query all are in order.
 void choose_leaves(const IndexView& index, const float* queries, size_t count, size_t leaves,
                    LeafChoice* choices);
 

@@ -13,7 +13,6 @@ e_par being the part of e along x. Only the ratio eta = h_par / h_perp shapes a 
 from __future__ import annotations
 
 import functools
-import functools
 import math
 
 import numpy as np
@@ -28,11 +27,6 @@ _LARGEST_RATIO = 0.99
 @functools.cache
 def _quadrature() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return Gauss-Legendre nodes and weights on [-1, 1]; finding them costs an eigenproblem."""
-    return np.polynomial.legendre.leggauss(256)
-
-
-@functools.cache
-def _quadrature() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     nodes, weights = np.polynomial.legendre.leggauss(128)
     return nodes, weights
 

@@ -19,8 +19,12 @@ __all__ = ["MAX_SWEEPS", "train_codebook"]
 
 F32 = NDArray[np.float32]
 
-MAX_SWEEPS = 10
-"""Passes of coordinate descent over the blocks of a datapoint; nearly all settle in four."""
+MAX_SWEEPS = 4
+"""Passes of coordinate descent over the blocks of a datapoint; further ones change next to nothing
+(on GloVe-100 the loss after 1, 2, 3, 5 and 20 is .0792, .0753, .0748, .0746 and .0746)."""
+
+_TRAINING_SWEEPS = 1
+"""While training, codes start from those of the iteration before."""
 
 _CONVERGED = 1e-3
 _SEED_TILES = 256
@@ -76,7 +80,7 @@ def train_codebook(
                 stage,
                 codebook,
                 dimensions_per_block,
-                MAX_SWEEPS,
+                _TRAINING_SWEEPS,
                 threads,
                 codes if stage.directions is not None else None,
             )
