@@ -102,21 +102,24 @@ namespace {
 #include "lut16_scan.inl"
 #include "select.inl"
 
-// Sums of one group for one query. A 16-bit lane holds two bytes' worth: `both` adds whole lanes
-// (low byte plus 256 times high byte), `odd` the high bytes; low sums follow by subtraction.
+// Sums of one group for one query. Up to three lookups are first added in 8 bits. Of these, a
+// 16-bit lane holds two: `both` adds whole lanes (low byte plus 256 times high byte), `odd` the
+// high bytes; low sums follow by subtraction.
 struct Sums {
   __m256i both_low, odd_low, both_high, odd_high;
 };
 
-inline void add_lookups(__m256i table, __m256i packed, Sums& sums) noexcept {
-  const __m256i nibble = _mm256_set1_epi8(15);
-  const __m256i a = _mm256_shuffle_epi8(table, _mm256_and_si256(packed, nibble));
-  const __m256i b =
-      _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(packed, 4), nibble));
-  sums.both_low = _mm256_add_epi16(sums.both_low, a);
-  sums.odd_low = _mm256_add_epi16(sums.odd_low, _mm256_srli_epi16(a, 8));
-  sums.both_high = _mm256_add_epi16(sums.both_high, b);
-  sums.odd_high = _mm256_add_epi16(sums.odd_high, _mm256_srli_epi16(b, 8));
+inline void widen(__m256i low, __m256i high, Sums& sums) noexcept {
+  sums.both_low = _mm256_add_epi16(sums.both_low, low);
+  sums.odd_low = _mm256_add_epi16(sums.odd_low, _mm256_srli_epi16(low, 8));
+  sums.both_high = _mm256_add_epi16(sums.both_high, high);
+  sums.odd_high = _mm256_add_epi16(sums.odd_high, _mm256_srli_epi16(high, 8));
+}
+
+// Two blocks at `at`, or one beside a block that looks up a table of zeros.
+inline __m256i load_blocks(const uint8_t* p, bool two) noexcept {
+  if (two) return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm256_zextsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 
 // Sums of 16 datapoints in order, from the lanes of even and odd ones; both 128-bit halves (two
@@ -156,16 +159,20 @@ inline void keep_survivors(const PackedLeaf& leaf, size_t group, const Sums& sum
 }
 
 inline Sums group_sums(const uint8_t* codes, const uint8_t* lut, size_t blocks) noexcept {
-  const __m256i zero = _mm256_setzero_si256();
+  const __m256i zero = _mm256_setzero_si256(), nibble = _mm256_set1_epi8(15);
   Sums sums = {zero, zero, zero, zero};
-  size_t m = 0;
-  for (; m + 2 <= blocks; m += 2)
-    add_lookups(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(lut + 16 * m)),
-                _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + 16 * m)), sums);
-  if (m < blocks) {  // the absent block looks up a table of zeros
-    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(lut + 16 * m));
-    const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 16 * m));
-    add_lookups(_mm256_zextsi128_si256(table), _mm256_zextsi128_si256(packed), sums);
+  for (size_t step = 0; step < blocks; step += 6) {
+    __m256i low = zero, high = zero;
+    const size_t end = blocks - step < 6 ? blocks : step + 6;
+    for (size_t m = step; m < end; m += 2) {
+      const __m256i table = load_blocks(lut + 16 * m, m + 2 <= blocks);
+      const __m256i packed = load_blocks(codes + 16 * m, m + 2 <= blocks);
+      const __m256i a = _mm256_and_si256(packed, nibble);
+      const __m256i b = _mm256_and_si256(_mm256_srli_epi16(packed, 4), nibble);
+      low = _mm256_add_epi8(low, _mm256_shuffle_epi8(table, a));
+      high = _mm256_add_epi8(high, _mm256_shuffle_epi8(table, b));
+    }
+    widen(low, high, sums);
   }
   return sums;
 }

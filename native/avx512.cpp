@@ -98,19 +98,18 @@ namespace {
 #include "lut16_scan.inl"
 #include "select.inl"
 
-// Sums of one group for one query. A 16-bit lane holds two bytes' worth: `both` adds whole lanes
-// (low byte plus 256 times high byte), `odd` the high bytes; low sums follow by subtraction.
+// Sums of one group for one query. Up to three lookups are first added in 8 bits. Of these, a 16-bit
+// lane holds two: `both` adds whole lanes (low byte plus 256 times high byte), `odd` the high
+// bytes; low sums follow by subtraction.
 struct Sums {
   __m512i both_low, odd_low, both_high, odd_high;
 };
 
-inline void add_lookups(__m512i table, __m512i low, __m512i high, Sums& sums) noexcept {
-  const __m512i a = _mm512_shuffle_epi8(table, low);
-  const __m512i b = _mm512_shuffle_epi8(table, high);
-  sums.both_low = _mm512_add_epi16(sums.both_low, a);
-  sums.odd_low = _mm512_add_epi16(sums.odd_low, _mm512_srli_epi16(a, 8));
-  sums.both_high = _mm512_add_epi16(sums.both_high, b);
-  sums.odd_high = _mm512_add_epi16(sums.odd_high, _mm512_srli_epi16(b, 8));
+inline void widen(__m512i low, __m512i high, Sums& sums) noexcept {
+  sums.both_low = _mm512_add_epi16(sums.both_low, low);
+  sums.odd_low = _mm512_add_epi16(sums.odd_low, _mm512_srli_epi16(low, 8));
+  sums.both_high = _mm512_add_epi16(sums.both_high, high);
+  sums.odd_high = _mm512_add_epi16(sums.odd_high, _mm512_srli_epi16(high, 8));
 }
 
 // Adds the four 128-bit lanes (four blocks) and puts the 32 sums in the order of the datapoints.
@@ -156,17 +155,29 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) 
     for (int q = 0; q < Q; ++q)
       sums[g][q] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
                     _mm512_setzero_si512()};
-  for (size_t at = 0; at < bytes; at += 64) {
-    // Absent blocks, in the last step, look up a table of zeros.
-    const __mmask64 present = bytes - at >= 64 ? ~__mmask64(0) : (__mmask64(1) << (bytes - at)) - 1;
-    __m512i table[Q];
-    for (int q = 0; q < Q; ++q) table[q] = _mm512_maskz_loadu_epi8(present, queries[q].lut + at);
-    for (int g = 0; g < G; ++g) {
-      const __m512i packed = _mm512_maskz_loadu_epi8(present, codes + g * bytes + at);
-      const __m512i low = _mm512_and_si512(packed, nibble);
-      const __m512i high = _mm512_and_si512(_mm512_srli_epi16(packed, 4), nibble);
-      for (int q = 0; q < Q; ++q) add_lookups(table[q], low, high, sums[g][q]);
+  for (size_t step = 0; step < bytes; step += 192) {
+    __m512i low[G][Q], high[G][Q];
+    for (int g = 0; g < G; ++g)
+      for (int q = 0; q < Q; ++q) low[g][q] = high[g][q] = _mm512_setzero_si512();
+    const size_t end = bytes - step < 192 ? bytes : step + 192;
+    for (size_t at = step; at < end; at += 64) {
+      // Absent blocks, in the last step, look up a table of zeros.
+      const __mmask64 present =
+          bytes - at >= 64 ? ~__mmask64(0) : (__mmask64(1) << (bytes - at)) - 1;
+      __m512i table[Q];
+      for (int q = 0; q < Q; ++q) table[q] = _mm512_maskz_loadu_epi8(present, queries[q].lut + at);
+      for (int g = 0; g < G; ++g) {
+        const __m512i packed = _mm512_maskz_loadu_epi8(present, codes + g * bytes + at);
+        const __m512i a = _mm512_and_si512(packed, nibble);
+        const __m512i b = _mm512_and_si512(_mm512_srli_epi16(packed, 4), nibble);
+        for (int q = 0; q < Q; ++q) {
+          low[g][q] = _mm512_add_epi8(low[g][q], _mm512_shuffle_epi8(table[q], a));
+          high[g][q] = _mm512_add_epi8(high[g][q], _mm512_shuffle_epi8(table[q], b));
+        }
+      }
     }
+    for (int g = 0; g < G; ++g)
+      for (int q = 0; q < Q; ++q) widen(low[g][q], high[g][q], sums[g][q]);
   }
   for (int q = 0; q < Q; ++q)
     for (int g = 0; g < G; ++g) keep_survivors(leaf, group + g, finish(sums[g][q]), queries[q]);
@@ -187,7 +198,7 @@ inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noe
 size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
                   size_t num_queries) noexcept {
   if (num_queries == 1) return scan<2, 1>(*leaf, first_group, queries);
-  if (num_queries == 2) return scan<2, 2>(*leaf, first_group, queries);
+  if (num_queries == 2) return scan<1, 2>(*leaf, first_group, queries);
   return scan<1, 3>(*leaf, first_group, queries);
 }
 

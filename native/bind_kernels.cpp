@@ -116,6 +116,11 @@ void encode(const std::string& level, In<float, 2> target,
                               dim, dims_per_block, sweeps, warm, codes.data(), loss.data());
 }
 
+size_t keep(const std::string& level, Out<uint64_t, 1> keys, size_t limit) {
+  expect(limit >= 1, "limit must be positive");
+  return at_level(level).keep_best(keys.data(), keys.shape(0), limit);
+}
+
 }  // namespace
 
 void bind_kernels(nb::module_& m) {
@@ -141,6 +146,7 @@ void bind_kernels(nb::module_& m) {
   m.def("kernel_at_least_f32", &at_least);
   m.def("kernel_encode_tile", &encode, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+  m.def("kernel_keep_best", &keep);
 }
 
 }  // namespace swann

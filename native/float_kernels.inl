@@ -133,7 +133,7 @@ void lut_f32(const float* query, const float* codebook, size_t dim, size_t dims_
 
 void lut_quantize_u8(const float* lut, const float* lows, size_t blocks, float scale,
                      uint8_t* out) noexcept {
-  const F16 s = f16_set(scale), half = f16_set(0.5f), most = f16_set(255.0f);
+  const F16 s = f16_set(scale), half = f16_set(0.5f), most = f16_set(float(kMaxEntry));
   for (size_t m = 0; m < blocks; ++m) {
     const F16 above = f16_sub(f16_load(lut + 16 * m), f16_set(lows[m]));
     f16_store_u8(out + 16 * m, f16_min(f16_fma(above, s, half), most));

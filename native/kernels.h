@@ -13,6 +13,7 @@ namespace swann {
 
 constexpr size_t kGroup = 32;         // datapoints in one group of packed 4-bit codes
 constexpr size_t kLanes = 16;         // datapoints in a training tile; codewords of a block
+constexpr int kMaxEntry = 85;         // of a quantized lookup table: three entries add up in 8 bits
 constexpr size_t kMaxScanQueries = 3; // queries that share one pass over a leaf
 
 // A candidate is one 64-bit number, greater is better: the score as an order-preserving unsigned
@@ -37,7 +38,7 @@ struct PackedLeaf {
 
 // One query's side of a scan: sums at or above the threshold are appended to out as keys.
 struct ScanQuery {
-  const uint8_t* lut;  // [blocks][16]; the sum of the greatest entries is at most 65535
+  const uint8_t* lut;  // [blocks][16], entries at most kMaxEntry; a whole sum is at most 65535
   int32_t threshold;   // in 0..65535
   int32_t bias;        // score = sum + bias
   uint32_t multiplier; // a correction c adds (c * multiplier) >> 16
@@ -66,7 +67,7 @@ struct KernelTable {
   // lows and highs [blocks] get the least and greatest entry of each block.
   void (*lut_f32)(const float* query, const float* codebook, size_t dim, size_t dims_per_block,
                   bool squared_l2, float* lut, float* lows, float* highs) noexcept;
-  // out[m][k] = floor((lut[m][k] - lows[m]) * scale + 0.5), which fits 8 bits by choice of scale.
+  // out[m][k] = floor((lut[m][k] - lows[m]) * scale + 0.5), at most kMaxEntry by choice of scale.
   void (*lut_quantize_u8)(const float* lut, const float* lows, size_t blocks, float scale,
                           uint8_t* out) noexcept;
 

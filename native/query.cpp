@@ -79,12 +79,12 @@ Table build_table(const IndexView& index, const float* query, float reach, uint8
     span += width;
     widest = std::max(widest, width);
   }
-  // The scale is the greatest at which an entry fits 8 bits, a sum with its roundings fits 16,
+  // The scale is the greatest at which an entry is kMaxEntry at most, a sum with its roundings fits 16,
   // and a score fits 31.
   constexpr double kScoreLimit = double(1 << 30);
   const double magnitude = std::fabs(low) + double(reach);
   double scale = kScoreLimit / std::max(magnitude, 1e-30);
-  if (widest > 0) scale = std::min(scale, 255.0 / widest);
+  if (widest > 0) scale = std::min(scale, double(kMaxEntry) / widest);
   if (span > 0) scale = std::min(scale, std::max(65535.0 - double(blocks) - 1, 1.0) / span);
   scale = std::min(scale, 1e30);
   k.lut_quantize_u8(entries.data(), lows, blocks, float(scale), lut);
