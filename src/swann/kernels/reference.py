@@ -1,0 +1,225 @@
+"""A NumPy twin of every kernel of ``native/kernels.h``: short, slow, in float64.
+
+The tests compare every instruction-set level with these (`swann.kernels.testing` calls a level by
+name): integer kernels must agree exactly, float ones within the error bound of float32 sums.
+Nothing else uses this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swann.kernels import GROUP, LANES
+
+__all__ = [
+    "MAX_ENTRY",
+    "argmax_f32",
+    "at_least_f32",
+    "decode_key",
+    "dot_f32",
+    "dot_gather_f32",
+    "encode_tile",
+    "keep_best",
+    "lut16_scan",
+    "lut_f32",
+    "lut_quantize_u8",
+    "make_key",
+    "squared_l2_f32",
+    "squared_l2_gather_f32",
+    "unpack_codes",
+]
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+U8 = NDArray[np.uint8]
+U16 = NDArray[np.uint16]
+U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
+
+MAX_ENTRY = 85
+"""Of a quantized lookup table: kernels may add three entries in 8 bits."""
+
+
+def dot_f32(queries: F32, rows: F32) -> F64:
+    """Return the inner products of all queries and rows, shape (queries, rows)."""
+    return queries.astype(np.float64) @ rows.astype(np.float64).T
+
+
+def squared_l2_f32(queries: F32, rows: F32) -> F64:
+    """Return the squared distances of all queries and rows, shape (queries, rows)."""
+    difference = queries[:, None].astype(np.float64) - rows.astype(np.float64)
+    return np.asarray((difference**2).sum(axis=2))
+
+
+def dot_gather_f32(query: F32, rows: F32, ids: U32) -> F64:
+    """Return the inner products of one query and the rows that `ids` names."""
+    return np.ravel(dot_f32(query[None], rows[ids]))
+
+
+def squared_l2_gather_f32(query: F32, rows: F32, ids: U32) -> F64:
+    """Return the squared distances of one query and the rows that `ids` names."""
+    return np.ravel(squared_l2_f32(query[None], rows[ids]))
+
+
+def lut_f32(
+    query: F32, codebook: F32, dimensions_per_block: int, squared_l2: bool
+) -> tuple[F64, F64, F64]:
+    """Return a query's lookup tables, shape (blocks, 16), and each one's least and greatest entry.
+
+    An entry is what its codeword w adds to the score: ``<q, w>``, or ``<2 q - w, w>``.
+    """
+    q, words = query.astype(np.float64)[:, None], codebook.astype(np.float64)
+    terms = (2 * q - words) * words if squared_l2 else q * words
+    lut = np.add.reduceat(terms, np.arange(0, len(query), dimensions_per_block))
+    return lut, lut.min(axis=1), lut.max(axis=1)
+
+
+def lut_quantize_u8(lut: F32, lows: F32, scale: float) -> U8:
+    """Return lookup tables as whole multiples of 1 / scale above each block's least entry."""
+    above = (lut - lows[:, None]).astype(np.float64)  # the difference is rounded to float32
+    return np.minimum(np.floor(above * np.float32(scale) + 0.5), MAX_ENTRY).astype(np.uint8)
+
+
+def make_key(score: int, row: int) -> int:
+    """Return a candidate as one number, greater is better; ties go to the lowest row."""
+    return (score + 2**31) << 32 | (0xFFFFFFFF - row)
+
+
+def decode_key(key: int) -> tuple[int, int]:
+    """Return the score and the row of a candidate."""
+    return (int(key) >> 32) - 2**31, 0xFFFFFFFF - (int(key) & 0xFFFFFFFF)
+
+
+def unpack_codes(codes: U8) -> U8:
+    """Return packed codes, shape (groups, blocks, 16), as (groups, 32, blocks)."""
+    return np.concatenate([codes & 15, codes >> 4], axis=2).transpose(0, 2, 1)
+
+
+def lut16_scan(
+    codes: U8,
+    corrections: U16 | None,
+    count: int,
+    first_row: int,
+    first_group: int,
+    luts: U8,
+    thresholds: Sequence[int],
+    biases: Sequence[int],
+    multipliers: Sequence[int],
+    found: Sequence[U64],
+    capacity: int,
+) -> tuple[int, list[U64]]:
+    """Scan the groups of a leaf; add the datapoints that reach a query's threshold to its keys.
+
+    Parameters
+    ----------
+    codes : uint8 array of shape (groups, blocks, 16)
+        The packed codes of the leaf's `count` datapoints, of which `first_row` is the first.
+    corrections : uint16 array of shape (groups * 32,), or None
+        A correction c adds ``c * multiplier >> 16`` to the sum.
+    first_group : int
+        Where to begin.
+    luts : uint8 array of shape (queries, blocks, 16)
+        Each query's tables; no entry is over `MAX_ENTRY`, no sum over 65535.
+    thresholds, biases, multipliers : sequences of int
+        Of each query. A datapoint of a sum at or above the threshold scores sum + bias.
+    found : sequence of uint64 arrays
+        Each query's keys so far.
+    capacity : int
+        The scan stops before a group when a query has fewer than 32 of so many places left.
+
+    Returns
+    -------
+    tuple of (int, list of uint64 arrays)
+        The group it stopped before, and each query's keys.
+    """
+    keys = [list(known) for known in found]
+    unpacked = unpack_codes(codes)
+    for group in range(first_group, len(codes)):
+        if any(capacity - len(known) < GROUP for known in keys):
+            return group, [np.array(known, np.uint64) for known in keys]
+        present = min(GROUP, count - group * GROUP)
+        for q, lut in enumerate(luts):
+            sums = lut[np.arange(lut.shape[0]), unpacked[group]].sum(axis=1, dtype=np.int64)
+            if corrections is not None:
+                part = corrections[group * GROUP : (group + 1) * GROUP].astype(np.int64)
+                sums += part * multipliers[q] >> 16
+            keys[q] += [
+                make_key(int(sums[i]) + biases[q], first_row + group * GROUP + i)
+                for i in np.flatnonzero(sums[:present] >= thresholds[q]).tolist()
+            ]
+    return len(codes), [np.array(known, np.uint64) for known in keys]
+
+
+def argmax_f32(scores: F32, bias: F32) -> tuple[int, float]:
+    """Return the position and the value of the greatest scores + bias; of ties, the first."""
+    sums = scores + bias
+    return int(sums.argmax()), float(sums.max())
+
+
+def at_least_f32(scores: F32, threshold: float) -> U32:
+    """Return the positions of the scores at or above the threshold, ascending."""
+    return np.flatnonzero(scores >= np.float32(threshold)).astype(np.uint32)
+
+
+def encode_tile(
+    target: F32,
+    direction: F32 | None,
+    weight: F32,
+    codebook: F32,
+    dimensions_per_block: int,
+    sweeps: int,
+    codes: U8 | None = None,
+) -> tuple[U8, F64]:
+    """Choose the codes of 16 datapoints, under plain l2 or the anisotropic loss.
+
+    Parameters
+    ----------
+    target, direction : float32 arrays of shape (d, 16)
+        What is encoded, and each datapoint's direction; None: plain l2.
+    weight : float32 array of shape (16,)
+        ``eta - 1`` of each.
+    codebook : float32 array of shape (d, 16)
+        Column k holds codeword k of every block.
+    sweeps : int
+        Passes of coordinate descent over the blocks at most.
+    codes : uint8 array of shape (blocks, 16), optional
+        Where the descent starts; the nearest codewords unless given.
+
+    Returns
+    -------
+    tuple of (uint8 array of shape (blocks, 16), float64 array of shape (16,))
+        Codes, and the losses ``|e|^2 + weight <e, direction>^2`` that they reach.
+    """
+    starts = np.arange(0, len(target), dimensions_per_block)
+    blocks, lanes = np.arange(len(starts))[:, None], np.arange(LANES)
+    errors = target.astype(np.float64)[:, None] - codebook[:, :, None]  # (d, codeword, datapoint)
+    squares = np.add.reduceat(errors**2, starts)  # (block, codeword, datapoint)
+    chosen: NDArray[Any] = squares.argmin(axis=1) if codes is None else codes.astype(np.int64)
+    if direction is None:
+        return chosen.astype(np.uint8), squares[blocks, chosen, lanes].sum(axis=0)
+    along = np.add.reduceat(errors * direction[:, None], starts)
+    for _ in range(sweeps):
+        before = chosen.copy()
+        for m in range(len(starts)):
+            others = np.delete(along[blocks, chosen, lanes], m, axis=0).sum(axis=0)
+            losses = squares[m] + weight * (others + along[m]) ** 2
+            best = losses.argmin(axis=0)
+            better = losses[best, lanes] < losses[chosen[m], lanes]
+            chosen[m] = np.where(better, best, chosen[m])
+        if (chosen == before).all():
+            break
+    parallel = along[blocks, chosen, lanes].sum(axis=0)
+    loss = squares[blocks, chosen, lanes].sum(axis=0) + weight * parallel**2
+    return chosen.astype(np.uint8), loss
+
+
+def keep_best(keys: U64, limit: int) -> U64:
+    """Return, in their order, the keys that score at least as high as the limit-th best."""
+    if len(keys) <= limit:
+        return keys
+    scores = keys >> np.uint64(32)
+    return np.compress(scores >= np.sort(scores)[-limit], keys)
