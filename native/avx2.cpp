@@ -116,9 +116,19 @@ inline void widen(__m256i low, __m256i high, Sums& sums) noexcept {
   sums.odd_high = _mm256_add_epi16(sums.odd_high, _mm256_srli_epi16(high, 8));
 }
 
-// Two blocks at `at`, or one beside a block that looks up a table of zeros.
-inline __m256i load_blocks(const uint8_t* p, bool two) noexcept {
-  if (two) return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+inline void add_lookups(__m256i table, __m256i packed, __m256i& low, __m256i& high) noexcept {
+  const __m256i nibble = _mm256_set1_epi8(15);
+  const __m256i a = _mm256_and_si256(packed, nibble);
+  const __m256i b = _mm256_and_si256(_mm256_srli_epi16(packed, 4), nibble);
+  low = _mm256_add_epi8(low, _mm256_shuffle_epi8(table, a));
+  high = _mm256_add_epi8(high, _mm256_shuffle_epi8(table, b));
+}
+
+inline __m256i load_two(const uint8_t* p) noexcept {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+
+inline __m256i load_one(const uint8_t* p) noexcept {
   return _mm256_zextsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 
@@ -159,21 +169,22 @@ inline void keep_survivors(const PackedLeaf& leaf, size_t group, const Sums& sum
 }
 
 inline Sums group_sums(const uint8_t* codes, const uint8_t* lut, size_t blocks) noexcept {
-  const __m256i zero = _mm256_setzero_si256(), nibble = _mm256_set1_epi8(15);
+  const __m256i zero = _mm256_setzero_si256();
   Sums sums = {zero, zero, zero, zero};
-  for (size_t step = 0; step < blocks; step += 6) {
+  size_t m = 0;
+  for (; m + 6 <= blocks; m += 6) {
     __m256i low = zero, high = zero;
-    const size_t end = blocks - step < 6 ? blocks : step + 6;
-    for (size_t m = step; m < end; m += 2) {
-      const __m256i table = load_blocks(lut + 16 * m, m + 2 <= blocks);
-      const __m256i packed = load_blocks(codes + 16 * m, m + 2 <= blocks);
-      const __m256i a = _mm256_and_si256(packed, nibble);
-      const __m256i b = _mm256_and_si256(_mm256_srli_epi16(packed, 4), nibble);
-      low = _mm256_add_epi8(low, _mm256_shuffle_epi8(table, a));
-      high = _mm256_add_epi8(high, _mm256_shuffle_epi8(table, b));
-    }
+    add_lookups(load_two(lut + 16 * m), load_two(codes + 16 * m), low, high);
+    add_lookups(load_two(lut + 16 * m + 32), load_two(codes + 16 * m + 32), low, high);
+    add_lookups(load_two(lut + 16 * m + 64), load_two(codes + 16 * m + 64), low, high);
     widen(low, high, sums);
   }
+  __m256i low = zero, high = zero;
+  for (; m + 2 <= blocks; m += 2)
+    add_lookups(load_two(lut + 16 * m), load_two(codes + 16 * m), low, high);
+  if (m < blocks)  // the absent block looks up a table of zeros
+    add_lookups(load_one(lut + 16 * m), load_one(codes + 16 * m), low, high);
+  widen(low, high, sums);
   return sums;
 }
 

@@ -143,41 +143,74 @@ inline void keep_survivors(const PackedLeaf& leaf, size_t group, __m512i sums,
   append(query, leaf, group, mask, values);
 }
 
-// G groups against Q queries in one pass: codes are unpacked once for all queries, tables loaded
-// once for all groups.
+// Looks 64 bytes of codes (four blocks) up for G groups and Q queries: codes are unpacked once for
+// all queries, tables loaded once for all groups. Absent blocks look up a table of zeros.
+template <int G, int Q>
+inline void add_lookups(const uint8_t* codes, size_t group_bytes, const ScanQuery* queries,
+                        size_t at, __mmask64 present, __m512i (&low)[G][Q],
+                        __m512i (&high)[G][Q]) noexcept {
+  const __m512i nibble = _mm512_set1_epi8(15);
+  __m512i table[Q];
+#pragma GCC unroll 4
+  for (int q = 0; q < Q; ++q) table[q] = _mm512_maskz_loadu_epi8(present, queries[q].lut + at);
+#pragma GCC unroll 4
+  for (int g = 0; g < G; ++g) {
+    const __m512i packed = _mm512_maskz_loadu_epi8(present, codes + g * group_bytes + at);
+    const __m512i a = _mm512_and_si512(packed, nibble);
+    const __m512i b = _mm512_and_si512(_mm512_srli_epi16(packed, 4), nibble);
+#pragma GCC unroll 4
+    for (int q = 0; q < Q; ++q) {
+      low[g][q] = _mm512_add_epi8(low[g][q], _mm512_shuffle_epi8(table[q], a));
+      high[g][q] = _mm512_add_epi8(high[g][q], _mm512_shuffle_epi8(table[q], b));
+    }
+  }
+}
+
+template <int G, int Q>
+inline void clear(__m512i (&low)[G][Q], __m512i (&high)[G][Q]) noexcept {
+#pragma GCC unroll 4
+  for (int g = 0; g < G; ++g)
+#pragma GCC unroll 4
+    for (int q = 0; q < Q; ++q) low[g][q] = high[g][q] = _mm512_setzero_si512();
+}
+
+template <int G, int Q>
+inline void widen_all(const __m512i (&low)[G][Q], const __m512i (&high)[G][Q],
+                      Sums (&sums)[G][Q]) noexcept {
+#pragma GCC unroll 4
+  for (int g = 0; g < G; ++g)
+#pragma GCC unroll 4
+    for (int q = 0; q < Q; ++q) widen(low[g][q], high[g][q], sums[g][q]);
+}
+
+// G groups against Q queries in one pass.
 template <int G, int Q>
 inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
+  constexpr __mmask64 kAll = ~__mmask64(0);
   const size_t bytes = leaf.blocks * 16;
   const uint8_t* codes = leaf.codes + group * bytes;
-  const __m512i nibble = _mm512_set1_epi8(15);
   Sums sums[G][Q];
+  const __m512i zero = _mm512_setzero_si512();
+#pragma GCC unroll 4
   for (int g = 0; g < G; ++g)
-    for (int q = 0; q < Q; ++q)
-      sums[g][q] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
-                    _mm512_setzero_si512()};
-  for (size_t step = 0; step < bytes; step += 192) {
-    __m512i low[G][Q], high[G][Q];
-    for (int g = 0; g < G; ++g)
-      for (int q = 0; q < Q; ++q) low[g][q] = high[g][q] = _mm512_setzero_si512();
-    const size_t end = bytes - step < 192 ? bytes : step + 192;
-    for (size_t at = step; at < end; at += 64) {
-      // Absent blocks, in the last step, look up a table of zeros.
-      const __mmask64 present =
-          bytes - at >= 64 ? ~__mmask64(0) : (__mmask64(1) << (bytes - at)) - 1;
-      __m512i table[Q];
-      for (int q = 0; q < Q; ++q) table[q] = _mm512_maskz_loadu_epi8(present, queries[q].lut + at);
-      for (int g = 0; g < G; ++g) {
-        const __m512i packed = _mm512_maskz_loadu_epi8(present, codes + g * bytes + at);
-        const __m512i a = _mm512_and_si512(packed, nibble);
-        const __m512i b = _mm512_and_si512(_mm512_srli_epi16(packed, 4), nibble);
-        for (int q = 0; q < Q; ++q) {
-          low[g][q] = _mm512_add_epi8(low[g][q], _mm512_shuffle_epi8(table[q], a));
-          high[g][q] = _mm512_add_epi8(high[g][q], _mm512_shuffle_epi8(table[q], b));
-        }
-      }
-    }
-    for (int g = 0; g < G; ++g)
-      for (int q = 0; q < Q; ++q) widen(low[g][q], high[g][q], sums[g][q]);
+#pragma GCC unroll 4
+    for (int q = 0; q < Q; ++q) sums[g][q] = {zero, zero, zero, zero};
+  __m512i low[G][Q], high[G][Q];
+  size_t at = 0;
+  for (; at + 192 <= bytes; at += 192) {
+    clear<G, Q>(low, high);
+    add_lookups<G, Q>(codes, bytes, queries, at, kAll, low, high);
+    add_lookups<G, Q>(codes, bytes, queries, at + 64, kAll, low, high);
+    add_lookups<G, Q>(codes, bytes, queries, at + 128, kAll, low, high);
+    widen_all<G, Q>(low, high, sums);
+  }
+  if (at < bytes) {
+    clear<G, Q>(low, high);
+    for (; at + 64 <= bytes; at += 64)
+      add_lookups<G, Q>(codes, bytes, queries, at, kAll, low, high);
+    if (at < bytes)
+      add_lookups<G, Q>(codes, bytes, queries, at, (__mmask64(1) << (bytes - at)) - 1, low, high);
+    widen_all<G, Q>(low, high, sums);
   }
   for (int q = 0; q < Q; ++q)
     for (int g = 0; g < G; ++g) keep_survivors(leaf, group + g, finish(sums[g][q]), queries[q]);
