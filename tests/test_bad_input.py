@@ -148,7 +148,7 @@ CASES: list[Case] = [
         "query with scores over float32",
         with_value(QUERIES, 0, 0, 3e18),
         InvalidInputError,
-        "] has length 3e+18; expected at most 1e+18",
+        " has length 3e+18; expected at most 1e+18",
     ),
     Case("large values", sensible.large_values),
     # Zero vectors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,7 @@ class Searcher:
         self._index = index
         self._native = index.native
         self._threads = kernels.hardware_threads()
+        self._query_shape = (index.dimension,)
         config = index.config
         tree, reorder = config.tree, config.reorder
         self._reorders = reorder is not None and isinstance(config.score, AHConfig)
@@ -105,10 +106,19 @@ class Searcher:
         ConfigError
             If a limit is below 1.
         """
-        query = as_queries(q, self._index.dimension, 1, "q")
         limits = self._resolve(final_num_neighbors, pre_reorder_num_neighbors, leaves_to_search)
-        result = self._search(query[None], limits, 1)
-        return SearchResult(result.indices[0], result.distances[0])
+        # The usual query needs no conversion, and the native call finds bad values itself.
+        if type(q) is np.ndarray and q.dtype == np.float32 and q.shape == self._query_shape:
+            query = q if q.flags.c_contiguous and q.flags.aligned else q.copy()
+        else:
+            query = as_queries(q, self._index.dimension, 1, "q")
+        k, candidates, leaves = limits
+        ids = np.empty(k, np.int64)
+        distances = np.empty(k, np.float32)
+        if self._native.search_one(query, candidates, leaves, ids, distances) == 0:
+            check_finite(query, "q", source=query)
+            raise _bad_query(query, "q")
+        return SearchResult(ids, distances)
 
     def search_batched(
         self,
@@ -172,7 +182,8 @@ class Searcher:
         distances = np.empty((count, k), np.float32)
         bad = self._native.search(queries, candidates, leaves, threads, ids, distances)
         if bad != count:
-            raise _bad_query(queries, bad)
+            check_finite(queries, "queries", source=queries)
+            raise _bad_query(queries[bad], f"queries[{bad}]")
         return SearchResult(ids, distances)
 
     def _resolve(
@@ -299,14 +310,13 @@ def load_searcher(
     return Searcher(load_index(artifacts_dir, verify=verify))
 
 
-def _bad_query(queries: NDArray[np.float32], row: int) -> Exception:
-    check_finite(queries, "queries")
-    if not queries[row].any():
+def _bad_query(query: NDArray[np.float32], name: str) -> Exception:
+    """Say what is wrong with a finite query that the native call refused."""
+    if not query.any():
         return ZeroVectorError(
-            f"queries[{row}] is all zeros; under 'cosine' every vector needs a direction"
+            f"{name} is all zeros; under 'cosine' every vector needs a direction"
         )
-    longest: Any = np.linalg.norm(queries[row].astype(np.float64))
+    longest = np.linalg.norm(query.astype(np.float64))
     return InvalidInputError(
-        f"queries[{row}] has length {longest:.4g}; expected at most 1e+18, or float32 scores "
-        "would overflow"
+        f"{name} has length {longest:.4g}; expected at most 1e+18, or float32 scores would overflow"
     )

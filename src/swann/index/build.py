@@ -114,9 +114,7 @@ class _Build:
                 self.report("encode", last, self.n)
         else:
             assert codebook is not None
-            codes, corrections = self.encode(
-                ah, centroids, order, starts, weights, codebook, rows
-            )
+            codes, corrections = self.encode(ah, centroids, order, starts, weights, codebook, rows)
         packed, low, span = _pack_corrections(corrections)
         return PackedIndex(
             config=config,

@@ -39,7 +39,7 @@ from swann.kernels import NativeIndex
 
 __all__ = ["ARRAYS", "PackedIndex"]
 
-ARRAYS = {
+ARRAYS: dict[str, np.dtype[Any]] = {
     "leaf_starts": np.dtype("<u4"),
     "ids": np.dtype("<u4"),
     "centroids": np.dtype("<f4"),

@@ -136,7 +136,7 @@ def _write_array(root: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
             np.lib.format.write_array_header_1_0(
                 file, np.lib.format.header_data_from_array_1_0(stored)
             )
-            data = memoryview(stored).cast("B") if stored.size else memoryview(b"")
+            data = stored.reshape(-1).view(np.uint8)
             for begin in range(0, len(data), _PIECE):
                 piece = data[begin : begin + _PIECE]
                 digest.update(piece)
@@ -283,7 +283,7 @@ def _map_array(
         )
     if verify == "full" and _digest_of_array(array) != digest:
         raise CorruptIndexError(f"{path} is damaged: its digest does not match the manifest")
-    native = array.view(np.ndarray)
+    native: NDArray[Any] = array.view(np.ndarray)
     return native if native.dtype.isnative else native.astype(native.dtype.newbyteorder("="))
 
 
@@ -297,7 +297,7 @@ def _matches(shape: tuple[object, ...], expected: tuple[int | None, ...]) -> boo
 def _digest_of_array(array: NDArray[Any]) -> str:
     digest = hashlib.sha256()
     if array.size:
-        data = memoryview(np.asarray(array)).cast("B")
+        data = np.asarray(array).reshape(-1).view(np.uint8)
         for begin in range(0, len(data), _PIECE):
             digest.update(data[begin : begin + _PIECE])
     return digest.hexdigest()

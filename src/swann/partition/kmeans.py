@@ -83,7 +83,7 @@ def train_centroids(
             on_iteration(iteration, distance)
         order, starts = kernels.sort_by_leaf(labels, num_centroids)
         means = kernels.leaf_means(sample, order, starts, threads)
-        sizes = np.diff(starts.astype(np.int64))
+        sizes = np.bincount(labels, minlength=num_centroids)
         means[sizes == 0] = centroids[sizes == 0]
         moved = 0
         if iteration < iterations - 1:
@@ -103,7 +103,7 @@ def _unit(centroids: F32) -> F32:
 
 def _split_largest(
     means: F32,
-    sizes: NDArray[np.int64],
+    sizes: NDArray[np.intp],
     smallest: int,
     sample: F32,
     order: NDArray[np.uint32],

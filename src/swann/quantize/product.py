@@ -99,11 +99,10 @@ def _start(targets: F32, width: int, rng: np.random.Generator) -> F32:
     """k-means++ in all blocks at once, on a part of the tiles."""
     chosen = np.sort(rng.permutation(len(targets))[:_SEED_TILES])
     dimension = targets.shape[1]
-    points = targets[chosen].transpose(1, 0, 2).reshape(dimension, -1)
     blocks = kernels.num_blocks(dimension, width)
-    padded = np.zeros((blocks * width, points.shape[1]), np.float32)
-    padded[:dimension] = points
-    points = padded.reshape(blocks, width, -1)
+    padded = np.zeros((blocks * width, len(chosen) * LANES), np.float32)
+    padded[:dimension] = targets[chosen].transpose(1, 0, 2).reshape(dimension, -1)
+    points = padded.reshape(blocks, width, padded.shape[1])
     words = np.empty((blocks, width, LANES), np.float32)
     nearest = np.full((blocks, points.shape[2]), np.inf)
     every = np.arange(blocks)
