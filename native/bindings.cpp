@@ -92,39 +92,56 @@ class Index {
   }
 
   // Searches queries [count][dim]; results are written to ids and distances [count][k]. Returns
-  // the number of the first query that is not finite, or not unit-length-able; count when all is
-  // well. Blocks of queries are spread over threads.
+  // the number of the first query that is not finite, too long, or zero under cosine; count when
+  // all is well. Blocks of queries are spread over threads.
   size_t search(In<float, 2> queries, size_t candidates, size_t leaves, size_t threads,
                 Out<int64_t, 2> ids, Out<float, 2> distances) const {
-    const size_t count = queries.shape(0), dim = view_.dim, k = ids.shape(1);
-    expect(queries.shape(1) == dim, "queries must be [count][dim]");
+    const size_t count = queries.shape(0), k = ids.shape(1);
+    expect(queries.shape(1) == view_.dim, "queries must be [count][dim]");
     expect(ids.shape(0) == count && distances.shape(0) == count && distances.shape(1) == k,
            "ids and distances must be [count][k]");
-    expect(k >= 1 && candidates >= 1 && leaves >= 1 && threads >= 1, "limits must be positive");
+    const SearchLimits limits = limits_of(k, candidates, leaves);
+    expect(threads >= 1, "threads must be positive");
+    return run(queries.data(), count, limits, threads, ids.data(), distances.data());
+  }
+
+  // The same for one query [dim]; ids and distances are [k]. Returns 0 for a bad query, else 1.
+  size_t search_one(In<float, 1> query, size_t candidates, size_t leaves, Out<int64_t, 1> ids,
+                    Out<float, 1> distances) const {
+    expect(query.shape(0) == view_.dim, "query must be [dim]");
+    expect(ids.shape(0) == distances.shape(0), "ids and distances must be [k]");
+    const SearchLimits limits = limits_of(ids.shape(0), candidates, leaves);
+    return run(query.data(), 1, limits, 1, ids.data(), distances.data());
+  }
+
+  size_t num_groups() const { return view_.group_starts.back(); }
+
+ private:
+  SearchLimits limits_of(size_t k, size_t candidates, size_t leaves) const {
+    expect(k >= 1 && candidates >= 1 && leaves >= 1, "limits must be positive");
     const bool reorders = view_.codes != nullptr && view_.rows != nullptr;
-    const size_t n = std::max<size_t>(view_.num_rows, 1);
-    const SearchLimits limits{k, std::min(reorders ? std::max(candidates, k) : k, n),
-                              std::min(leaves, view_.num_leaves)};
-    const float* q = queries.data();
-    int64_t* found = ids.data();
-    float* values = distances.data();
+    const size_t kept = reorders ? std::max(candidates, k) : k;
+    return {k, std::min(kept, std::max<size_t>(view_.num_rows, 1)),
+            std::min(leaves, view_.num_leaves)};
+  }
+
+  size_t run(const float* q, size_t count, const SearchLimits& limits, size_t threads,
+             int64_t* ids, float* distances) const {
     const nb::gil_scoped_release released;
     std::vector<float> unit;
     const size_t bad = prepare(q, count, unit);
     if (bad < count) return bad;
     if (!unit.empty()) q = unit.data();
     const size_t fair = (count + threads - 1) / threads;
-    const size_t block = std::clamp<size_t>(fair, 1, kMaxBlock);
+    const size_t block = std::clamp<size_t>(fair, 1, kMaxBlock), k = limits.neighbors;
     parallel_for((count + block - 1) / block, threads, [&](size_t i) {
       const size_t first = i * block, size = std::min(block, count - first);
-      search_block(view_, limits, q + first * dim, size, found + first * k, values + first * k);
+      search_block(view_, limits, q + first * view_.dim, size, ids + first * k,
+                   distances + first * k);
     });
     return count;
   }
 
-  size_t num_groups() const { return view_.group_starts.back(); }
-
- private:
   // Checks queries, and for cosine fills `unit` with them at unit length.
   size_t prepare(const float* q, size_t count, std::vector<float>& unit) const {
     const size_t dim = view_.dim;
@@ -287,6 +304,8 @@ NB_MODULE(_native, m) {
            "rows"_a.none(), "codes"_a.none(), "codebook"_a.none(), "dims_per_block"_a,
            "corrections"_a.none(), "correction_low"_a, "correction_span"_a)
       .def("search", &Index::search, nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg(),
+           nb::arg().noconvert(), nb::arg().noconvert())
+      .def("search_one", &Index::search_one, nb::arg().noconvert(), nb::arg(), nb::arg(),
            nb::arg().noconvert(), nb::arg().noconvert())
       .def_prop_ro("num_groups", &Index::num_groups);
   m.def("check_rows", &check, nb::arg().noconvert(), nb::arg().none().noconvert(), nb::arg());

@@ -139,8 +139,8 @@ def _write_array(root: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
             data = stored.reshape(-1).view(np.uint8)
             for begin in range(0, len(data), _PIECE):
                 piece = data[begin : begin + _PIECE]
-                digest.update(piece)
-                file.write(piece)
+                digest.update(piece.data)
+                file.write(piece.data)
             file.flush()
             os.fsync(file.fileno())
         target = f"{name}-{digest.hexdigest()[:16]}.npy"
@@ -299,7 +299,7 @@ def _digest_of_array(array: NDArray[Any]) -> str:
     if array.size:
         data = np.asarray(array).reshape(-1).view(np.uint8)
         for begin in range(0, len(data), _PIECE):
-            digest.update(data[begin : begin + _PIECE])
+            digest.update(data[begin : begin + _PIECE].data)
     return digest.hexdigest()
 
 
