@@ -1,0 +1,259 @@
+"""k-means: assignment, means, and what training promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from swann import kernels
+from swann.partition.kmeans import train_centroids
+
+F32 = NDArray[np.float32]
+some = settings(max_examples=40, deadline=None)
+
+
+def blobs(seed: int, n: int = 1500, d: int = 12, centers: int = 20, noise: float = 0.05) -> F32:
+    """Well separated clusters: no datapoint is near a border between two."""
+    rng = np.random.default_rng(seed)
+    middles = rng.standard_normal((centers, d)) * 3
+    points = middles[rng.integers(centers, size=n)] + noise * rng.standard_normal((n, d))
+    return points.astype(np.float32)
+
+
+def normal(seed: int, n: int, d: int) -> F32:
+    return np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32)
+
+
+def train(sample: F32, k: int, seed: int = 0, **options: object) -> tuple[F32, list[float]]:
+    losses: list[float] = []
+
+    def on_iteration(number: int, loss: float) -> None:
+        assert number == len(losses)
+        losses.append(loss)
+
+    centroids = train_centroids(
+        sample,
+        k,
+        rng=np.random.default_rng(seed),
+        on_iteration=on_iteration,
+        **options,  # type: ignore[arg-type]
+    )
+    assert centroids.shape == (k, sample.shape[1])
+    assert centroids.dtype == np.float32
+    assert np.isfinite(centroids).all()
+    return centroids, losses
+
+
+def squared_distances(sample: F32, centroids: F32) -> NDArray[np.float64]:
+    difference = sample.astype(np.float64)[:, None] - centroids.astype(np.float64)
+    return np.asarray((difference**2).sum(axis=2))
+
+
+# ---- The loops
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (63, 5, 3), (64, 16, 17), (130, 33, 8), (70, 1, 100)])
+def test_assignment_is_to_the_nearest(shape: tuple[int, int, int]) -> None:
+    n, k, d = shape
+    sample, centroids = normal(n, n, d), normal(k + 1, k, d)
+    labels, scores = kernels.assign_leaves(sample, centroids, 2)
+    distances = squared_distances(sample, centroids)
+    np.testing.assert_allclose(distances[np.arange(n), labels], distances.min(axis=1), rtol=1e-5)
+    squares = (sample.astype(np.float64) ** 2).sum(axis=1)
+    np.testing.assert_allclose(squares - 2 * scores, distances.min(axis=1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [3, 16, 40, 1024, 1030, 2500])
+def test_ties_go_to_the_lowest_centroid(k: int) -> None:
+    """Exact arithmetic, few distinct centroids; more of them than are scored at once."""
+    rng = np.random.default_rng(k)
+    sample = rng.integers(-2, 3, (80, 3)).astype(np.float32)
+    centroids = rng.integers(-2, 3, (k, 3)).astype(np.float32)
+    labels, _ = kernels.assign_leaves(sample, centroids, 1)
+    expected = squared_distances(sample, centroids).argmin(axis=1)
+    np.testing.assert_array_equal(labels, expected)
+    # The best stands in the first place of a later run of centroids, and again behind it.
+    far = np.full((k, 3), 9, np.float32)
+    far[[k - 2, k - 1]] = sample[0]
+    labels, _ = kernels.assign_leaves(sample[:1], far, 1)
+    assert labels.tolist() == [k - 2]
+
+
+@some
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=200))
+def test_sorting_is_stable_and_leaves_may_be_empty(given_labels: list[int]) -> None:
+    labels = np.array(given_labels, np.uint32)
+    order, starts = kernels.sort_by_leaf(labels, 10)
+    np.testing.assert_array_equal(order, np.argsort(labels, kind="stable"))
+    np.testing.assert_array_equal(np.diff(starts), np.bincount(labels, minlength=10))
+    assert starts[0] == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_means(threads: int) -> None:
+    sample = normal(0, 300, 7) + np.float32(1000)  # far from zero: float32 sums would lose digits
+    labels = np.random.default_rng(1).integers(0, 6, 300).astype(np.uint32)
+    labels[labels == 4] = 2  # an empty leaf
+    order, starts = kernels.sort_by_leaf(labels, 6)
+    means = kernels.leaf_means(sample, order, starts, threads)
+    for leaf in range(6):
+        members = sample[labels == leaf].astype(np.float64)
+        expected = members.mean(axis=0) if len(members) else np.zeros(7)
+        np.testing.assert_allclose(means[leaf], expected, rtol=1e-7)
+
+
+# ---- Training
+
+
+@some
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 300),
+    k=st.integers(1, 40),
+    d=st.integers(1, 10),
+    random_init=st.booleans(),
+    grid=st.booleans(),
+)
+def test_the_loss_never_rises_where_no_cluster_is_dissolved(
+    seed: int, n: int, k: int, d: int, random_init: bool, grid: bool
+) -> None:
+    """Nor where centroids of nothing move: that costs nobody anything."""
+    k = min(n, k)
+    sample = normal(seed, n, d)
+    if grid:  # many ties, many empty clusters
+        sample = np.rint(sample)
+    _, losses = train(sample, k, seed, iterations=20, min_partition_size=0, random_init=random_init)
+    scale = float((sample.astype(np.float64) ** 2).sum(axis=1).mean())
+    assert (np.diff(losses) <= 1e-6 * scale).all()
+    assert losses[-1] >= -1e-6 * scale
+
+
+def test_a_round_is_that_of_lloyd() -> None:
+    """Against Lloyd's k-means in plain NumPy from the same start."""
+    sample = normal(5, 800, 6)
+    _, losses = train(sample, 10, iterations=6, min_partition_size=0)
+    start = np.sort(np.random.default_rng(0).choice(800, 10, replace=False))
+    centroids = sample[start].astype(np.float64)
+    for loss in losses:
+        distances = ((sample[:, None] - centroids) ** 2).sum(axis=2)
+        np.testing.assert_allclose(loss, distances.min(axis=1).mean(), rtol=1e-4)
+        labels = distances.argmin(axis=1)
+        centroids = np.array([sample[labels == k].mean(axis=0) for k in range(10)])
+    assert len(losses) == 6
+
+
+def test_centroids_end_as_the_means_of_their_clusters() -> None:
+    sample = blobs(3)
+    centroids, losses = train(sample, 20, iterations=50, random_init=False)
+    labels, _ = kernels.assign_leaves(sample, centroids, 1)
+    for leaf in range(20):
+        members = sample[labels == leaf].astype(np.float64)
+        np.testing.assert_allclose(centroids[leaf], members.mean(axis=0), rtol=1e-4, atol=1e-4)
+    assert len(losses) < 50  # it stopped when nothing moved
+
+
+@pytest.mark.parametrize("random_init", [True, False])
+@pytest.mark.parametrize("spherical", [True, False])
+def test_threads_do_not_matter(random_init: bool, spherical: bool) -> None:
+    sample = normal(1, 700, 9)
+    one, *others = (
+        train(sample, 30, random_init=random_init, spherical=spherical, threads=threads)
+        for threads in (1, 2, 3)
+    )
+    for other in others:
+        assert one[0].tobytes() == other[0].tobytes()
+        assert one[1] == other[1]
+
+
+def test_the_seed_decides() -> None:
+    sample = normal(1, 700, 9)
+    assert train(sample, 8, seed=1)[0].tobytes() == train(sample, 8, seed=1)[0].tobytes()
+    assert train(sample, 8, seed=1)[0].tobytes() != train(sample, 8, seed=2)[0].tobytes()
+
+
+def test_spherical_centroids_have_unit_length() -> None:
+    sample = normal(2, 400, 5)
+    centroids, _ = train(sample, 12, spherical=True)
+    np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, rtol=1e-6)
+    assert not np.allclose(np.linalg.norm(train(sample, 12)[0], axis=1), 1, rtol=0.05)
+
+
+def test_plus_plus_starts_far_apart() -> None:
+    """Of 20 distant blobs it hits nearly all; random datapoints miss about a third."""
+
+    def first_loss(seed: int, random_init: bool) -> float:
+        sample = blobs(seed, noise=0.01)
+        return train(sample, 20, seed, iterations=1, random_init=random_init)[1][0]
+
+    spread = sum(first_loss(seed, False) for seed in range(8))
+    random = sum(first_loss(seed, True) for seed in range(8))
+    assert spread < random / 4
+
+
+def test_plus_plus_never_takes_a_datapoint_twice() -> None:
+    sample = np.arange(40, dtype=np.float32).reshape(20, 2) ** 2
+    centroids, losses = train(sample, 20, random_init=False)
+    assert losses[-1] == 0.0
+    np.testing.assert_array_equal(np.sort(centroids, axis=0), sample)
+
+
+def skewed() -> F32:
+    """One crowded cluster and 30 loners: random starts are wasted on loners."""
+    crowd, loners = normal(0, 2000, 4), 30 * normal(1, 30, 4)
+    return np.concatenate([crowd, loners])
+
+
+def small_clusters(sample: F32, centroids: F32, least: int) -> int:
+    labels, _ = kernels.assign_leaves(sample, centroids, 1)
+    return int((np.bincount(labels, minlength=len(centroids)) < least).sum())
+
+
+def test_centroids_of_few_datapoints_are_put_to_better_use() -> None:
+    sample = skewed()
+    least = len(sample) // (8 * 40)
+    kept, _ = train(sample, 40, random_init=False, min_partition_size=0)
+    moved, _ = train(sample, 40, random_init=False, min_partition_size=50)
+    assert small_clusters(sample, kept, least) >= 10
+    assert small_clusters(sample, moved, least) < small_clusters(sample, kept, least) / 2
+
+
+# ---- Odd samples
+
+
+def odd(n: int, d: int) -> list[tuple[str, Callable[[], F32]]]:
+    return [
+        ("all identical", lambda: np.full((n, d), 3.25, np.float32)),
+        ("all zeros", lambda: np.zeros((n, d), np.float32)),
+        ("two values", lambda: np.repeat(np.eye(2, d, dtype=np.float32), [1, n - 1], axis=0)),
+        ("distinct", lambda: normal(0, n, d)),
+        ("tiny", lambda: normal(0, n, d) * np.float32(1e-15)),
+        ("squares underflow", lambda: normal(0, n, d) * np.float32(1e-30)),
+        ("huge", lambda: normal(0, n, d) * np.float32(1e17)),
+    ]
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in odd(17, 3)])
+@pytest.mark.parametrize("k", [1, 2, 16, 17])
+@pytest.mark.parametrize("random_init", [True, False])
+@pytest.mark.parametrize("spherical", [True, False])
+def test_odd_samples(make: Callable[[], F32], k: int, random_init: bool, spherical: bool) -> None:
+    sample = make()
+    centroids, losses = train(sample, k, random_init=random_init, spherical=spherical)
+    if k == 17 and not spherical:  # as many as datapoints: each has its own
+        labels, _ = kernels.assign_leaves(sample, centroids, 1)
+        np.testing.assert_allclose(centroids[labels], sample, rtol=1e-3, atol=1e-29)
+    if k == 1 and not spherical:
+        np.testing.assert_allclose(
+            centroids[0], sample.mean(axis=0, dtype=np.float64), rtol=1e-5, atol=1e-35
+        )
+    assert losses
+
+
+def test_one_datapoint() -> None:
+    centroids, _ = train(np.array([[2.0, -1.0]], np.float32), 1)
+    assert centroids.tolist() == [[2.0, -1.0]]
