@@ -201,24 +201,23 @@ def draw(rows: list[Measurement], numpy_row: Measurement, threads: int, path: Pa
             color="#555555",
         )
     for row in rows:
-        leaves = row.name.split(" /")[0]
         axes.annotate(
-            f"{leaves} leaves searched" if row is rows[0] else leaves,
+            row.name.split(" /")[0],
             (row.recall, 1e6 / min(row.parallel, row.batched)),
             xytext=(0, 7),
             textcoords="offset points",
-            ha="left" if row is rows[0] else "center",
+            ha="center",
             fontsize=8,
             color="#12466b",
         )
-    axes.set_xlabel(f"recall@{K}")
+    axes.set_xlabel(f"recall@{K}  (at the points: leaves searched, of {NUM_LEAVES})")
     axes.set_ylabel("queries per second")
     axes.set_title(f"swann on {NUM_WORDS:,} words of GloVe-100, cosine", fontsize=11)
     axes.grid(which="major", color="#e2e2e2", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.margins(y=0.12)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(0.0, 0.45))
+    axes.legend(frameon=False, fontsize=9, loc="upper right")
     figure.savefig(path, dpi=150)
 
 
