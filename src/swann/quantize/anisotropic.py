@@ -103,7 +103,8 @@ def anisotropic_weights(
     Returns
     -------
     float32 array of shape (n,)
-        Interpolated on a grid of 512 ratios; exact to about 1e-4.
+        Interpolated on a grid of 512 ratios: eta within 0.2 % up to a ratio of 0.9, within 1 %
+        beyond.
     """
     grid = np.linspace(0.0, _LARGEST_RATIO, 512)
     values = np.array([eta(ratio, dimension) for ratio in grid]) - 1.0
