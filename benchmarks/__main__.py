@@ -47,7 +47,7 @@ def _environments(
     return pythons, errors
 
 
-def _machine(threads: int, rounds: int) -> dict[str, object]:
+def _machine(threads: int, rounds: int, clock: str) -> dict[str, object]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -58,6 +58,7 @@ def _machine(threads: int, rounds: int) -> dict[str, object]:
         "cpus": os.cpu_count(),
         "threads": threads,
         "rounds": rounds,
+        "clock": clock,
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
         "load_before": os.getloadavg()[0],
@@ -65,11 +66,13 @@ def _machine(threads: int, rounds: int) -> dict[str, object]:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.clock == "cpu" and options.threads > 1:
+        raise SystemExit("--clock cpu means nothing for more than one thread")
     data = datasets.prepare(datasets.find(options.data), _say)
     systems = _chosen(options.systems)
     pythons, errors = _environments(systems, options.swann_env)
     rounds = options.rounds or (1 if options.quick else 3)
-    machine = _machine(options.threads, rounds)
+    machine = _machine(options.threads, rounds, options.clock)
     contenders = [
         Contender(system, pythons[system.name], data, options.threads, options.quick)
         for system in systems
@@ -157,6 +160,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--systems", help=f"comma-separated; default all: {known}")
     run.add_argument("--threads", type=_positive, default=1, help="for every system (default 1)")
     run.add_argument("--rounds", type=_positive, help="measurements a setting (default 3)")
+    run.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: by the CPU time of one thread, for a machine that others use meanwhile",
+    )
     run.add_argument("--quick", action="store_true", help="fewer settings, one round")
     run.add_argument("--rebuild", action="store_true", help="build peers anew, too")
     run.add_argument(

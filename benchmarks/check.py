@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.remote import Remote
+from benchmarks.systems.base import leaves_near
 from benchmarks.turns import Contender, Say
 
 LEAVES = (10, 20, 30, 50, 80, 120)
 REORDER = (20, 40, 60, 100, 200)
+QUICK = ((30, 60), (50, 100), (120, 200))
 THRESHOLD = 0.2
 
 
@@ -18,35 +20,46 @@ def equal_settings(contenders: list[Contender], quick: bool, say: Say) -> dict[s
     Returns
     -------
     dict
-        ``grid``: recall 10@10 by system for each pair of leaves searched and neighbours reordered;
+        ``grids``: for each kind of tree, recall 10@10 by system for each of ``settings``;
         ``without_reordering``: recall 1@10 by system, with the threshold and with plain l2.
     """
-    n = len(contenders[0].data.train)
-    leaves = contenders[0].system.builds(n, "dot_product", True)[0]["num_leaves"]
-    base = {"num_leaves": leaves, "anisotropic_quantization_threshold": THRESHOLD}
-    # The same scale as 600 leaves at GloVe-100's size.
-    searched = [max(1, round(count * leaves / 600)) for count in LEAVES]
-    pairs = [(a, b) for a in searched for b in REORDER]
-    if quick:
-        pairs = [(searched[2], 60), (searched[3], 100), (searched[5], 200)]
-    asked = [{"leaves_to_search": a, "pre_reorder_num_neighbors": b} for a, b in pairs]
-    plain = {"num_leaves": leaves, "reorder": False}
-    shaped = {**base, "reorder": False}
-    all_leaves = [{"leaves_to_search": leaves}]
-    grid: dict[str, list[float]] = {}
-    before: dict[str, dict[str, float]] = {}
-    for contender in contenders:
-        name = contender.system.name
-        grid[name] = _recalls(contender, base, asked, 10, say)
-        before[name] = {
-            "threshold": _recalls(contender, shaped, all_leaves, 1, say)[0],
-            "plain": _recalls(contender, plain, all_leaves, 1, say)[0],
+    data = contenders[0].data
+    n = len(data.train)
+    leaves = leaves_near(n, 1)[0]
+    threshold = {"anisotropic_quantization_threshold": THRESHOLD}
+    trees: dict[str, dict[str, Any]] = {"default tree": {}}
+    best = {"training_sample_size": n}
+    if data.distance_measure == "cosine":
+        trees["spherical tree, trained on all"] = best | {"spherical": True}
+    # Leaves are a share of all: of 600, these counts.
+    pairs = QUICK if quick else [(a, b) for a in LEAVES for b in REORDER]
+    searches = [
+        {"leaves_to_search": max(1, round(a * leaves / 600)), "pre_reorder_num_neighbors": b}
+        for a, b in pairs
+    ]
+    every = [{"leaves_to_search": leaves}]
+    grids = {
+        label: {
+            c.system.name: _recalls(
+                c, {"num_leaves": leaves, **tree, **threshold}, searches, 10, say
+            )
+            for c in contenders
         }
+        for label, tree in trees.items()
+    }
+    bare = {"num_leaves": leaves, **list(trees.values())[-1], "reorder": False}
+    before = {
+        c.system.name: {
+            "threshold": _recalls(c, bare | threshold, every, 1, say)[0],
+            "plain": _recalls(c, bare, every, 1, say)[0],
+        }
+        for c in contenders
+    }
     return {
         "num_leaves": leaves,
         "threshold": THRESHOLD,
-        "settings": asked,
-        "grid": grid,
+        "settings": searches,
+        "grids": grids,
         "without_reordering": before,
     }
 
@@ -58,17 +71,12 @@ def _recalls(
     true: int,
     say: Say,
 ) -> list[float]:
-    # The run has just built what stands for the system, and nothing has changed since.
-    folder = contender.folder(build)
-    if not folder.with_suffix(".json").exists() or "reorder" in build:
+    # What the run has measured is fresh already.
+    if build not in [done.settings for done in contender.result.builds]:
         contender.build(build, False, say)
+    folder = str(contender.folder(build))
     system, threads = contender.system.name, contender.threads
-    queries = len(contender.data.test)
     with Remote(contender.python, system, contender.data, threads) as worker:
-        worker.ask("open", key="check", folder=str(folder), settings=build)
-        return [
-            float(
-                worker.ask("recall", key="check", settings=s, queries=queries, true=true)["recall"]
-            )
-            for s in searches
-        ]
+        worker.ask("open", key="check", folder=folder, settings=build)
+        answers = [worker.ask("recall", key="check", settings=s, true=true) for s in searches]
+    return [float(answer["recall"]) for answer in answers]

@@ -47,7 +47,11 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
 def _curves(axes: Any, results: Results, mode: str) -> None:
     number = 0
     for name, result in results.systems.items():
-        front = [point for point in front_of(result, mode) if point[0] >= LOWEST]
+        front = [
+            point
+            for point in front_of(result, mode, results.machine["clock"])
+            if point[0] >= LOWEST
+        ]
         if not front:
             continue
         recalls, speeds = zip(*front, strict=True)

@@ -8,31 +8,37 @@ from benchmarks.front import Curve, pareto, speed_at
 from benchmarks.results import Build, Results, SystemResult
 
 RECALLS = (0.80, 0.90, 0.95, 0.99)
+ENOUGH = 0.8
+"""Share of its CPUs below which a measurement is called disturbed."""
 TITLES = {"one": "One query a call", "batch": "All queries in one call"}
+_CLOCKS = {
+    "wall": "queries a second",
+    "cpu": "queries a second of the process's CPU time",
+}
 Row = list[str]
 
 
-def front_of(result: SystemResult, mode: str) -> Curve:
+def front_of(result: SystemResult, mode: str, clock: str) -> Curve:
     """Pareto front (recall, queries a second) over all of a system's settings."""
-    return pareto((point.recall, point.speed(mode)) for point in result.points)
+    return pareto((point.recall, point.speed(mode, clock)) for point in result.points)
 
 
 def markdown(results: Results, plots: dict[str, str]) -> str:
     """Write the page of one data set; ``plots`` names the picture of each mode."""
     data, machine = results.data, results.machine
-    threads = f"{machine['threads']} thread{'s' if machine['threads'] != 1 else ''}"
+    cpus, threads = _counted(machine["threads"], "CPU"), _counted(machine["threads"], "thread")
     intro = [
         f"# {data['name']}",
         f"{data['about']}: {data['n']:,} datapoints of {data['d']} dimensions, "
         f"{data['queries']:,} queries. Recall is 10@10.",
         f"{machine['cpu']}, {threads}, Python {machine['python']}, {machine['date']}. All systems "
-        f"were measured in turns, {machine['rounds']} rounds, each system in its own process bound "
-        f"to {threads.replace('thread', 'CPU')}; speeds are medians. Absolute figures depend on "
-        "the machine and its mood: compare within the table.",
+        f"were measured in turns, {_counted(machine['rounds'], 'round')}, each in a process of its "
+        f"own bound to {cpus}; speeds are medians, {_CLOCKS[machine['clock']]}. Absolute figures "
+        "depend on the machine and its mood: compare within the table.",
         "Speeds are read off each system's Pareto front over all its settings; between two "
         "measured points the logarithm of speed is taken as linear in recall. A dash: no setting "
-        "of the sweep reached this recall. A recall below the slowest setting of the sweep gets "
-        "the speed of its fastest one.",
+        "of the sweep reached this recall. A recall below that of its fastest setting gets that "
+        "setting's speed.",
     ]
     sections = ["\n\n".join(intro)]
     for mode, title in TITLES.items():
@@ -64,7 +70,7 @@ def _measured(results: Results) -> dict[str, SystemResult]:
 def _speeds(results: Results, mode: str) -> str:
     rows = []
     for name, result in _measured(results).items():
-        front = front_of(result, mode)
+        front = front_of(result, mode, results.machine["clock"])
         speeds = [speed_at(front, recall) for recall in RECALLS]
         rows.append([name, *("–" if s is None else f"{_three_digits(s):,}" for s in speeds)])
     return _table(["recall", *(f"{recall:.2f}" for recall in RECALLS)], rows)
@@ -74,10 +80,10 @@ def _ratios(results: Results, mode: str) -> str:
     measured = _measured(results)
     if "swann" not in measured or len(measured) < 2:
         return ""
-    swann = front_of(measured.pop("swann"), mode)
+    swann = front_of(measured.pop("swann"), mode, results.machine["clock"])
     rows = []
     for name, result in measured.items():
-        front = front_of(result, mode)
+        front = front_of(result, mode, results.machine["clock"])
         row = [name]
         for recall in RECALLS:
             ours, theirs = speed_at(swann, recall), speed_at(front, recall)
@@ -114,30 +120,29 @@ def _settings(settings: dict[str, Any]) -> str:
 
 
 def _check(check: dict[str, Any]) -> str:
-    names = list(check["grid"])
-    rows = []
-    for number, settings in enumerate(check["settings"]):
-        recalls = [check["grid"][name][number] for name in names]
-        rows.append(
-            [
-                str(settings["leaves_to_search"]),
-                str(settings["pre_reorder_num_neighbors"]),
-                *(f"{value:.4f}" for value in recalls),
-                *([f"{recalls[0] - recalls[1]:+.4f}"] if len(recalls) == 2 else []),
-            ]
-        )
-    difference = ["difference"] if len(names) == 2 else []
-    grid = _table(["leaves searched", "reordered", *names, *difference], rows)
+    leaves, threshold = check["num_leaves"], check["threshold"]
+    parts = [f"{leaves} leaves, 2 dimensions a block, T = {threshold}; recall 10@10."]
+    for label, grid in check["grids"].items():
+        parts.append(f"{label[0].upper()}{label[1:]}:\n\n{_grid(check['settings'], grid)}")
     before = check["without_reordering"]
-    losses = _table(
-        ["recall 1@10 without reordering, all leaves", *before],
-        [
-            [label, *(f"{before[name][key]:.4f}" for name in before)]
-            for key, label in (("threshold", f"T = {check['threshold']}"), ("plain", "plain l2"))
-        ],
-    )
-    head = f"{check['num_leaves']} leaves, 2 dimensions a block, T = {check['threshold']}."
-    return f"{head}\n\n{grid}\n\n{losses}"
+    losses = [
+        [label, *(f"{before[name][key]:.4f}" for name in before)]
+        for key, label in (("threshold", f"T = {threshold}"), ("plain", "plain l2"))
+    ]
+    parts.append(_table(["recall 1@10 without reordering, all leaves", *before], losses))
+    return "\n\n".join(parts)
+
+
+def _grid(settings: list[dict[str, int]], grid: dict[str, list[float]]) -> str:
+    rows = []
+    for asked, *recalls in zip(settings, *grid.values(), strict=True):
+        row = [str(asked["leaves_to_search"]), str(asked["pre_reorder_num_neighbors"])]
+        row += [f"{value:.4f}" for value in recalls]
+        if len(recalls) == 2:
+            row.append(f"{recalls[0] - recalls[1]:+.4f}")
+        rows.append(row)
+    difference = ["difference"] if len(grid) == 2 else []
+    return _table(["leaves searched", "reordered", *grid, *difference], rows)
 
 
 def _versions(results: Results) -> str:
@@ -150,21 +155,25 @@ def _versions(results: Results) -> str:
 
 def _notes(results: Results) -> list[str]:
     notes = []
+    wanted = results.machine["threads"]
     for name, result in results.systems.items():
         if result.error:
             notes.append(f"{name} is missing: {result.error.strip().splitlines()[-1]}")
-        busy = [c for p in result.points for mode in p.cpu.values() for c in mode]
-        wanted = results.machine["threads"]
-        if busy and min(busy) < 0.8 * wanted:
-            share = sum(value < 0.8 * wanted for value in busy) / len(busy)
+        shares = [share / wanted for p in result.points for m in p.cpu.values() for share in m]
+        starved = sum(share < ENOUGH for share in shares)
+        if starved and results.machine["clock"] == "wall":
             notes.append(
-                f"{name} had less than 80% of its CPU time in {share:.0%} of the measurements: "
-                "the machine was busy, or the system did not use all its threads."
+                f"{name} had less than {ENOUGH:.0%} of its CPU time in {starved} of {len(shares)} "
+                "measurements: the machine was busy, or the system did not use all its threads."
             )
         differing = min((point.agree for point in result.points), default=1.0)
         if differing < 0.98:
             notes.append(f"{name}: one at a time and batched agree on {differing:.1%} at worst.")
     return notes
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _three_digits(speed: float) -> int:

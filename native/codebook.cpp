@@ -56,17 +56,32 @@ void move_to_means(const TileSet& set, const uint8_t* codes, size_t block, float
       codebook[(first + j) * kLanes + k] = float(sums[k * width + j] / double(counts[k]));
 }
 
-// Anisotropic: with p the error along the direction u left by the other blocks, codeword w of the
-// datapoints i that use it minimises sum_i |t_i - w|^2 + weight_i (p_i + <u_i, t_i - w>)^2, hence
-// (n I + sum weight u u^T) w = sum t + weight (p + <u, t>) u. parallel [tiles][16] holds the error
-// of all blocks along the direction and is kept up to date.
-void move_to_optimum(const TileSet& set, const uint8_t* codes, size_t block, float* codebook,
-                     std::vector<double>& parallel) {
-  const auto [first, width] = span(set, block);
-  const size_t square = width * width;
-  std::vector<double> matrix(kLanes * square, 0.0), right(kLanes * width, 0.0), u(width);
+// Tiles are summed in this many parts, whatever the number of threads, and the parts in order.
+constexpr size_t kParts = 16;
+
+// The normal equations of one block, for each of its codewords.
+struct Equations {
+  std::vector<double> matrix, right;  // [16][width][width] (lower half), [16][width]
   size_t counts[kLanes] = {};
-  for (size_t t = 0; t < set.tiles; ++t) {
+
+  explicit Equations(size_t width) : matrix(kLanes * width * width), right(kLanes * width) {}
+
+  void add(const Equations& other) {
+    for (size_t i = 0; i < matrix.size(); ++i) matrix[i] += other.matrix[i];
+    for (size_t i = 0; i < right.size(); ++i) right[i] += other.right[i];
+    for (size_t k = 0; k < kLanes; ++k) counts[k] += other.counts[k];
+  }
+};
+
+// With p the error along the direction u left by the other blocks, codeword w of the datapoints i
+// that use it minimises sum_i |t_i - w|^2 + weight_i (p_i + <u_i, t_i - w>)^2, hence
+// (n I + sum weight u u^T) w = sum t + weight (p + <u, t>) u.
+void gather_equations(const TileSet& set, const uint8_t* codes, size_t block,
+                      const float* codebook, const std::vector<double>& parallel, size_t begin,
+                      size_t end, Equations& equations) {
+  const auto [first, width] = span(set, block);
+  std::vector<double> u(width);
+  for (size_t t = begin; t < end; ++t) {
     const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
     const float* target = set.targets + (t * set.dim + first) * kLanes;
     const float* direction = set.directions + (t * set.dim + first) * kLanes;
@@ -78,34 +93,60 @@ void move_to_optimum(const TileSet& set, const uint8_t* codes, size_t block, flo
         u[j] = direction[j * kLanes + i];
         along += u[j] * double(codebook[(first + j) * kLanes + k]);
       }
-      ++counts[k];
-      double* a = matrix.data() + k * square;
+      ++equations.counts[k];
+      double* a = equations.matrix.data() + k * width * width;
+      double* b = equations.right.data() + k * width;
       for (size_t j = 0; j < width; ++j) {
-        right[k * width + j] += target[j * kLanes + i] + weight * along * u[j];
+        b[j] += target[j * kLanes + i] + weight * along * u[j];
         for (size_t l = 0; l <= j; ++l) a[j * width + l] += weight * u[j] * u[l];
       }
     }
   }
+}
+
+// Solves the equations, puts the codewords in place and returns how far each moved [16][width].
+std::vector<double> move_codewords(const TileSet& set, size_t block, Equations& equations,
+                                   float* codebook) {
+  const auto [first, width] = span(set, block);
+  const size_t square = width * width;
   std::vector<double> moved(kLanes * width, 0.0), a(square);
   for (size_t k = 0; k < kLanes; ++k) {
-    if (counts[k] == 0) continue;
-    std::copy_n(matrix.begin() + k * square, square, a.begin());
-    for (size_t j = 0; j < width; ++j) a[j * width + j] += double(counts[k]);
-    solve(a, right.data() + k * width, width);
+    if (equations.counts[k] == 0) continue;
+    std::copy_n(equations.matrix.begin() + ptrdiff_t(k * square), square, a.begin());
+    for (size_t j = 0; j < width; ++j) a[j * width + j] += double(equations.counts[k]);
+    double* solution = equations.right.data() + k * width;
+    solve(a, solution, width);
     for (size_t j = 0; j < width; ++j) {
       float& word = codebook[(first + j) * kLanes + k];
-      const auto next = float(right[k * width + j]);
-      moved[k * width + j] = double(word) - double(next);
-      word = next;
+      moved[k * width + j] = double(word) - double(float(solution[j]));
+      word = float(solution[j]);
     }
   }
-  for (size_t t = 0; t < set.tiles; ++t) {
-    const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
-    const float* direction = set.directions + (t * set.dim + first) * kLanes;
-    for (size_t i = 0; i < kLanes; ++i)
+  return moved;
+}
+
+// Anisotropic: the exact optimum of one block. parallel [tiles][16] holds the error of all blocks
+// along the direction and is kept up to date.
+void move_to_optimum(const TileSet& set, const uint8_t* codes, size_t block, size_t threads,
+                     float* codebook, std::vector<double>& parallel) {
+  const auto [first, width] = span(set, block);
+  const auto bound = [&](size_t part) { return part * set.tiles / kParts; };
+  std::vector<Equations> parts(kParts, Equations(width));
+  parallel_for(kParts, threads, [&](size_t part) {
+    gather_equations(set, codes, block, codebook, parallel, bound(part), bound(part + 1),
+                     parts[part]);
+  });
+  for (size_t part = 1; part < kParts; ++part) parts[0].add(parts[part]);
+  const std::vector<double> moved = move_codewords(set, block, parts[0], codebook);
+  parallel_for(kParts, threads, [&](size_t part) {
+    for (size_t t = bound(part); t < bound(part + 1); ++t) {
+      const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
+      const float* direction = set.directions + (t * set.dim + first) * kLanes;
       for (size_t j = 0; j < width; ++j)
-        parallel[t * kLanes + i] += direction[j * kLanes + i] * moved[code[i] * width + j];
-  }
+        for (size_t i = 0; i < kLanes; ++i)
+          parallel[t * kLanes + i] += direction[j * kLanes + i] * moved[code[i] * width + j];
+    }
+  });
 }
 
 }  // namespace
@@ -122,12 +163,13 @@ void update_codebook(const TileSet& set, const uint8_t* codes, size_t threads, f
       const uint8_t* code = codes + (t * set.blocks + j / set.dims_per_block) * kLanes;
       const size_t at = (t * set.dim + j) * kLanes;
       for (size_t i = 0; i < kLanes; ++i)
-        parallel[t * kLanes + i] += double(set.directions[at + i]) *
-                                    (double(set.targets[at + i]) - double(codebook[j * kLanes + code[i]]));
+        parallel[t * kLanes + i] +=
+            double(set.directions[at + i]) *
+            (double(set.targets[at + i]) - double(codebook[j * kLanes + code[i]]));
     }
   });
   for (size_t block = 0; block < set.blocks; ++block)
-    move_to_optimum(set, codes, block, codebook, parallel);
+    move_to_optimum(set, codes, block, threads, codebook, parallel);
 }
 
 }  // namespace swann

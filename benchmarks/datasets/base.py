@@ -16,6 +16,7 @@ from benchmarks.paths import DATA
 
 Floats = npt.NDArray[np.float32]
 TRUE_NEIGHBORS = 100
+MEASURES = ("cosine", "dot_product", "squared_l2")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,9 +30,8 @@ class DataSet:
     about : str
         One line for the report: what it is, where it is from, its licence.
     distance_measure : str
-        ``"dot_product"`` or ``"squared_l2"``; cosine is dot product over unit rows.
-    unit_rows : bool
-        Scale datapoints and queries to unit length after loading.
+        ``"cosine"``, ``"dot_product"`` or ``"squared_l2"``. Under cosine all rows are scaled to
+        unit length after loading: to every system it is then a dot product.
     load : callable
         ``load(downloads)`` fetches into the folder ``downloads`` and returns (train, test).
     """
@@ -40,7 +40,6 @@ class DataSet:
     about: str
     distance_measure: str
     load: Callable[[Path], tuple[Floats, Floats]]
-    unit_rows: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +93,7 @@ def prepare(data_set: DataSet, say: Callable[[str], None] = print) -> PreparedDa
         downloads = folder / "downloads"
         downloads.mkdir(exist_ok=True)
         train, test = data_set.load(downloads)
-        if data_set.unit_rows:
+        if data_set.distance_measure == "cosine":
             train, test = unit(train), unit(test)
         _save(folder / "test.npy", np.ascontiguousarray(test, dtype=np.float32))
         _save(folder / "train.npy", np.ascontiguousarray(train, dtype=np.float32))

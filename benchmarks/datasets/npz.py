@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.base import DataSet, Floats
+from benchmarks.datasets.base import MEASURES, DataSet, Floats
 
 SUFFIX = ".npz"
 
@@ -21,7 +21,10 @@ def from_path(path: Path) -> DataSet:
         missing = {"train", "test"} - set(archive.files)
         if missing:
             raise SystemExit(f"{path}: has {archive.files}, but train and test are needed")
-        measure = str(archive["distance_measure"]) if "distance_measure" in archive else ""
+        said = archive.get("distance_measure", "dot_product")
+    measure = str(said)
+    if measure not in MEASURES:
+        raise SystemExit(f"{path}: distance_measure {measure!r} is none of {', '.join(MEASURES)}")
 
     def load(_: Path) -> tuple[Floats, Floats]:
         with np.load(path) as archive:
@@ -29,8 +32,7 @@ def from_path(path: Path) -> DataSet:
 
     return DataSet(
         name=path.stem,
-        about=f"{path.name}, {measure or 'dot_product'}",
-        distance_measure="squared_l2" if measure == "squared_l2" else "dot_product",
-        unit_rows=measure == "cosine",
+        about=f"{path.name}, {measure}",
+        distance_measure=measure,
         load=load,
     )

@@ -51,7 +51,10 @@ class System(abc.ABC):
 
     @abc.abstractmethod
     def builds(self, n: int, distance_measure: str, quick: bool) -> list[Settings]:
-        """Build settings to try, the one that stands for the system first."""
+        """Build settings to try, the one that stands for the system first.
+
+        Under ``"cosine"`` the rows and queries have unit length already.
+        """
 
     @abc.abstractmethod
     def searches(self, build: Settings, quick: bool) -> list[Settings]:
@@ -77,6 +80,11 @@ class System(abc.ABC):
 def peer(module: str) -> Any:
     """Import a system's module, which only its own environment has."""
     return importlib.import_module(module)
+
+
+def scored(distance_measure: str) -> str:
+    """How a system that knows two distances scores: rows under cosine are unit rows already."""
+    return "squared_l2" if distance_measure == "squared_l2" else "dot_product"
 
 
 def leaves_near(n: int, *factors: float) -> list[int]:

@@ -19,13 +19,13 @@ class FaissIvfPq(System):
     module = "faiss"
 
     def builds(self, n: int, distance_measure: str, quick: bool) -> list[Settings]:
-        lists = leaves_near(n, 1) if quick else leaves_near(n, 1, 1.66)
+        lists = leaves_near(n, 1) if quick else leaves_near(n, 1, 1.66, 3.33)
         return [{"nlist": count, "pq": "d/2 x 4 bits, residuals"} for count in lists]
 
     def searches(self, build: Settings, quick: bool) -> list[Settings]:
         pairs = [(20, 10), (50, 20), (150, 40)] if quick else [
-            (8, 6), (12, 6), (15, 10), (20, 10), (30, 10), (30, 15), (40, 15), (50, 20), (60, 20),
-            (80, 20), (80, 30), (120, 30), (150, 40), (200, 40), (250, 60),
+            (8, 6), (12, 6), (15, 10), (20, 10), (30, 10), (30, 15), (40, 15), (50, 20), (80, 20),
+            (80, 30), (120, 30), (150, 40), (200, 60),
         ]  # fmt: skip
         scale = build["nlist"] / 600
         return [{"nprobe": max(1, round(p * scale)), "k_factor": f} for p, f in pairs]
@@ -33,8 +33,8 @@ class FaissIvfPq(System):
     def build(self, train: Floats, distance_measure: str, settings: Settings, threads: int) -> Any:
         faiss = peer(self.module)
         faiss.omp_set_num_threads(threads)
-        dot = distance_measure == "dot_product"
-        metric = faiss.METRIC_INNER_PRODUCT if dot else faiss.METRIC_L2
+        l2 = distance_measure == "squared_l2"
+        metric = faiss.METRIC_L2 if l2 else faiss.METRIC_INNER_PRODUCT
         d = train.shape[1]
         factory = f"IVF{settings['nlist']},PQ{d // 2}x4fsr,RFlat"
         index = faiss.index_factory(d, factory, metric)

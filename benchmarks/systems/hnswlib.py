@@ -21,12 +21,12 @@ class Hnswlib(System):
     module = "hnswlib"
 
     def builds(self, n: int, distance_measure: str, quick: bool) -> list[Settings]:
-        common = {"space": "ip" if distance_measure == "dot_product" else "l2"}
+        common = {"space": "l2" if distance_measure == "squared_l2" else "ip"}
         degrees = [16] if quick else [24, 16]
         return [{"M": m, "ef_construction": 200, **common} for m in degrees]
 
     def searches(self, build: Settings, quick: bool) -> list[Settings]:
-        efs = (80, 200) if quick else (10, 20, 30, 40, 60, 80, 120, 200, 300, 400, 600, 800)
+        efs = (80, 200) if quick else (10, 20, 40, 60, 80, 120, 200, 300, 400, 600, 800)
         return [{"ef": ef} for ef in efs]
 
     def build(self, train: Floats, distance_measure: str, settings: Settings, threads: int) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.systems.base import Floats, Search, Settings, System, leaves_near, peer
+from benchmarks.systems.base import Floats, Search, Settings, System, leaves_near, peer, scored
 
 THRESHOLD = 0.2
 
@@ -21,35 +21,42 @@ class Scann(System):
     module = "scann.scann_ops.py.scann_ops_pybind"
 
     def builds(self, n: int, distance_measure: str, quick: bool) -> list[Settings]:
-        middle, fewer, more = leaves_near(n, 1, 0.66, 1.66)
-        plain: list[Settings] = [{"num_leaves": leaves} for leaves in (middle, more, fewer)]
-        # Anisotropic loss and SOAR are for dot products only.
-        if distance_measure != "dot_product":
+        middle, more, most = leaves_near(n, 1, 1.66, 3.33)
+        trained = {"training_sample_size": n}  # the default of 100,000 costs recall
+        if distance_measure == "squared_l2":  # the other settings are for dot products only
+            plain = [{"num_leaves": leaves, **trained} for leaves in (middle, more, most)]
             return plain[:1] if quick else plain
-        plain = [{**p, "anisotropic_quantization_threshold": THRESHOLD} for p in plain]
-        soar = [{**p, "soar_lambda": 1.5, "overretrieve_factor": 2.0} for p in plain[:2]]
-        return [plain[0], soar[0]] if quick else plain + soar
+        threshold = {"anisotropic_quantization_threshold": THRESHOLD}
+        tree = trained | threshold | ({"spherical": True} if distance_measure == "cosine" else {})
+        soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0}
+        tried = [
+            {"num_leaves": middle, **tree},
+            {"num_leaves": most, **tree, "avq": 4.0, **soar},
+            {"num_leaves": more, **tree},
+            {"num_leaves": more, **tree, **soar},
+            {"num_leaves": most, **tree, "avq": 4.0},
+        ]
+        return tried[:2] if quick else tried
 
     def searches(self, build: Settings, quick: bool) -> list[Settings]:
         scale = build["num_leaves"] / 600
-        pairs = [(30, 60), (50, 100), (120, 200)] if quick else [
-            (5, 20), (8, 30), (12, 30), (12, 40), (20, 40), (20, 60), (30, 60), (30, 100),
-            (50, 100), (80, 120), (80, 200), (120, 200), (200, 300), (300, 400),
-        ]  # fmt: skip
         if "soar_lambda" in build:  # reaches the same recall with fewer leaves
-            scale *= 0.7
+            scale *= 0.6
+        pairs = [(20, 60), (45, 80), (120, 200)] if quick else [
+            (6, 20), (10, 30), (15, 40), (20, 60), (30, 60), (30, 100), (45, 80), (70, 120),
+            (100, 150), (120, 200), (200, 300),
+        ]  # fmt: skip
         return [
             {"leaves_to_search": max(1, round(a * scale)), "pre_reorder_num_neighbors": b}
             for a, b in pairs
         ]
 
     def build(self, train: Floats, distance_measure: str, settings: Settings, threads: int) -> Any:
-        api = peer(self.module)
-        tree = {**settings}
+        tree = dict(settings)
         threshold = tree.pop("anisotropic_quantization_threshold", float("nan"))
         reorder = tree.pop("reorder", True)
         leaves = tree.pop("num_leaves")
-        builder = api.builder(train, 10, distance_measure)
+        builder = peer(self.module).builder(train, 10, scored(distance_measure))
         builder.tree(leaves, max(1, leaves // 20), **tree)
         builder.score_ah(2, anisotropic_quantization_threshold=threshold)
         if reorder:

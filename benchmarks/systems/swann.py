@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.systems.base import Floats, Search, Settings, System, leaves_near, peer
+from benchmarks.systems.base import Floats, Search, Settings, System, leaves_near, peer, scored
 
 THRESHOLD = 0.2
 
@@ -22,16 +22,19 @@ class Swann(System):
     keep_builds = False
 
     def builds(self, n: int, distance_measure: str, quick: bool) -> list[Settings]:
-        leaves = leaves_near(n, 1) if quick else leaves_near(n, 1, 1.66, 3.3)
-        threshold = {"anisotropic_quantization_threshold": THRESHOLD}
-        loss = threshold if distance_measure == "dot_product" else {}
-        return [{"num_leaves": count, **loss} for count in leaves]
+        tree: Settings = {"training_sample_size": n}
+        if distance_measure != "squared_l2":
+            tree["anisotropic_quantization_threshold"] = THRESHOLD
+        if distance_measure == "cosine":
+            tree["spherical"] = True
+        leaves = leaves_near(n, 1, 3.33) if quick else leaves_near(n, 1, 1.66, 3.33)
+        return [{"num_leaves": count, **tree} for count in leaves]
 
     def searches(self, build: Settings, quick: bool) -> list[Settings]:
         scale = build["num_leaves"] / 600
-        pairs = [(30, 60), (50, 100), (120, 200)] if quick else [
-            (5, 20), (8, 30), (12, 30), (12, 40), (20, 40), (20, 60), (30, 60), (30, 100),
-            (50, 60), (50, 100), (80, 120), (80, 200), (120, 200), (200, 300), (300, 400),
+        pairs = [(20, 60), (45, 80), (120, 200)] if quick else [
+            (4, 20), (6, 20), (10, 30), (15, 40), (20, 40), (20, 60), (30, 60), (30, 100),
+            (45, 80), (45, 120), (70, 120), (100, 150), (120, 200), (200, 300),
         ]  # fmt: skip
         return [
             {"leaves_to_search": max(1, round(a * scale)), "pre_reorder_num_neighbors": b}
@@ -39,13 +42,15 @@ class Swann(System):
         ]
 
     def build(self, train: Floats, distance_measure: str, settings: Settings, threads: int) -> Any:
-        swann = peer(self.module)
-        leaves = settings["num_leaves"]
-        threshold = settings.get("anisotropic_quantization_threshold", float("nan"))
-        builder = swann.builder(train, 10, distance_measure).tree(leaves, max(1, leaves // 20))
-        builder = builder.score_ah(2, anisotropic_quantization_threshold=threshold)
-        if settings.get("reorder", True):
-            builder = builder.reorder(100)
+        tree = dict(settings)
+        threshold = tree.pop("anisotropic_quantization_threshold", float("nan"))
+        reorder = tree.pop("reorder", True)
+        leaves = tree.pop("num_leaves")
+        builder = peer(self.module).builder(train, 10, scored(distance_measure))
+        builder.tree(leaves, max(1, leaves // 20), **tree)
+        builder.score_ah(2, anisotropic_quantization_threshold=threshold)
+        if reorder:
+            builder.reorder(100)
         return builder.set_n_training_threads(threads).build()
 
     def save(self, index: Any, folder: Path) -> None:
