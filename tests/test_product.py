@@ -1,0 +1,362 @@
+"""Product quantization: codes, codebook updates and training, under both losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from swann import kernels
+from swann.kernels import GROUP, LANES, Tiles, reference
+from swann.quantize.product import train_codebook
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+U8 = NDArray[np.uint8]
+
+some = settings(max_examples=40, deadline=None)
+both_losses = pytest.mark.parametrize("anisotropic", [False, True], ids=["l2", "anisotropic"])
+# Dimensions and block widths: even, short last block, one block, blocks of one.
+SHAPES = [(12, 2), (13, 2), (10, 4), (6, 6), (5, 1), (1, 1)]
+each_shape = pytest.mark.parametrize(("dimension", "width"), SHAPES)
+
+
+def normal(seed: int, *shape: int) -> F32:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def make(seed: int, count: int, dimension: int, anisotropic: bool) -> tuple[Tiles, F32, F32]:
+    """Tiles of residuals to a few centroids; the rows; the residuals."""
+    rows, centroids = normal(seed, count, dimension), normal(seed + 1, 3, dimension) / 2
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count).astype(np.uint32)
+    weights = rng.uniform(0, 8, count).astype(np.float32) if anisotropic else None
+    tiles = kernels.make_tiles(rows, centroids, labels, weights, 2)
+    return tiles, rows, rows - centroids[labels]
+
+
+def flat(array: F32) -> F64:
+    """(tiles, d, 16) as (datapoints, d)."""
+    return array.transpose(0, 2, 1).reshape(-1, array.shape[1]).astype(np.float64)
+
+
+def errors(tiles: Tiles, codes: U8, codebook: F32, width: int) -> F64:
+    """What quantization changes, shape (datapoints, d)."""
+    dimension = len(codebook)
+    by_dimension = flat(codes)[:, np.arange(dimension) // width].astype(int)
+    return flat(tiles.targets) - codebook[np.arange(dimension), by_dimension]
+
+
+def loss_of(tiles: Tiles, codes: U8, codebook: F32, width: int) -> float:
+    """The mean loss, by its definition."""
+    error = errors(tiles, codes, codebook, width)
+    loss = (error**2).sum(axis=1)
+    if tiles.directions is not None and tiles.weights is not None:
+        loss += tiles.weights.ravel() * (error * flat(tiles.directions)).sum(axis=1) ** 2
+    return float(loss.mean())
+
+
+def least_loss(tiles: Tiles, codes: U8, dimension: int, width: int) -> float:
+    """The least mean loss of any codebook for these codes: one least-squares problem in all
+    codewords of all blocks."""
+    targets = flat(tiles.targets)
+    n = len(targets)
+    used = np.zeros((n, dimension, dimension, LANES))
+    by_dimension = flat(codes)[:, np.arange(dimension) // width].astype(int)
+    every = np.arange(dimension)
+    used[np.arange(n)[:, None], every, every, by_dimension] = 1
+    used = used.reshape(n, dimension, -1)
+    if tiles.directions is not None and tiles.weights is not None:
+        u = flat(tiles.directions)
+        root = np.sqrt(tiles.weights.ravel().astype(np.float64))[:, None]
+        used = np.concatenate([used, ((root * u)[:, None] @ used)], axis=1)
+        targets = np.concatenate([targets, root * (u * targets).sum(axis=1, keepdims=True)], axis=1)
+    matrix, right = used.reshape(-1, used.shape[2]), targets.ravel()
+    solution = np.linalg.lstsq(matrix, right, rcond=None)[0]
+    return float(((right - matrix @ solution) ** 2).sum() / n)
+
+
+# ---- Tiles
+
+
+@both_losses
+def test_tiles_hold_residuals_and_directions(anisotropic: bool) -> None:
+    tiles, rows, residuals = make(0, 48, 7, anisotropic)
+    np.testing.assert_array_equal(flat(tiles.targets), residuals)
+    assert (tiles.directions is not None) == anisotropic
+    if tiles.directions is not None:
+        units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        np.testing.assert_allclose(flat(tiles.directions), units, rtol=1e-6, atol=1e-7)
+
+
+def test_a_zero_row_has_no_direction() -> None:
+    rows = np.zeros((16, 3), np.float32)
+    tiles = kernels.make_tiles(rows, None, None, np.ones(16, np.float32), 1)
+    assert tiles.directions is not None
+    assert not tiles.directions.any()
+
+
+# ---- Codes
+
+
+@both_losses
+@each_shape
+def test_codes_are_those_of_the_twin(dimension: int, width: int, anisotropic: bool) -> None:
+    tiles, _, _ = make(dimension, 320, dimension, anisotropic)
+    codebook = normal(9, dimension, LANES)
+    codes, losses = kernels.encode_tiles(tiles, codebook, width, 4, 2)
+    same = 0
+    for t, target in enumerate(tiles.targets):
+        direction = None if tiles.directions is None else tiles.directions[t]
+        weight = np.zeros(LANES, np.float32) if tiles.weights is None else tiles.weights[t]
+        twin, loss = reference.encode_tile(target, direction, weight, codebook, width, 4)
+        same += int((codes[t] == twin).all(axis=0).sum())
+        np.testing.assert_allclose(losses[t].mean(), loss.mean(), rtol=1e-2)
+    assert same >= 0.98 * 320  # near ties may fall otherwise
+    np.testing.assert_allclose(
+        losses.mean(), loss_of(tiles, codes, codebook, width), rtol=1e-5, atol=1e-6
+    )
+
+
+@each_shape
+def test_more_sweeps_never_worsen_a_datapoint(dimension: int, width: int) -> None:
+    tiles, _, _ = make(1, 160, dimension, True)
+    codebook = normal(2, dimension, LANES)
+    before = np.full((10, LANES), np.inf)
+    for sweeps in range(6):
+        _, losses = kernels.encode_tiles(tiles, codebook, width, sweeps, 1)
+        assert (losses <= before * (1 + 1e-5) + 1e-6).all()
+        before = losses
+    plain, _ = kernels.encode_tiles(
+        tiles._replace(directions=None, weights=None), codebook, width, 0, 1
+    )
+    assert before.mean() <= loss_of(tiles, plain, codebook, width) * (1 + 1e-6)
+
+
+def test_the_descent_is_worth_it() -> None:
+    """Or the tests above could pass with a descent that does nothing."""
+    tiles, _, _ = make(1, 160, 12, True)
+    codebook = normal(2, 12, LANES)
+    _, none = kernels.encode_tiles(tiles, codebook, 2, 0, 1)
+    _, four = kernels.encode_tiles(tiles, codebook, 2, 4, 1)
+    assert four.mean() < 0.9 * none.mean()
+
+
+@some
+@given(seed=st.integers(0, 2**32 - 1), sweeps=st.integers(0, 3))
+def test_a_warm_start_never_ends_worse_than_it_began(seed: int, sweeps: int) -> None:
+    tiles, _, _ = make(seed % 1000, 32, 9, True)
+    codebook = normal(seed % 77, 9, LANES)
+    codes = np.random.default_rng(seed).integers(0, 16, (2, 5, LANES), np.uint8)
+    before = loss_of(tiles, codes, codebook, 2)
+    same, losses = kernels.encode_tiles(tiles, codebook, 2, sweeps, 1, codes)
+    assert same is codes
+    assert losses.mean() <= before * (1 + 1e-5)
+    np.testing.assert_allclose(losses.mean(), loss_of(tiles, codes, codebook, 2), rtol=1e-5)
+
+
+# ---- Codebook updates
+
+
+@both_losses
+@each_shape
+def test_updates_never_raise_the_loss_and_end_at_its_least(
+    dimension: int, width: int, anisotropic: bool
+) -> None:
+    """For fixed codes the problem is convex: block after block leads to the joint optimum."""
+    tiles, _, _ = make(3, 96, dimension, anisotropic)
+    codebook = normal(4, dimension, LANES)
+    codes, _ = kernels.encode_tiles(tiles, codebook, width, 2, 1)
+    losses = [loss_of(tiles, codes, codebook, width)]
+    for _ in range(300 if anisotropic else 1):
+        kernels.update_codebook(tiles, codes, width, codebook, 2)
+        losses.append(loss_of(tiles, codes, codebook, width))
+    assert (np.diff(losses) <= 1e-6 * losses[0]).all()
+    best = least_loss(tiles, codes, dimension, width)
+    assert losses[-1] == pytest.approx(best, rel=1e-3, abs=1e-6)
+    if width == dimension:  # a single block has its optimum at once
+        assert losses[1] == pytest.approx(best, rel=1e-5, abs=1e-9)
+
+
+@both_losses
+def test_the_block_updated_last_cannot_be_better(anisotropic: bool) -> None:
+    """Any step away from its codewords costs: it is the optimum given the others."""
+    dimension, width = 11, 3
+    tiles, _, _ = make(5, 160, dimension, anisotropic)
+    codebook = normal(6, dimension, LANES)
+    codes, _ = kernels.encode_tiles(tiles, codebook, width, 2, 1)
+    kernels.update_codebook(tiles, codes, width, codebook, 1)
+    reached = loss_of(tiles, codes, codebook, width)
+    for j in range(9, 11):  # the last block is short
+        for k in range(LANES):
+            for step in (0.01, -0.01):
+                moved = codebook.copy()
+                moved[j, k] += np.float32(step)
+                cost = loss_of(tiles, codes, moved, width) - reached
+                used = int((flat(codes)[:, 3] == k).sum())
+                assert cost >= 0.5 * used / 160 * 0.01**2
+
+
+def test_plain_codewords_become_means() -> None:
+    tiles, _, residuals = make(7, 160, 7, False)
+    codebook = normal(8, 7, LANES)
+    codes, _ = kernels.encode_tiles(tiles, codebook, 3, 0, 1)
+    start = codebook.copy()
+    kernels.update_codebook(tiles, codes, 3, codebook, 1)
+    assigned = flat(codes).astype(int)
+    for j in range(7):
+        for k in range(LANES):
+            members = residuals[assigned[:, j // 3] == k, j]
+            expected = members.mean(dtype=np.float64) if len(members) else start[j, k]
+            assert codebook[j, k] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+@both_losses
+def test_codewords_of_nobody_stay(anisotropic: bool) -> None:
+    tiles, _, _ = make(9, 32, 6, anisotropic)
+    codebook = normal(1, 6, LANES)
+    start = codebook.copy()
+    codes = np.random.default_rng(0).choice(np.array([1, 4, 9], np.uint8), (2, 3, LANES))
+    kernels.update_codebook(tiles, codes, 2, codebook, 1)
+    unused = np.setdiff1d(np.arange(LANES), [1, 4, 9])
+    np.testing.assert_array_equal(codebook[:, unused], start[:, unused])
+    assert (codebook[:, [1, 4, 9]] != start[:, [1, 4, 9]]).all()
+
+
+# ---- Training
+
+
+def train(tiles: Tiles, width: int, seed: int = 0, **options: Any) -> tuple[F32, list[float]]:
+    losses: list[float] = []
+
+    def on_iteration(number: int, loss: float) -> None:
+        assert number == len(losses)
+        losses.append(loss)
+
+    codebook = train_codebook(
+        tiles, width, rng=np.random.default_rng(seed), on_iteration=on_iteration, **options
+    )
+    assert codebook.shape == (tiles.targets.shape[1], LANES)
+    assert codebook.dtype == np.float32
+    assert np.isfinite(codebook).all()
+    return codebook, losses
+
+
+@both_losses
+@pytest.mark.parametrize("seed", range(4))
+@each_shape
+def test_the_loss_never_rises_within_a_stage(
+    dimension: int, width: int, anisotropic: bool, seed: int
+) -> None:
+    tiles, _, _ = make(seed, 480, dimension, anisotropic)
+    _, losses = train(tiles, width, seed, iterations=12)
+    plain = Tiles(tiles.targets, None, None)
+    _, first = train(plain, width, seed, iterations=12)
+    assert losses[: len(first)] == first
+    second = losses[len(first) :]
+    assert bool(second) == anisotropic
+    for stage in (first, second):
+        assert (np.diff(stage) <= 1e-5 * max(losses)).all()
+    assert max(len(first), len(second)) <= 12
+
+
+def test_the_anisotropic_stage_lowers_the_anisotropic_loss() -> None:
+    tiles, _, _ = make(1, 960, 16, True)
+    plain, _ = train(Tiles(tiles.targets, None, None), 2)
+    tuned, _ = train(tiles, 2)
+    _, before = kernels.encode_tiles(tiles, plain, 2, 4, 1)
+    _, after = kernels.encode_tiles(tiles, tuned, 2, 4, 1)
+    assert after.mean() < 0.99 * before.mean()
+
+
+@both_losses
+@each_shape
+def test_threads_do_not_matter(dimension: int, width: int, anisotropic: bool) -> None:
+    tiles, _, _ = make(2, 320, dimension, anisotropic)
+    one, *others = (train(tiles, width, threads=threads) for threads in (1, 2, 3))
+    for other in others:
+        assert one[0].tobytes() == other[0].tobytes()
+        assert one[1] == other[1]
+    if dimension > 1:
+        assert one[0].tobytes() != train(tiles, width, seed=1)[0].tobytes()
+
+
+def test_sixteen_distinct_values_are_met_exactly() -> None:
+    """Each block sees 16 vectors; a k-means++ start takes each of them once."""
+    vectors = normal(0, 16, 6)
+    tiles = kernels.make_tiles(np.tile(vectors, (20, 1)), None, None, None, 1)
+    _, losses = train(tiles, 3)
+    assert losses[-1] == pytest.approx(0, abs=1e-10)
+
+
+@both_losses
+@pytest.mark.parametrize("value", [0.0, 1.0, -1e15, 1e-15])
+def test_identical_datapoints(value: float, anisotropic: bool) -> None:
+    rows = np.full((32, 5), value, np.float32)
+    weights = np.full(32, 4, np.float32) if anisotropic else None
+    codebook, losses = train(kernels.make_tiles(rows, None, None, weights, 1), 2)
+    assert losses[-1] <= 1e-10 * value**2
+    np.testing.assert_allclose(codebook[:, 0], rows[0], rtol=1e-5)
+
+
+# ---- Packing
+
+
+@both_losses
+@pytest.mark.parametrize("corrected", [False, True])
+@each_shape
+def test_packed_codes_are_those_of_the_twin(
+    dimension: int, width: int, corrected: bool, anisotropic: bool
+) -> None:
+    sizes = [33, 0, 64, 1, 30]
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.uint32)
+    rows, centroids = normal(0, starts[-1], dimension), normal(1, len(sizes), dimension)
+    rng = np.random.default_rng(0)
+    weights = rng.uniform(0, 8, len(rows)).astype(np.float32) if anisotropic else None
+    codebook = normal(2, dimension, LANES)
+    blocks = kernels.num_blocks(dimension, width)
+    groups = sum(-(-size // GROUP) for size in sizes)
+    codes = np.full((groups, blocks, 16), 255, np.uint8)
+    corrections = np.full(groups * GROUP, np.nan, np.float32) if corrected else None
+    # In two runs, cut inside a leaf.
+    for first, last, begin, end in ((0, 1, 0, 32), (1, groups, 32, len(rows))):
+        part = None if weights is None else weights[begin:end]
+        kernels.pack_codes(
+            rows[begin:end],
+            part,
+            centroids,
+            starts,
+            (first, last),
+            codebook,
+            width,
+            4,
+            codes,
+            corrections,
+            2,
+        )
+    unpacked = reference.unpack_codes(codes)
+    group, same = 0, 0
+    for leaf, size in enumerate(sizes):
+        found = unpacked[group : group + -(-size // GROUP)].reshape(-1, blocks)[:size]
+        members = rows[starts[leaf] : starts[leaf + 1]]
+        for i, (row, code) in enumerate(zip(members, found, strict=True)):
+            target = np.repeat((row - centroids[leaf])[:, None], LANES, axis=1)
+            unit = np.repeat((row / np.linalg.norm(row))[:, None], LANES, axis=1)
+            weight = np.zeros(LANES, np.float32)
+            if weights is not None:
+                weight += weights[starts[leaf] + i]
+            twin, _ = reference.encode_tile(
+                target, unit.astype(np.float32) if anisotropic else None, weight, codebook, width, 4
+            )
+            same += int((twin[:, 0] == code).all())
+            if corrections is not None:
+                decoded = codebook[np.arange(dimension), code[np.arange(dimension) // width]]
+                exact = -2 * (centroids[leaf].astype(np.float64) * decoded).sum()
+                stored = corrections[group * GROUP + i]
+                assert stored == pytest.approx(exact, rel=1e-6, abs=1e-6)
+        group += -(-size // GROUP)
+    assert same >= 0.97 * len(rows)
