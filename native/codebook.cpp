@@ -129,7 +129,8 @@ std::vector<double> move_codewords(const TileSet& set, size_t block, Equations& 
 // along the direction and is kept up to date.
 void move_to_optimum(const TileSet& set, const uint8_t* codes, size_t block, size_t threads,
                      float* codebook, std::vector<double>& parallel) {
-  const auto [first, width] = span(set, block);
+  const BlockSpan at = span(set, block);
+  const size_t first = at.first, width = at.width;  // clang 14 captures no structured bindings
   const auto bound = [&](size_t part) { return part * set.tiles / kParts; };
   std::vector<Equations> parts(kParts, Equations(width));
   parallel_for(kParts, threads, [&](size_t part) {
