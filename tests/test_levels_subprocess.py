@@ -1,0 +1,92 @@
+"""SWANN_SIMD forces a level for a whole process; the answers stay."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import swann
+from swann.kernels import kernel_levels
+
+LEVELS = kernel_levels()
+
+SEARCH = """
+import sys
+import numpy as np
+import swann
+from swann.kernels import active_level
+directory, level = sys.argv[1:]
+assert active_level() == level, active_level()
+queries = np.load(directory + "/queries.npy")
+found = {}
+for measure in ("dot_product", "squared_l2", "cosine"):
+    searcher = swann.load_searcher(directory + "/" + measure)
+    found[measure] = searcher.search_batched(queries).indices
+    found[measure + " one"] = np.array([searcher.search(q).indices for q in queries])
+    found[measure + " built"] = (
+        swann.builder(np.load(directory + "/db.npy"), 10, measure)
+        .tree(20, 5).score_ah(2, 0.2).reorder(50).build().search_batched(queries).indices
+    )
+np.savez(directory + "/" + level + ".npz", **found)
+"""
+
+
+def run(code: str, level: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=os.environ | {"SWANN_SIMD": level},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_level_gives_the_same_answers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    db = rng.standard_normal((2000, 17), dtype=np.float32)
+    queries = rng.standard_normal((50, 17), dtype=np.float32)
+    np.save(tmp_path / "db.npy", db)
+    np.save(tmp_path / "queries.npy", queries)
+    for measure in ("dot_product", "squared_l2", "cosine"):
+        builder = swann.builder(db, 10, measure)  # type: ignore[arg-type]
+        builder.tree(20, 5).score_ah(2, 0.2).reorder(50).build().serialize(tmp_path / measure)
+    found = {}
+    for level in LEVELS:
+        done = run(SEARCH, level, str(tmp_path), level)
+        assert done.returncode == 0, done.stderr
+        with np.load(tmp_path / f"{level}.npz") as results:
+            found[level] = dict(results)
+    best = found[LEVELS[0]]
+    for level in LEVELS:
+        for name, ids in found[level].items():
+            # Without fma the last bit of a score may differ, and with it the order of near ties
+            # (or, where it built the index itself, a border between two leaves).
+            least = 1.0 if level != "scalar" else 0.9 if name.endswith("built") else 0.99
+            assert (ids == best[name]).mean() >= least, (level, name)
+            np.testing.assert_array_equal(ids[:, 0] >= 0, True)
+    for measure in ("dot_product", "squared_l2", "cosine"):
+        np.testing.assert_array_equal(best[measure], best[measure + " one"])
+
+
+@pytest.mark.parametrize("level", ["sse9", "AVX2", "avx", "x" * 300])
+def test_a_level_that_cannot_run_is_an_error_at_import(level: str) -> None:
+    code = """
+try:
+    import swann
+except Exception as error:
+    print([kind.__name__ for kind in type(error).__mro__], error)
+"""
+    done = run(code, level)
+    assert "ConfigError" in done.stdout
+    assert level[:40] in done.stdout
+    assert all(name in done.stdout for name in LEVELS)
+
+
+def test_an_empty_level_means_the_best() -> None:
+    code = "from swann.kernels import active_level; print(active_level())"
+    assert run(code, "").stdout.strip() == LEVELS[0]
