@@ -1,0 +1,73 @@
+// What the pages of the self-test share: counting checks, and inputs that are always the same.
+#pragma once
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace selftest {
+
+// ---- Counting
+
+inline size_t passed = 0, failed = 0;
+
+// One group of checks: prints a line when it ends.
+struct Group {
+  std::string name;
+  size_t passed_before = passed, failed_before = failed;
+
+  explicit Group(std::string n) : name(std::move(n)) {}
+  ~Group() {
+    const size_t bad = failed - failed_before;
+    std::printf("%-4s %-44s %6zu checks\n", bad == 0 ? "ok" : "FAIL", name.c_str(),
+                passed - passed_before + bad);
+  }
+};
+
+inline void check(bool holds, const char* what, size_t a = 0, size_t b = 0) {
+  ++(holds ? passed : failed);
+  if (!holds && failed <= 20) std::printf("     failed: %s (%zu, %zu)\n", what, a, b);
+}
+
+// ---- Inputs
+
+struct Random {
+  uint64_t state = 0x9E3779B97F4A7C15u;
+
+  uint32_t next() {
+    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+    return uint32_t(state >> 32);
+  }
+  size_t below(size_t n) { return next() % n; }
+  float real() { return float(next()) * 0x1p-31f - 1.0f; }  // in -1..1
+  std::vector<float> reals(size_t n) {
+    std::vector<float> x(n);
+    for (float& v : x) v = real();
+    return x;
+  }
+  // Small integers: sums and products of them are exact in a float.
+  std::vector<float> integers(size_t n) {
+    std::vector<float> x(n);
+    for (float& v : x) v = float(int(below(9)) - 4);
+    return x;
+  }
+  std::vector<uint8_t> bytes(size_t n, size_t limit) {
+    std::vector<uint8_t> x(n);
+    for (uint8_t& v : x) v = uint8_t(below(limit));
+    return x;
+  }
+};
+
+inline bool same_bits(const float* a, const float* b, size_t n) {
+  return std::memcmp(a, b, n * sizeof(float)) == 0;
+}
+inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && same_bits(a.data(), b.data(), a.size());
+}
+
+void test_kernels();   // selftest_kernels.cpp
+void test_training();  // selftest_training.cpp
+
+}  // namespace selftest

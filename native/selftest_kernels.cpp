@@ -1,0 +1,346 @@
+// Every kernel of every level this machine can run, against plain loops on this page in the order
+// of summation that kernels.h states, so bit for bit; and the plain loops against double.
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "kernels.h"
+#include "selftest.h"
+
+using namespace swann;
+
+namespace selftest {
+namespace {
+
+// ---- The kernels in plain loops
+
+struct Reference {
+  bool fused;  // levels with fma; the scalar level rounds each product on its own
+
+  float fma(float a, float b, float c) const {
+    if (fused) return std::fma(a, b, c);
+    const float product = a * b;
+    return product + c;
+  }
+
+  float pair(const float* a, const float* b, size_t dim, bool l2) const {
+    float lane[16] = {};
+    for (size_t j = 0; j < dim; ++j) {
+      const float d = a[j] - b[j];
+      lane[j % 16] = l2 ? fma(d, d, lane[j % 16]) : fma(a[j], b[j], lane[j % 16]);
+    }
+    for (size_t half = 8; half > 0; half /= 2)
+      for (size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+    return lane[0];
+  }
+
+  float lut_entry(const float* q, const float* words, size_t k, size_t width, bool l2) const {
+    float entry = 0;
+    for (size_t j = 0; j < width; ++j) {
+      const float w = words[16 * j + k];
+      entry = fma(l2 ? q[j] + q[j] - w : q[j], w, entry);
+    }
+    return entry;
+  }
+
+  // |t - w_code|^2 of one block of one datapoint; along += <t - w_code, direction>.
+  float error(const float* t, const float* d, const float* words, size_t width, size_t code,
+              float& along) const {
+    float square = 0;
+    for (size_t j = 0; j < width; ++j) {
+      const float e = t[16 * j] - words[16 * j + code];
+      square = fma(e, e, square);
+      if (d != nullptr) along = fma(e, d[16 * j], along);
+    }
+    return square;
+  }
+
+  void encode(const float* target, const float* direction, const float* weight,
+              const float* codebook, size_t dim, size_t per_block, size_t sweeps, bool warm,
+              uint8_t* codes, float* loss) const {
+    float parallel[16] = {}, total[16] = {};
+    for (size_t sweep = 0; sweep <= (direction == nullptr ? 0 : sweeps); ++sweep)
+      for (size_t j = 0; j < dim; j += per_block) {
+        const size_t width = std::min(per_block, dim - j);
+        uint8_t* code = codes + 16 * (j / per_block);
+        float rest[16], square[16];
+        bool moved = sweep == 0;
+        uint8_t next[16];
+        for (size_t i = 0; i < 16; ++i) {
+          const float* t = target + 16 * j + i;
+          const float* d = direction == nullptr ? nullptr : direction + 16 * j + i;
+          const float* words = codebook + 16 * j;
+          float along = 0, least = std::numeric_limits<float>::infinity();
+          rest[i] = parallel[i], square[i] = 0, next[i] = code[i];
+          if (sweep == 0 && warm) continue;
+          if (sweep > 0) {
+            square[i] = error(t, d, words, width, code[i], along);
+            rest[i] = parallel[i] - along;
+            least = fma(parallel[i] * parallel[i], weight[i], square[i]);
+          }
+          for (size_t k = 0; k < 16; ++k) {
+            float p = rest[i];
+            float e = error(t, sweep == 0 ? nullptr : d, words, width, k, p);
+            if (sweep > 0) e = fma(p * p, weight[i], e);
+            if (e < least) least = e, next[i] = uint8_t(k), moved = true;
+          }
+        }
+        // The lanes of a tile move together: those that keep their code sum the same terms again.
+        for (size_t i = 0; i < 16 && moved; ++i) {
+          const float* d = direction == nullptr ? nullptr : direction + 16 * j + i;
+          float along = 0;
+          const float now =
+              error(target + 16 * j + i, d, codebook + 16 * j, width, next[i], along);
+          code[i] = next[i];
+          parallel[i] = rest[i] + along;
+          total[i] += now - square[i];
+        }
+      }
+    for (size_t i = 0; i < 16; ++i)
+      loss[i] = direction == nullptr
+                    ? total[i]
+                    : fma(parallel[i] * parallel[i], weight[i], total[i]);
+  }
+};
+
+uint32_t scan_sum(const PackedLeaf& leaf, const ScanQuery& query, size_t row) {
+  const size_t group = row / kGroup, i = row % kGroup;
+  uint32_t sum = 0;
+  for (size_t m = 0; m < leaf.blocks; ++m) {
+    const uint8_t byte = leaf.codes[(group * leaf.blocks + m) * 16 + i % 16];
+    sum += query.lut[16 * m + (i < 16 ? byte & 15 : byte >> 4)];
+  }
+  if (leaf.corrections != nullptr) sum += (leaf.corrections[row] * query.multiplier) >> 16;
+  return sum;
+}
+
+// ---- Kernels
+
+void test_pairs(const KernelTable& k, const Reference& reference) {
+  Group group(std::string(k.level) + ": dot_f32, squared_l2_f32, gathers");
+  Random random;
+  for (const size_t dim : {1, 2, 15, 16, 17, 31, 32, 48, 100, 129, 800})
+    for (const size_t queries : {1, 2, 3, 4, 5, 9})
+      for (const size_t rows : {1, 3, 4, 16, 17, 21, 40}) {
+        // Exactly as long as needed, so that a sanitizer sees a read too far.
+        const auto q = random.reals(queries * dim), x = random.reals(rows * dim);
+        const size_t stride = rows + 3;
+        for (const bool l2 : {false, true}) {
+          std::vector<float> out(queries * stride, -7.0f), want = out, found(rows + 2);
+          bool close = true;
+          for (size_t i = 0; i < queries; ++i)
+            for (size_t j = 0; j < rows; ++j) {
+              const float* a = &q[i * dim];
+              const float* b = &x[j * dim];
+              want[i * stride + j] = reference.pair(a, b, dim, l2);
+              double exact = 0, size = 0;
+              for (size_t d = 0; d < dim; ++d) {
+                const double term = l2 ? (double(a[d]) - b[d]) * (double(a[d]) - b[d])
+                                       : double(a[d]) * b[d];
+                exact += term, size += std::fabs(term);
+              }
+              // Each lane adds dim / 16 terms, then four folds; every step rounds by 2^-24.
+              const double bound = (double(dim) / 16 + 8) * size * 0x1p-23;
+              close &= std::fabs(want[i * stride + j] - exact) <= bound;
+            }
+          (l2 ? k.squared_l2_f32 : k.dot_f32)(q.data(), queries, x.data(), rows, dim, out.data(),
+                                              stride);
+          check(close, "the reference is near the exact sum", dim, rows);
+          check(same_bits(out.data(), want.data(), out.size()), "pairs", dim, rows);
+          std::vector<uint32_t> ids(rows + 2);
+          for (uint32_t& id : ids) id = uint32_t(random.below(rows));
+          (l2 ? k.squared_l2_gather_f32 : k.dot_gather_f32)(q.data(), x.data(), ids.data(),
+                                                            ids.size(), dim, found.data());
+          bool same = true;
+          for (size_t i = 0; i < ids.size(); ++i) same &= found[i] == want[ids[i]];
+          check(same, "gather", dim, rows);
+        }
+      }
+}
+
+void test_tables(const KernelTable& k, const Reference& reference) {
+  Group group(std::string(k.level) + ": lut_f32, lut_quantize_u8");
+  Random random;
+  for (const size_t dim : {1, 2, 3, 7, 16, 25, 100})
+    for (const size_t per_block : {1, 2, 3, 4, 7})
+      for (const bool l2 : {false, true}) {
+        const size_t blocks = (dim + per_block - 1) / per_block;
+        const auto q = random.reals(dim), words = random.reals(dim * 16);
+        std::vector<float> lut(blocks * 16), want(lut), lows(blocks), highs(blocks);
+        k.lut_f32(q.data(), words.data(), dim, per_block, l2, lut.data(), lows.data(),
+                  highs.data());
+        bool bounds = true;
+        float widest = 1e-6f;
+        for (size_t m = 0; m < blocks; ++m) {
+          const size_t first = m * per_block, width = std::min(per_block, dim - first);
+          float* entries = &want[16 * m];
+          for (size_t i = 0; i < 16; ++i)
+            entries[i] = reference.lut_entry(&q[first], &words[16 * first], i, width, l2);
+          bounds &= lows[m] == *std::min_element(entries, entries + 16);
+          bounds &= highs[m] == *std::max_element(entries, entries + 16);
+          widest = std::max(widest, highs[m] - lows[m]);
+        }
+        check(same_bits(lut.data(), want.data(), lut.size()), "lut_f32", dim, per_block);
+        check(bounds, "lows and highs", dim, per_block);
+        const float most = float(kMaxEntry), scale = most / widest;
+        std::vector<uint8_t> bytes(blocks * 16), want_bytes(bytes);
+        k.lut_quantize_u8(lut.data(), lows.data(), blocks, scale, bytes.data());
+        for (size_t i = 0; i < lut.size(); ++i)
+          want_bytes[i] =
+              uint8_t(std::min(reference.fma(lut[i] - lows[i / 16], scale, 0.5f), most));
+        check(bytes == want_bytes, "lut_quantize_u8", dim, per_block);
+      }
+}
+
+// A leaf of `count` datapoints, for one to three queries whose buffers may fill before the end:
+// then every full group so far was offered, and the scan goes on where it stopped.
+void test_scan_once(const KernelTable& k, Random& random, size_t count, size_t blocks,
+                    size_t num_queries, bool corrected, bool greatest) {
+  const size_t groups = (count + kGroup - 1) / kGroup;
+  const auto codes = random.bytes(groups * blocks * 16, 256);
+  std::vector<uint16_t> corrections(groups * kGroup);
+  for (uint16_t& c : corrections) c = uint16_t(random.next());
+  const PackedLeaf leaf{codes.data(), corrected ? corrections.data() : nullptr, blocks, count,
+                        1000};
+  // The greatest entries and the greatest correction sum up to 65535, never beyond.
+  const size_t limit = std::min<size_t>(kMaxEntry + 1, 65536 / blocks);
+  const uint32_t left = uint32_t(65535 - (limit - 1) * blocks);
+  std::vector<std::vector<uint8_t>> luts;
+  std::vector<std::vector<Key>> out(num_queries, std::vector<Key>(96)), found(num_queries);
+  ScanQuery queries[kMaxScanQueries];
+  for (size_t q = 0; q < num_queries; ++q) {
+    luts.push_back(random.bytes(blocks * 16, limit));
+    if (greatest) std::fill(luts[q].begin(), luts[q].end(), uint8_t(limit - 1));
+    queries[q] = {luts[q].data(), 0, int32_t(random.below(2000)) - 1000, left, out[q].data(), 0,
+                  96};
+    if (q > 0) queries[q].threshold = int32_t(scan_sum(leaf, queries[q], random.below(count)));
+  }
+  size_t group = 0, calls = 0;
+  bool stopped_well = true;
+  while (group < groups && calls++ <= groups) {
+    group = k.lut16_scan(&leaf, group, queries, num_queries);
+    bool full = false;
+    for (size_t q = 0; q < num_queries; ++q) {
+      full |= queries[q].capacity - queries[q].size < kGroup;
+      found[q].insert(found[q].end(), queries[q].out, queries[q].out + queries[q].size);
+      queries[q].size = 0;
+    }
+    stopped_well &= group == groups || full;
+  }
+  check(group == groups && stopped_well, "stops only where a buffer is full", count, blocks);
+  for (size_t q = 0; q < num_queries; ++q) {
+    std::vector<Key> want;
+    for (size_t row = 0; row < count; ++row) {
+      const auto sum = int32_t(scan_sum(leaf, queries[q], row));
+      if (sum >= queries[q].threshold)
+        want.push_back(make_key(sum + queries[q].bias, uint32_t(1000 + row)));
+    }
+    check(found[q] == want, "lut16_scan", count, blocks);
+  }
+}
+
+void test_scan(const KernelTable& k) {
+  Group group(std::string(k.level) + ": lut16_scan");
+  Random random;
+  for (const size_t count : {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 128, 250, 353})
+    for (const size_t blocks : {1, 2, 3, 4, 5, 7, 8, 13, 50, 257, 800})
+      for (size_t queries = 1; queries <= kMaxScanQueries; ++queries)
+        for (const bool corrected : {false, true})
+          for (const bool greatest : {false, true})
+            test_scan_once(k, random, count, blocks, queries, corrected, greatest);
+  const ScanQuery no_room{nullptr, 0, 0, 0, nullptr, 0, kGroup - 1};
+  const PackedLeaf leaf{nullptr, nullptr, 1, 40, 0};
+  ScanQuery query = no_room;
+  check(k.lut16_scan(&leaf, 1, &query, 1) == 1 && query.size == 0, "no room: nothing is done");
+}
+
+void test_choosing(const KernelTable& k) {
+  Group group(std::string(k.level) + ": argmax_f32, at_least_f32, keep_best");
+  Random random;
+  for (const size_t count : {1, 2, 15, 16, 17, 32, 33, 100, 1000, 1024}) {
+    // Few different values, so that there are ties.
+    const auto scores = random.integers(count), bias = random.integers(count);
+    std::vector<float> sums(count);
+    for (size_t i = 0; i < count; ++i) sums[i] = scores[i] + bias[i];
+    const auto top = std::max_element(sums.begin(), sums.end());
+    float best = 0;
+    const size_t at = k.argmax_f32(scores.data(), bias.data(), count, &best);
+    check(at == size_t(top - sums.begin()) && best == *top, "argmax_f32", count, at);
+    for (const float threshold : {-5.0f, 0.0f, 2.0f, 4.0f, 5.0f}) {
+      std::vector<uint32_t> found(count), want;
+      for (size_t i = 0; i < count; ++i)
+        if (scores[i] >= threshold) want.push_back(uint32_t(i));
+      found.resize(k.at_least_f32(scores.data(), count, threshold, found.data()));
+      check(found == want, "at_least_f32", count);
+    }
+    for (const uint32_t different : {1u, 3u, 50u, 0xFFFFFFFFu})
+      for (const size_t limit : {size_t(1), count / 3 + 1, count, count + 1}) {
+        std::vector<Key> keys(count);
+        for (size_t i = 0; i < count; ++i)
+          keys[i] = make_key(int32_t(random.next() % different - different / 2), uint32_t(i));
+        std::vector<Key> sorted = keys, want;
+        std::sort(sorted.begin(), sorted.end(), std::greater<>());
+        const int32_t least = key_score(sorted[std::min(limit, count) - 1]);
+        for (const Key key : keys)
+          if (key_score(key) >= least) want.push_back(key);
+        keys.resize(k.keep_best(keys.data(), count, limit));
+        check(keys == want, "keep_best", count, limit);
+      }
+  }
+}
+
+void test_encode(const KernelTable& k, const Reference& reference) {
+  Group group(std::string(k.level) + ": encode_tile");
+  Random random;
+  for (const size_t dim : {1, 2, 3, 8, 17, 50})
+    for (const size_t per_block : {1, 2, 3, 5})
+      for (const bool anisotropic : {false, true})
+        for (const bool warm : {false, true}) {
+          if (per_block > dim) continue;
+          const size_t blocks = (dim + per_block - 1) / per_block;
+          const auto target = random.reals(dim * 16), words = random.reals(dim * 16);
+          auto direction = random.reals(dim * 16), weight = random.reals(16);
+          for (float& w : weight) w = std::fabs(w) * 5;
+          for (float& d : direction) d /= std::sqrt(float(dim));
+          const float* d = anisotropic ? direction.data() : nullptr;
+          auto codes = random.bytes(blocks * 16, 16), want_codes = codes;
+          float loss[16], want[16];
+          k.encode_tile(target.data(), d, weight.data(), words.data(), dim, per_block, 6, warm,
+                        codes.data(), loss);
+          reference.encode(target.data(), d, weight.data(), words.data(), dim, per_block, 6, warm,
+                           want_codes.data(), want);
+          check(codes == want_codes, "codes of a tile", dim, per_block);
+          check(same_bits(loss, want, 16), "loss of a tile", dim, per_block);
+          double worst = 0;  // what was said to be reached, against the loss itself
+          for (size_t i = 0; i < 16; ++i) {
+            double square = 0, along = 0;
+            for (size_t j = 0; j < dim; ++j) {
+              const double e = double(target[16 * j + i]) -
+                               words[16 * j + codes[16 * (j / per_block) + i]];
+              square += e * e, along += anisotropic ? e * direction[16 * j + i] : 0;
+            }
+            const double exact = square + (anisotropic ? weight[i] * along * along : 0);
+            worst = std::max(worst, std::fabs(loss[i] - exact) / (exact + double(dim)));
+          }
+          check(worst < 1e-5, "loss against double", dim, per_block);
+        }
+}
+
+}  // namespace
+
+void test_kernels() {
+  size_t count;
+  const Level* all = levels(&count);
+  for (size_t i = 0; i < count; ++i) {
+    const KernelTable& k = *all[i].table;
+    const Reference reference{std::strcmp(all[i].name, "scalar") != 0};
+    test_pairs(k, reference);
+    test_tables(k, reference);
+    test_scan(k);
+    test_choosing(k);
+    test_encode(k, reference);
+  }
+}
+
+}  // namespace selftest

@@ -1,0 +1,271 @@
+// The loops of building, against plain loops; on one thread and on several.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "kernels.h"
+#include "selftest.h"
+#include "train.h"
+
+using namespace swann;
+
+namespace selftest {
+namespace {
+
+void test_rows() {
+  Group group("training: check_rows");
+  Random random;
+  for (const size_t count : {1, 3, 1024, 2500})
+    for (const size_t dim : {1, 4, 7}) {
+      auto rows = random.reals(count * dim);
+      std::vector<float> norms(count);
+      check(check_rows(rows.data(), count, dim, norms.data(), 3) == count, "all good", count);
+      double worst = 0;
+      for (size_t i = 0; i < count; ++i) {
+        double square = 0;
+        for (size_t j = 0; j < dim; ++j) square += double(rows[i * dim + j]) * rows[i * dim + j];
+        worst = std::max(worst, std::fabs(norms[i] - std::sqrt(square)));
+      }
+      check(worst < 1e-6, "norms", count, dim);
+      const float bad[] = {std::nanf(""), -std::numeric_limits<float>::infinity(), 2e18f};
+      const size_t last = count - 1, first = random.below(count);
+      for (const float value : bad) {
+        rows[last * dim] = value;
+        rows[first * dim + dim - 1] = value;
+        check(check_rows(rows.data(), count, dim, nullptr, 3) == first, "first bad row", count);
+        rows[last * dim] = rows[first * dim + dim - 1] = 0;
+      }
+    }
+}
+
+void test_leaves() {
+  Group group("training: assign, sort, means");
+  Random random;
+  for (const size_t leaves : {1, 7, 16, 100, 1500}) {
+    const size_t count = 333, dim = 5;
+    // Small integers: scores are exact, with many ties, which go to the lowest centroid.
+    const auto rows = random.integers(count * dim), centroids = random.integers(leaves * dim);
+    std::vector<uint32_t> labels(count), again(count), want(count);
+    std::vector<float> scores(count), scores_again(count), want_scores(count);
+    for (size_t i = 0; i < count; ++i) {
+      want_scores[i] = -std::numeric_limits<float>::infinity();
+      for (size_t c = 0; c < leaves; ++c) {
+        float score = 0;
+        for (size_t j = 0; j < dim; ++j) {
+          const float x = rows[i * dim + j], y = centroids[c * dim + j];
+          score += x * y - 0.5f * y * y;
+        }
+        if (score > want_scores[i]) want_scores[i] = score, want[i] = uint32_t(c);
+      }
+    }
+    assign_leaves(rows.data(), count, dim, centroids.data(), leaves, 1, labels.data(),
+                  scores.data());
+    assign_leaves(rows.data(), count, dim, centroids.data(), leaves, 3, again.data(),
+                  scores_again.data());
+    check(labels == want && scores == want_scores, "assign_leaves", leaves);
+    check(labels == again && same_bits(scores, scores_again), "assign on three threads", leaves);
+
+    std::vector<uint32_t> order(count), want_order(count), starts(leaves + 1);
+    std::iota(want_order.begin(), want_order.end(), 0u);
+    std::stable_sort(want_order.begin(), want_order.end(),
+                     [&](uint32_t a, uint32_t b) { return labels[a] < labels[b]; });
+    sort_by_leaf(labels.data(), count, leaves, order.data(), starts.data());
+    check(order == want_order, "sort_by_leaf", leaves);
+    bool right = starts[0] == 0 && starts[leaves] == count;
+    for (size_t l = 0; l < leaves; ++l)
+      for (size_t i = starts[l]; i < starts[l + 1]; ++i) right &= labels[order[i]] == l;
+    check(right, "starts of leaves", leaves);
+
+    std::vector<float> means(leaves * dim), want_means(leaves * dim);
+    leaf_means(rows.data(), dim, order.data(), starts.data(), leaves, 3, means.data());
+    double worst = 0;
+    for (size_t l = 0; l < leaves; ++l)
+      for (size_t j = 0; j < dim; ++j) {
+        double sum = 0;
+        for (size_t i = starts[l]; i < starts[l + 1]; ++i) sum += rows[order[i] * dim + j];
+        const size_t n = starts[l + 1] - starts[l];
+        worst = std::max(worst, std::fabs(means[l * dim + j] - sum / double(n > 0 ? n : 1)));
+      }
+    check(worst < 1e-6, "leaf_means", leaves);
+  }
+}
+
+struct Tiles {
+  std::vector<float> targets, directions, weights;
+  TileSet set;
+
+  Tiles(Random& random, const std::vector<float>& rows, size_t count, size_t dim,
+        size_t per_block, const float* centroids, const uint32_t* labels, bool anisotropic) {
+    const size_t tiles = (count + kLanes - 1) / kLanes;
+    targets.resize(tiles * dim * kLanes, -1.0f);
+    directions.resize(targets.size(), -1.0f);
+    weights.resize(tiles * kLanes);
+    for (size_t i = 0; i < count; ++i) weights[i] = float(random.below(5));
+    make_tiles(rows.data(), count, dim, centroids, labels, 3, targets.data(), directions.data());
+    set = {targets.data(), anisotropic ? directions.data() : nullptr, weights.data(), tiles, dim,
+           per_block, (dim + per_block - 1) / per_block};
+  }
+
+  double loss(const uint8_t* codes, const float* codebook) const {
+    double total = 0;
+    for (size_t t = 0; t < set.tiles; ++t)
+      for (size_t i = 0; i < kLanes; ++i) {
+        double square = 0, along = 0;
+        for (size_t j = 0; j < set.dim; ++j) {
+          const size_t at = (t * set.dim + j) * kLanes + i;
+          const size_t code = codes[(t * set.blocks + j / set.dims_per_block) * kLanes + i];
+          const double e = double(targets[at]) - codebook[j * kLanes + code];
+          square += e * e, along += e * directions[at];
+        }
+        if (set.directions != nullptr) square += weights[t * kLanes + i] * along * along;
+        total += square;
+      }
+    return total;
+  }
+};
+
+void test_tiles() {
+  Group group("training: make_tiles");
+  Random random;
+  const size_t count = 37, dim = 6, leaves = 4;
+  auto rows = random.reals(count * dim);
+  std::fill_n(rows.begin(), dim, 0.0f);  // a row of zeros has no direction
+  const auto centroids = random.reals(leaves * dim);
+  std::vector<uint32_t> labels(count);
+  for (uint32_t& label : labels) label = uint32_t(random.below(leaves));
+  for (const bool centred : {false, true}) {
+    const Tiles tiles(random, rows, count, dim, 2, centred ? centroids.data() : nullptr,
+                      centred ? labels.data() : nullptr, true);
+    bool right = true, unit = true;
+    for (size_t i = 0; i < tiles.set.tiles * kLanes; ++i) {
+      double norm = 0;
+      for (size_t j = 0; j < dim; ++j) {
+        const size_t at = (i / kLanes * dim + j) * kLanes + i % kLanes;
+        float want = 0;
+        if (i < count) want = rows[i * dim + j];
+        if (i < count && centred) want -= centroids[labels[i] * dim + j];
+        right &= tiles.targets[at] == want;
+        norm += double(tiles.directions[at]) * tiles.directions[at];
+      }
+      unit &= std::fabs(norm - (i > 0 && i < count ? 1.0 : 0.0)) < 1e-6;
+    }
+    check(right, "residuals; lanes without a row are 0", centred);
+    check(unit, "directions have length 1", centred);
+  }
+}
+
+void test_codebook() {
+  Group group("training: encode_tiles, update_codebook");
+  Random random;
+  for (const size_t dim : {1, 5, 24})
+    for (const size_t per_block : {1, 2, 5})
+      for (const bool anisotropic : {false, true}) {
+        if (per_block > dim) continue;
+        const auto rows = random.reals(500 * dim);
+        const Tiles tiles(random, rows, 500, dim, per_block, nullptr, nullptr, anisotropic);
+        const TileSet& set = tiles.set;
+        auto codebook = random.reals(dim * kLanes), other = codebook;
+        for (size_t j = 0; j < dim; ++j) codebook[j * kLanes + 3] = other[j * kLanes + 3] = 99;
+        std::vector<uint8_t> codes(set.tiles * set.blocks * kLanes), codes_other(codes);
+        std::vector<float> losses(set.tiles * kLanes), losses_other(losses);
+        double loss = std::numeric_limits<double>::infinity();
+        bool falls = true, said = true, same = true;
+        for (int round = 0; round < 5; ++round) {
+          const bool warm = round > 0;
+          encode_tiles(set, codebook.data(), 8, warm, 1, codes.data(), losses.data());
+          encode_tiles(set, other.data(), 8, warm, 3, codes_other.data(), losses_other.data());
+          const double encoded = tiles.loss(codes.data(), codebook.data());
+          const double sum = std::accumulate(losses.begin(), losses.end(), 0.0);
+          // Without directions a warm start leaves the codes alone, so the loss stays.
+          falls &= encoded <= loss * (1 + 1e-6);
+          said &= std::fabs(sum - encoded) <= 1e-5 * encoded + 1e-6;
+          update_codebook(set, codes.data(), 1, codebook.data());
+          update_codebook(set, codes.data(), 3, other.data());
+          loss = tiles.loss(codes.data(), codebook.data());
+          falls &= loss <= encoded * (1 + 1e-6);
+          same &= codes == codes_other && same_bits(losses, losses_other) &&
+                  same_bits(codebook, other);
+        }
+        check(falls, "the loss never rises", dim, per_block);
+        check(said, "the losses are those of the codes", dim, per_block);
+        check(same, "the same on three threads", dim, per_block);
+        check(codebook[3] == 99.0f, "an unused codeword stays", dim, per_block);
+        // At the closed-form optimum of its last block no small step lowers the loss.
+        bool least = true;
+        for (size_t j = (set.blocks - 1) * per_block; j < dim; ++j)
+          for (const float step : {-1e-2f, 1e-2f}) {
+            auto moved = codebook;
+            moved[j * kLanes + 5] += step;
+            least &= tiles.loss(codes.data(), moved.data()) >= loss * (1 - 1e-6);
+          }
+        check(least, "the codewords are optimal", dim, per_block);
+      }
+}
+
+void test_packing() {
+  Group group("training: pack_codes");
+  Random random;
+  const std::vector<uint32_t> starts = {0, 40, 40, 57, 121, 122};  // one leaf is empty
+  const size_t leaves = 5, count = 122, dim = 7, per_block = 2, blocks = 4;
+  std::vector<size_t> groups(leaves + 1, 0);
+  for (size_t l = 0; l < leaves; ++l)
+    groups[l + 1] = groups[l] + (starts[l + 1] - starts[l] + kGroup - 1) / kGroup;
+  const auto rows = random.reals(count * dim), centroids = random.reals(leaves * dim);
+  const auto codebook = random.reals(dim * kLanes);
+  auto weights = random.reals(count);
+  for (float& w : weights) w = w * 3 + 3;
+  for (const bool anisotropic : {false, true}) {
+    std::vector<uint8_t> codes(groups.back() * blocks * 16), pieces(codes);
+    std::vector<float> corrections(groups.back() * kGroup), corrections_pieces(corrections);
+    const auto pack = [&](size_t first, size_t last, size_t row, size_t threads, uint8_t* out,
+                          float* cross) {
+      pack_codes({rows.data() + row * dim, anisotropic ? weights.data() + row : nullptr,
+                  centroids.data(), starts.data(), groups.data(), leaves, first, last, dim,
+                  per_block, blocks, 5, codebook.data(), out, cross},
+                 threads);
+    };
+    pack(0, groups.back(), 0, 1, codes.data(), corrections.data());
+    pack(0, 1, 0, 2, pieces.data(), corrections_pieces.data());
+    pack(1, 3, 32, 2, pieces.data(), corrections_pieces.data());
+    pack(3, groups.back(), 57, 2, pieces.data(), corrections_pieces.data());
+    check(codes == pieces && same_bits(corrections, corrections_pieces), "in pieces");
+    for (size_t l = 0; l < leaves; ++l) {
+      const size_t n = starts[l + 1] - starts[l];
+      const std::vector<float> own(&rows[starts[l] * dim], &rows[starts[l] * dim] + n * dim);
+      const std::vector<uint32_t> labels(n, uint32_t(l));
+      Tiles tiles(random, own, n, dim, per_block, centroids.data(), labels.data(), anisotropic);
+      std::copy_n(weights.begin() + starts[l], n, tiles.weights.begin());
+      std::vector<uint8_t> want(tiles.set.tiles * blocks * kLanes);
+      std::vector<float> losses(tiles.set.tiles * kLanes);
+      encode_tiles(tiles.set, codebook.data(), 5, false, 1, want.data(), losses.data());
+      bool right = true, near = true;
+      for (size_t i = 0; i < n; ++i) {
+        const size_t g = groups[l] + i / kGroup;
+        double cross = 0;
+        for (size_t j = 0; j < dim; ++j) {
+          const size_t m = j / per_block;
+          const uint8_t byte = codes[(g * blocks + m) * 16 + i % 16];
+          const uint8_t code = i % kGroup < 16 ? byte & 15 : byte >> 4;
+          right &= code == want[(i / kLanes * blocks + m) * kLanes + i % kLanes];
+          cross -= 2.0 * centroids[l * dim + j] * codebook[j * kLanes + code];
+        }
+        near &= std::fabs(corrections[g * kGroup + i % kGroup] - cross) < 1e-5;
+      }
+      check(right, "codes in the packed order", l, n);
+      check(near, "corrections", l, n);
+    }
+  }
+}
+
+}  // namespace
+
+void test_training() {
+  test_rows();
+  test_leaves();
+  test_tiles();
+  test_codebook();
+  test_packing();
+}
+
+}  // namespace selftest
