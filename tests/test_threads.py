@@ -66,8 +66,7 @@ def test_building_and_searching_at_once() -> None:
 
 def test_a_search_releases_the_gil() -> None:
     """A thread that looks at the clock goes on doing so while one native call is under way."""
-    searcher = build(PIPELINES[4])
-    assert searcher.config.tree is None  # brute force, which takes a while
+    searcher = build(PIPELINES[2])  # brute force, which takes a while
     queries = np.tile(QUERIES, (200, 1))
     ticks: list[float] = []
     running = threading.Event()
