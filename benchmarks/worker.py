@@ -39,10 +39,10 @@ class Worker:
         self.indices: dict[str, Any] = {}
 
     def versions(self) -> dict[str, str]:
-        """Version of every distribution the system requires."""
+        """Version of every distribution the system requires; a source tree has none."""
         required = [re.split(r"[<>=!~\[]", r)[0] for r in self.system.requirements]
         names = ["swann" if name == "{root}" else name for name in required]
-        return {name: importlib.metadata.version(name) for name in names}
+        return {name: _version(name) for name in names}
 
     def build(self, settings: dict[str, Any], measure: str, into: str) -> dict[str, float]:
         """Build and save an index; ask a fresh process, for the memory to mean something."""
@@ -111,6 +111,13 @@ class Worker:
         found = np.asarray(search.batch(rows)).astype(np.int64)
         same = [len(np.intersect1d(search.one(q), f)) / K for q, f in zip(rows, found, strict=True)]
         return {"agree": float(np.mean(same))}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "of the source tree"
 
 
 def _status(field: str) -> int:
