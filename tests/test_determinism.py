@@ -31,6 +31,10 @@ CONFIGS = {
         "score": AHConfig(dimensions_per_block=3),
     },
     "codes alone": {"score": AHConfig(anisotropic_quantization_threshold=0.3)},
+    "tree": {
+        "tree": TreeConfig(num_leaves=13, num_leaves_to_search=3),
+        "score": BruteForceConfig(),
+    },
     "brute force": {"score": BruteForceConfig()},
 }
 

@@ -202,6 +202,22 @@ def test_plus_plus_never_takes_a_datapoint_twice() -> None:
     np.testing.assert_array_equal(np.sort(centroids, axis=0), sample)
 
 
+class Zeros:
+    """Draws the least number there is, every time."""
+
+    def integers(self, *_: object) -> int:
+        return 0
+
+    def random(self) -> float:
+        return 0.0
+
+
+def test_plus_plus_never_takes_a_datapoint_of_weight_zero() -> None:
+    sample = np.array([[1], [1], [1], [5], [5], [9]], np.float32)
+    centroids = train_centroids(sample, 3, iterations=1, random_init=False, rng=Zeros())  # type: ignore[arg-type]
+    assert sorted(centroids.ravel().tolist()) == [1, 5, 9]
+
+
 def skewed() -> F32:
     """One crowded cluster and 30 loners: random starts are wasted on loners."""
     crowd, loners = normal(0, 2000, 4), 30 * normal(1, 30, 4)
@@ -247,6 +263,8 @@ def test_odd_samples(make: Callable[[], F32], k: int, random_init: bool, spheric
     if k == 17 and not spherical:  # as many as datapoints: each has its own
         labels, _ = kernels.assign_leaves(sample, centroids, 1)
         np.testing.assert_allclose(centroids[labels], sample, rtol=1e-3, atol=1e-29)
+    if not np.ptp(sample, axis=0).any() and not spherical:  # nor do those of nobody go astray
+        np.testing.assert_allclose(centroids, np.broadcast_to(sample[0], centroids.shape))
     if k == 1 and not spherical:
         np.testing.assert_allclose(
             centroids[0], sample.mean(axis=0, dtype=np.float64), rtol=1e-5, atol=1e-35

@@ -37,6 +37,7 @@ Verify = Literal["manifest", "full"]
 _MANIFEST = "manifest.json"
 _MAX_MANIFEST_BYTES = 1 << 20
 _PIECE = 1 << 24
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def save_index(index: PackedIndex, directory: str | os.PathLike[str]) -> None:
@@ -56,20 +57,17 @@ def save_index(index: PackedIndex, directory: str | os.PathLike[str]) -> None:
     """
     root = Path(directory)
     root.mkdir(parents=True, exist_ok=True)
-    entries = {name: _write_array(root, name, array) for name, array in index.arrays().items()}
-    content: dict[str, Any] = {
-        "format": "swann",
-        "version": FORMAT_VERSION,
-        "features": [],
-        "config": index.config.to_dict(),
-        "num_datapoints": index.num_datapoints,
-        "dimension": index.dimension,
-        "correction_low": index.correction_low,
-        "correction_span": index.correction_span,
-        "arrays": entries,
-    }
-    content["digest"] = _digest_of_json(content)
-    _replace(root / _MANIFEST, json.dumps(content, indent=1).encode())
+    present = {path.name for path in root.iterdir()}
+    entries: dict[str, dict[str, Any]] = {}
+    try:
+        for name, array in index.arrays().items():
+            entries[name] = _write_array(root, name, array)
+        _replace(root / _MANIFEST, json.dumps(_manifest_of(index, entries), indent=1).encode())
+    except BaseException:
+        for entry in entries.values():
+            if entry["file"] not in present:
+                (root / entry["file"]).unlink(missing_ok=True)
+        raise
     _sync_directory(root)
     _remove_stale(root, {entry["file"] for entry in entries.values()})
 
@@ -104,7 +102,9 @@ def load_index(directory: str | os.PathLike[str], *, verify: Verify = "manifest"
     try:
         config = IndexConfig.from_dict(content["config"])
         numbers = {key: _natural(content, key) for key in ("num_datapoints", "dimension")}
-        scalars = {key: float(content[key]) for key in ("correction_low", "correction_span")}
+        scalars = {key: _number(content, key) for key in ("correction_low", "correction_span")}
+        if scalars["correction_span"] < 0:
+            raise ValueError(f"correction_span is {scalars['correction_span']}")
         entries = dict(content["arrays"])
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptIndexError(f"{root / _MANIFEST} is not a valid manifest: {error}") from error
@@ -125,6 +125,21 @@ def load_index(directory: str | os.PathLike[str], *, verify: Verify = "manifest"
 
 
 # ---- Writing
+
+
+def _manifest_of(index: PackedIndex, entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "format": "swann",
+        "version": FORMAT_VERSION,
+        "features": [],
+        "config": index.config.to_dict(),
+        "num_datapoints": index.num_datapoints,
+        "dimension": index.dimension,
+        "correction_low": index.correction_low,
+        "correction_span": index.correction_span,
+        "arrays": entries,
+    }
+    return content | {"digest": _digest_of_json(content)}
 
 
 def _write_array(root: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
@@ -200,7 +215,7 @@ def _read_manifest(root: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             data = file.read(_MAX_MANIFEST_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise IndexFormatError(
             f"{root} holds no index: there is no {_MANIFEST} in it; expected a directory that "
             "Searcher.serialize wrote"
@@ -231,6 +246,13 @@ def _read_manifest(root: Path) -> dict[str, Any]:
 def _natural(content: dict[str, Any], key: str) -> int:
     value = content[key]
     if type(value) is not int or not 1 <= value < 2**32:
+        raise ValueError(f"{key} is {value!r}")
+    return value
+
+
+def _number(content: dict[str, Any], key: str) -> float:
+    value = content[key]
+    if type(value) is not float or not abs(value) <= _LARGEST:
         raise ValueError(f"{key} is {value!r}")
     return value
 
@@ -272,7 +294,7 @@ def _map_array(
         )
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise CorruptIndexError(f"{path} is missing") from None
     except (ValueError, EOFError, OverflowError) as error:
         raise CorruptIndexError(f"{path} is damaged: {error}") from error
@@ -281,6 +303,9 @@ def _map_array(
             f"{path} holds {array.dtype} of shape {array.shape}; its manifest says {dtype} of "
             f"shape {shape}"
         )
+    size = array.offset + array.nbytes
+    if path.stat().st_size != size:
+        raise CorruptIndexError(f"{path} has {path.stat().st_size} bytes; expected {size}")
     if verify == "full" and _digest_of_array(array) != digest:
         raise CorruptIndexError(f"{path} is damaged: its digest does not match the manifest")
     native: NDArray[Any] = array.view(np.ndarray)
