@@ -128,7 +128,7 @@ def test_many_blocks_of_queries_on_any_number_of_threads(pipeline: Pipeline, mea
         assert_same(one, SearchResult(expected.indices[row], expected.distances[row]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     n=st.integers(1, 150),
@@ -411,3 +411,15 @@ def test_corrections_hold_for_data_far_from_the_origin(shift: float) -> None:
     found = searcher.search_batched(queries)
     wanted = order_of(truth(db, queries, "squared_l2"), "squared_l2")[:, :10]
     assert swann.recall(found.indices, wanted) > 0.95
+
+
+def test_as_many_blocks_as_there_may_be() -> None:
+    """Sums of so many tables still tell the best from the rest; of more they might not."""
+    db = normal(0, 32, 2**14 + 1)
+    with pytest.raises(swann.ConfigError, match="16385 blocks; expected at least 2"):
+        swann.builder(db, 1, "dot_product").score_ah(1)
+    db = np.ascontiguousarray(db[:, 1:])
+    for measure in MEASURES:
+        builder = swann.builder(db, 1, measure).score_ah(1, training_iterations=2)  # type: ignore[arg-type]
+        found = builder.build().search_batched(db)
+        np.testing.assert_array_equal(found.indices[:, 0], np.arange(32))

@@ -36,6 +36,9 @@ __all__ = [
 
 _LARGEST = 2**63 - 1
 
+# Scores of all blocks add up in 16 bits: with more blocks, too few steps are left for each.
+_MOST_BLOCKS = 2**14
+
 
 def check_count(name: str, value: object, minimum: int = 1) -> int:
     """Return `value` as an int that is at least `minimum`.
@@ -215,11 +218,19 @@ class AHConfig(_Config):
         return not math.isnan(self.anisotropic_quantization_threshold)
 
     def check_dimension(self, dimension: int) -> None:
-        """Raise `ConfigError` if a block would be wider than a database of this dimension."""
+        """Raise `ConfigError` if blocks would be wider than the database, or too many."""
         if self.dimensions_per_block > dimension:
             raise ConfigError(
                 f"dimensions_per_block is {self.dimensions_per_block}, but db has only "
                 f"{dimension} dimension{'s' * (dimension > 1)}"
+            )
+        blocks = -(-dimension // self.dimensions_per_block)
+        if blocks > _MOST_BLOCKS:
+            least = -(-dimension // _MOST_BLOCKS)
+            raise ConfigError(
+                f"dimensions_per_block is {self.dimensions_per_block}, which cuts {dimension} "
+                f"dimensions into {blocks} blocks; expected at least {least}, for "
+                f"{_MOST_BLOCKS} blocks at most"
             )
 
 
