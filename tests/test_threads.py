@@ -117,7 +117,7 @@ def test_an_exception_of_progress_ends_the_build() -> None:
 
 
 FORK = """
-import os, sys
+import os, signal
 import numpy as np
 import swann
 
@@ -131,10 +131,12 @@ expected = searcher.search_batched_parallel(queries).indices
 for _ in range(3):
     child = os.fork()
     if child == 0:
+        signal.alarm(30)  # a child that hangs is ended, and seen
         found = searcher.search_batched_parallel(queries).indices
         again = builder.build().search_batched(queries).indices
         grandchild = os.fork()
         if grandchild == 0:
+            signal.alarm(30)
             same = searcher.search_batched_parallel(queries).indices
             os._exit(0 if np.array_equal(same, expected) else 3)
         _, status = os.waitpid(grandchild, 0)
