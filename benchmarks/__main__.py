@@ -106,7 +106,7 @@ def _about(data: PreparedData) -> dict[str, object]:
 
 def _check(contenders: list[Contender], quick: bool) -> dict[str, object]:
     pair = [c for c in contenders if c.system.name in ("swann", "scann") and not c.result.error]
-    if not pair or pair[0].data.distance_measure != "dot_product":
+    if not pair or pair[0].data.distance_measure == "squared_l2":
         return {}
     _say("equal settings: " + " and ".join(c.system.name for c in pair))
     return check.equal_settings(pair, quick, _say)

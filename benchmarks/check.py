@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from benchmarks.remote import Remote
+from benchmarks.results import Build
 from benchmarks.systems.base import leaves_near
 from benchmarks.turns import Contender, Say
 
@@ -21,6 +23,7 @@ def equal_settings(contenders: list[Contender], quick: bool, say: Say) -> dict[s
     -------
     dict
         ``grids``: for each kind of tree, recall 10@10 by system for each of ``settings``;
+        ``builds``: what building these took;
         ``without_reordering``: recall 1@10 by system, with the threshold and with plain l2.
     """
     data = contenders[0].data
@@ -38,42 +41,40 @@ def equal_settings(contenders: list[Contender], quick: bool, say: Say) -> dict[s
         for a, b in pairs
     ]
     every = [{"leaves_to_search": leaves}]
-    grids = {
-        label: {
-            c.system.name: _recalls(
-                c, {"num_leaves": leaves, **tree, **threshold}, searches, 10, say
-            )
-            for c in contenders
+    grids: dict[str, dict[str, list[float]]] = {}
+    costs: dict[str, dict[str, Any]] = {}
+    for label, tree in trees.items():
+        settings = {"num_leaves": leaves, **tree, **threshold}
+        costs[label] = {
+            c.system.name: dataclasses.asdict(_built(c, settings, say)) for c in contenders
         }
-        for label, tree in trees.items()
-    }
+        grids[label] = {c.system.name: _recalls(c, settings, searches, 10) for c in contenders}
     bare = {"num_leaves": leaves, **list(trees.values())[-1], "reorder": False}
-    before = {
-        c.system.name: {
-            "threshold": _recalls(c, bare | threshold, every, 1, say)[0],
-            "plain": _recalls(c, bare, every, 1, say)[0],
-        }
-        for c in contenders
-    }
+    before: dict[str, dict[str, float]] = {}
+    for contender in contenders:
+        losses = before[contender.system.name] = {}
+        for loss, settings in (("threshold", bare | threshold), ("plain", bare)):
+            _built(contender, settings, say)
+            losses[loss] = _recalls(contender, settings, every, 1)[0]
     return {
         "num_leaves": leaves,
         "threshold": THRESHOLD,
         "settings": searches,
         "grids": grids,
+        "builds": costs,
         "without_reordering": before,
     }
 
 
-def _recalls(
-    contender: Contender,
-    build: dict[str, Any],
-    searches: list[dict[str, Any]],
-    true: int,
-    say: Say,
-) -> list[float]:
+def _built(contender: Contender, settings: dict[str, Any], say: Say) -> Build:
     # What the run has measured is fresh already.
-    if build not in [done.settings for done in contender.result.builds]:
-        contender.build(build, False, say)
+    fresh = [build for build in contender.result.builds if build.settings == settings]
+    return fresh[0] if fresh else contender.build(settings, False, say)
+
+
+def _recalls(
+    contender: Contender, build: dict[str, Any], searches: list[dict[str, Any]], true: int
+) -> list[float]:
     folder = str(contender.folder(build))
     system, threads = contender.system.name, contender.threads
     with Remote(contender.python, system, contender.data, threads) as worker:

@@ -15,6 +15,7 @@ _CLOCKS = {
     "wall": "queries a second",
     "cpu": "queries a second of the process's CPU time",
 }
+_COSTS = ("build, s", "CPU, s", "peak memory", "on disk, MB")
 Row = list[str]
 
 
@@ -87,7 +88,7 @@ def _ratios(results: Results, mode: str) -> str:
         row = [name]
         for recall in RECALLS:
             ours, theirs = speed_at(swann, recall), speed_at(front, recall)
-            row.append(f"{ours / theirs:.2f}" if ours and theirs else "–")
+            row.append(f"{ours / theirs:.3g}" if ours and theirs else "–")
         rows.append(row)
     head = ["swann is faster than ... by", *(f"{recall:.2f}" for recall in RECALLS)]
     return _table(head, rows)
@@ -97,7 +98,7 @@ def _builds(results: Results) -> str:
     rows = []
     for name, result in _measured(results).items():
         rows += [[name, _settings(build.settings), *_costs(build)] for build in result.builds]
-    head = ["system", "settings", "build, s", "CPU, s", "peak memory", "on disk, MB"]
+    head = ["system", "settings", *_COSTS]
     note = (
         "Peak memory while building, the vectors included, as a multiple of the vectors' bytes: "
         "what the process grew by during the build, plus the vectors once. On disk: all that a "
@@ -124,6 +125,9 @@ def _check(check: dict[str, Any]) -> str:
     parts = [f"{leaves} leaves, 2 dimensions a block, T = {threshold}; recall 10@10."]
     for label, grid in check["grids"].items():
         parts.append(f"{label[0].upper()}{label[1:]}:\n\n{_grid(check['settings'], grid)}")
+        costs = {name: Build(**build) for name, build in check["builds"][label].items()}
+        rows = [[name, *_costs(build)] for name, build in costs.items()]
+        parts.append(_table(["system", *_COSTS], rows))
     before = check["without_reordering"]
     losses = [
         [label, *(f"{before[name][key]:.4f}" for name in before)]

@@ -22,11 +22,8 @@ class Swann(System):
     keep_builds = False
 
     def builds(self, n: int, distance_measure: str, quick: bool) -> list[Settings]:
-        tree: Settings = {"training_sample_size": n}
-        if distance_measure != "squared_l2":
-            tree["anisotropic_quantization_threshold"] = THRESHOLD
-        if distance_measure == "cosine":
-            tree["spherical"] = True
+        threshold = {"anisotropic_quantization_threshold": THRESHOLD}
+        tree = {} if distance_measure == "squared_l2" else threshold
         leaves = leaves_near(n, 1, 3.33) if quick else leaves_near(n, 1, 1.66, 3.33)
         return [{"num_leaves": count, **tree} for count in leaves]
 
