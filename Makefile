@@ -65,9 +65,10 @@ sanitize: $(DEV) ## the self-test under ASan+UBSan and TSan, then the tests unde
 	$(SELFTEST) -B build/asan -DSWANN_SANITIZE=address,undefined
 	$(BIN)/cmake --build build/asan
 	build/asan/swann_selftest
+	SWANN_SIMD=scalar build/asan/swann_selftest
 	$(SELFTEST) -B build/tsan -DSWANN_SANITIZE=thread
 	$(BIN)/cmake --build build/tsan
-	build/tsan/swann_selftest
+	build/tsan/swann_selftest no-fork
 	rm -rf build/asan-site
 	SKBUILD_BUILD_DIR=build/asan-module SKBUILD_CMAKE_DEFINE='SWANN_SANITIZE=address,undefined' \
 		tools/bootstrap --no-deps --target build/asan-site .

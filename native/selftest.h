@@ -69,5 +69,6 @@ inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) 
 
 void test_kernels();   // selftest_kernels.cpp
 void test_training();  // selftest_training.cpp
+void test_pipeline();  // selftest_pipeline.cpp
 
 }  // namespace selftest
