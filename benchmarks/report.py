@@ -159,11 +159,11 @@ def _versions(results: Results) -> str:
 
 def _notes(results: Results) -> list[str]:
     notes = []
-    wanted = results.machine["threads"]
+    wanted = {"one": 1, "batch": results.machine["threads"]}  # one query keeps one thread busy
     for name, result in results.systems.items():
         if result.error:
             notes.append(f"{name} is missing: {result.error.strip().splitlines()[-1]}")
-        shares = [share / wanted for p in result.points for m in p.cpu.values() for share in m]
+        shares = [c / wanted[mode] for p in result.points for mode in wanted for c in p.cpu[mode]]
         starved = sum(share < ENOUGH for share in shares)
         if starved and results.machine["clock"] == "wall":
             notes.append(

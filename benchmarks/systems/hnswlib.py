@@ -26,7 +26,7 @@ class Hnswlib(System):
         return [{"M": m, "ef_construction": 200, **common} for m in degrees]
 
     def searches(self, build: Settings, quick: bool) -> list[Settings]:
-        efs = (80, 200) if quick else (10, 20, 40, 60, 80, 120, 200, 300, 400, 600, 800)
+        efs = (80, 200) if quick else (20, 40, 80, 140, 240, 400, 600)
         return [{"ef": ef} for ef in efs]
 
     def build(self, train: Floats, distance_measure: str, settings: Settings, threads: int) -> Any:

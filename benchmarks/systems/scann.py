@@ -43,8 +43,8 @@ class Scann(System):
         if "soar_lambda" in build:  # reaches the same recall with fewer leaves
             scale *= 0.6
         pairs = [(20, 60), (45, 80), (120, 200)] if quick else [
-            (6, 20), (10, 30), (15, 40), (20, 60), (30, 60), (30, 100), (45, 80), (70, 120),
-            (100, 150), (120, 200), (200, 300),
+            (6, 20), (10, 30), (20, 60), (30, 60), (45, 80), (70, 120), (100, 150), (120, 200),
+            (200, 300),
         ]  # fmt: skip
         return [
             {"leaves_to_search": max(1, round(a * scale)), "pre_reorder_num_neighbors": b}
