@@ -81,6 +81,8 @@ class Builder:
         spherical: bool = False,
         quantize_centroids: bool = False,
         random_init: bool = True,
+        soar_lambda: float | None = None,
+        overretrieve_factor: float | None = None,
     ) -> Self:
         """Partition the datapoints into leaves, of which a search visits the nearest few.
 
@@ -104,6 +106,8 @@ class Builder:
                 spherical=spherical,
                 quantize_centroids=quantize_centroids,
                 random_init=random_init,
+                soar_lambda=soar_lambda,
+                overretrieve_factor=overretrieve_factor,
             ),
         )
 

@@ -143,6 +143,13 @@ class TreeConfig(_Config):
         Not supported yet: only False.
     random_init : bool
         Start from random datapoints; False: from datapoints that are far apart (k-means++).
+    soar_lambda : float, optional
+        Give every datapoint a second leaf, chosen by SOAR with this weight on residuals that are
+        parallel to the first; 1.0 to 1.5 is usual. Codes take twice the memory, and fewer
+        datapoints are scored for the same recall.
+    overretrieve_factor : float, optional
+        With `soar_lambda`: candidates kept for each one asked for, since some come twice; 2 by
+        default, at least 1.
     """
 
     num_leaves: int
@@ -153,6 +160,8 @@ class TreeConfig(_Config):
     spherical: bool = False
     quantize_centroids: bool = False
     random_init: bool = True
+    soar_lambda: float | None = None
+    overretrieve_factor: float | None = None
 
     def __post_init__(self) -> None:
         self._normalize(
@@ -168,6 +177,13 @@ class TreeConfig(_Config):
             raise ConfigError(
                 f"num_leaves_to_search is {self.num_leaves_to_search}, but there are only "
                 f"num_leaves={self.num_leaves}"
+            )
+        self._normalize(_check_factor(0.0), "soar_lambda")
+        self._normalize(_check_factor(1.0), "overretrieve_factor")
+        if self.overretrieve_factor is not None and self.soar_lambda is None:
+            raise ConfigError(
+                "overretrieve_factor is given without soar_lambda; it says how many candidates to "
+                "keep where spilled datapoints come twice"
             )
         if self.quantize_centroids:
             raise ConfigError("quantize_centroids=True is not supported yet; leave it at False")
@@ -221,6 +237,24 @@ class AHConfig(_Config):
                 f"dimensions_per_block is {self.dimensions_per_block}, but db has only "
                 f"{dimension} dimension{'s' * (dimension > 1)}"
             )
+
+
+def _check_factor(least: float) -> Any:
+    def check(name: str, value: object) -> float | None:
+        if value is None:
+            return None
+        expected = f"expected a finite number of at least {least:g}, or None"
+        try:
+            if isinstance(value, (bool, str, bytes)):
+                raise TypeError
+            factor = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise ConfigError(f"{name} is {value!r}; {expected}") from None
+        if not least <= factor < math.inf:
+            raise ConfigError(f"{name} is {factor}; {expected}")
+        return factor
+
+    return check
 
 
 def _check_threshold(name: str, value: object) -> float:

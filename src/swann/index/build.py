@@ -100,21 +100,33 @@ class _Build:
         weights = self.loss_weights(ah, norms)
         codebook = None if ah is None else self.train(ah, centroids, leaves, weights)
         order: U32 | None = None
+        entry_rows: U32 | None = None
         starts = np.array([0, self.n], np.uint32)
         if centroids is not None:
             order, starts = kernels.sort_by_leaf(leaves, len(centroids))
+            if config.tree is not None and config.tree.soar_lambda is not None:
+                spilled = self.spill(centroids, leaves, config.tree.soar_lambda)
+                starts, entry_rows = _entries(starts, spilled[order])
         del leaves
         exact = ah is None or config.reorder is not None
         rows = np.empty((self.n, self.dimension), np.float32) if exact else None
         codes, corrections = None, None
-        if ah is None:
+        if rows is not None:
             for first, last in self.row_spans():
-                assert rows is not None
                 rows[first:last] = self.ordered_rows(order, first, last)
-                self.report("encode", last, self.n)
-        else:
+                self.report("order", last, self.n)
+        if ah is not None:
             assert codebook is not None
-            codes, corrections = self.encode(ah, centroids, order, starts, weights, codebook, rows)
+            datapoints = order if entry_rows is None or order is None else order[entry_rows]
+            codes, corrections = self.encode(
+                ah,
+                centroids,
+                datapoints,
+                starts,
+                weights,
+                codebook,
+                rows if entry_rows is None else None,
+            )
         packed, low, span = _pack_corrections(corrections)
         return PackedIndex(
             config=config,
@@ -122,6 +134,7 @@ class _Build:
             dimension=self.dimension,
             leaf_starts=starts,
             ids=order,
+            entry_rows=entry_rows,
             centroids=centroids,
             spreads=spreads,
             rows=rows,
@@ -210,6 +223,19 @@ class _Build:
         spreads = tree.leaf_spreads(leaves, scores, norms, len(centroids), self.dimension)
         return centroids, leaves, spreads
 
+    def spill(self, centroids: F32, leaves: U32, soar_lambda: float) -> U32:
+        """Return a second leaf of every datapoint; its own where there is only one."""
+        if len(centroids) < 2:
+            return leaves
+        spilled = np.empty(self.n, np.uint32)
+        for first, last in self.row_spans():
+            rows = self.finish(slice_rows(self.db, first, last), first)
+            spilled[first:last] = kernels.spill_leaves(
+                rows, centroids, leaves[first:last], soar_lambda, self.threads
+            )
+            self.report("spill", last, self.n)
+        return spilled
+
     def loss_weights(self, ah: AHConfig | None, norms: F32) -> F32 | None:
         if ah is None or not ah.anisotropic:
             return None
@@ -244,13 +270,17 @@ class _Build:
         self,
         ah: AHConfig,
         centroids: F32 | None,
-        order: U32 | None,
+        datapoints: U32 | None,
         starts: U32,
         weights: F32 | None,
         codebook: F32,
         rows: F32 | None,
     ) -> tuple[NDArray[np.uint8], F32 | None]:
-        """Encode all datapoints, a run of groups at a time; fill `rows` on the way."""
+        """Encode all entries, a run of groups at a time.
+
+        `datapoints` are those of the entries (None: 0, 1, 2, ...); `rows`, where given, are the
+        entries' vectors already in order.
+        """
         group_starts = _group_starts(starts)
         groups = int(group_starts[-1])
         blocks = kernels.num_blocks(self.dimension, ah.dimensions_per_block)
@@ -262,14 +292,13 @@ class _Build:
             end = min(groups, begin + step)
             first = _first_row(starts, group_starts, begin)
             last = _first_row(starts, group_starts, end)
-            chunk = self.ordered_rows(order, first, last)
-            if rows is not None:
-                rows[first:last] = chunk
             chunk_weights = None
             if weights is not None:
-                chunk_weights = weights[first:last] if order is None else weights[order[first:last]]
+                chunk_weights = weights[
+                    slice(first, last) if datapoints is None else datapoints[first:last]
+                ]
             kernels.pack_codes(
-                chunk,
+                self.ordered_rows(datapoints, first, last) if rows is None else rows[first:last],
                 chunk_weights,
                 centroids,
                 starts,
@@ -281,8 +310,28 @@ class _Build:
                 corrections,
                 self.threads,
             )
-            self.report("encode", last, self.n)
+            self.report("encode", last, int(starts[-1]))
         return codes, corrections
+
+
+def _entries(starts: U32, spilled: U32) -> tuple[U32, U32]:
+    """Give every row a second entry, in the leaf that `spilled` names.
+
+    Returns
+    -------
+    tuple of (uint32 array of shape (leaves + 1,), uint32 array of shape (2 n,))
+        Where each leaf's entries start, its own rows first; and the row of each entry.
+    """
+    leaves = len(starts) - 1
+    guests, guest_starts = kernels.sort_by_leaf(spilled, leaves)
+    rows = np.empty(2 * len(spilled), np.uint32)
+    for leaf in range(leaves):
+        own, end = int(starts[leaf]), int(starts[leaf + 1])
+        guest, last = int(guest_starts[leaf]), int(guest_starts[leaf + 1])
+        place = own + guest
+        rows[place : place + end - own] = np.arange(own, end)
+        rows[place + end - own : end + last] = guests[guest:last]
+    return starts + guest_starts, rows
 
 
 def _group_starts(leaf_starts: U32) -> NDArray[np.int64]:

@@ -5,7 +5,8 @@ Datapoints lie in the order of the leaves, so that a leaf is one contiguous run 
 
 ::
 
-    leaf_starts  uint32  (leaves + 1,)        first row of each leaf
+    leaf_starts  uint32  (leaves + 1,)        first entry of each leaf
+    entry_rows   uint32  (entries,)           row of each entry              (with spilling)
     ids          uint32  (n,)                 datapoint of each row          (with a tree)
     centroids    float32 (leaves, d)                                         (with a tree)
     spreads      float32 (leaves,)            reach above the centroid (tree, dot product, cosine)
@@ -13,6 +14,10 @@ Datapoints lie in the order of the leaves, so that a leaf is one contiguous run 
     codes        uint8   (groups, blocks, 16) packed 4-bit codes             (asymmetric hashing)
     codebook     float32 (d, 16)              codeword k of all blocks       (asymmetric hashing)
     corrections  uint16  (groups * 32,)       -2 <centroid, residual>   (squared l2 and residuals)
+
+An *entry* is a row in a leaf. Entries and rows are the same unless the tree spills (SOAR): then a
+leaf has first the entries of its own rows and then those of rows spilled to it, and each row has
+two entries.
 
 A leaf's codes are cut into groups of 32 datapoints; its last group may be part empty. Within a
 group, 16 bytes a block follow each other; byte i holds datapoint i in its low four bits and
@@ -42,6 +47,7 @@ __all__ = ["ARRAYS", "PackedIndex"]
 ARRAYS: dict[str, np.dtype[Any]] = {
     "leaf_starts": np.dtype("<u4"),
     "ids": np.dtype("<u4"),
+    "entry_rows": np.dtype("<u4"),
     "centroids": np.dtype("<f4"),
     "spreads": np.dtype("<f4"),
     "rows": np.dtype("<f4"),
@@ -71,6 +77,7 @@ class PackedIndex:
     dimension: int
     leaf_starts: NDArray[np.uint32]
     ids: NDArray[np.uint32] | None = None
+    entry_rows: NDArray[np.uint32] | None = None
     centroids: NDArray[np.float32] | None = None
     spreads: NDArray[np.float32] | None = None
     rows: NDArray[np.float32] | None = None
@@ -92,6 +99,7 @@ class PackedIndex:
             centroids=self.centroids,
             spreads=self.spreads,
             ids=self.ids,
+            entry_rows=self.entry_rows,
             rows=self.rows,
             codes=self.codes,
             codebook=self.codebook,

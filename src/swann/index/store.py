@@ -105,19 +105,20 @@ def load_index(directory: str | os.PathLike[str], *, verify: Verify = "manifest"
         config = IndexConfig.from_dict(content["config"])
         numbers = {key: _natural(content, key) for key in ("num_datapoints", "dimension")}
         scalars = {key: float(content[key]) for key in ("correction_low", "correction_span")}
-        entries = dict(content["arrays"])
+        described = dict(content["arrays"])
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptIndexError(f"{root / _MANIFEST} is not a valid manifest: {error}") from error
     expected = _expected_shapes(config, **numbers)
-    if set(entries) != set(expected):
+    if set(described) != set(expected):
         raise CorruptIndexError(
-            f"{root / _MANIFEST} lists arrays {sorted(entries)}; its config needs "
+            f"{root / _MANIFEST} lists arrays {sorted(described)}; its config needs "
             f"{sorted(expected)}"
         )
     arrays = {
-        name: _map_array(root, name, entries[name], expected[name], verify) for name in expected
+        name: _map_array(root, name, described[name], expected[name], verify) for name in expected
     }
-    _check_leaf_starts(root, arrays["leaf_starts"], numbers["num_datapoints"])
+    entries = len(arrays["entry_rows"]) if "entry_rows" in arrays else numbers["num_datapoints"]
+    _check_leaf_starts(root, arrays["leaf_starts"], entries)
     try:
         return PackedIndex(config=config, **numbers, **scalars, **arrays)  # type: ignore[arg-type]
     except ValueError as error:
@@ -242,6 +243,8 @@ def _expected_shapes(
     shapes: dict[str, tuple[int | None, ...]] = {"leaf_starts": (None,)}
     if config.tree is not None:
         shapes |= {"ids": (num_datapoints,), "centroids": (None, dimension)}
+        if config.tree.soar_lambda is not None:
+            shapes["entry_rows"] = (None,)
         if config.distance_measure != "squared_l2":
             shapes["spreads"] = (None,)
     if isinstance(config.score, AHConfig):
@@ -303,7 +306,7 @@ def _digest_of_array(array: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def _check_leaf_starts(root: Path, starts: NDArray[Any], num_datapoints: int) -> None:
-    ordered = len(starts) >= 2 and starts[0] == 0 and starts[-1] == num_datapoints
+def _check_leaf_starts(root: Path, starts: NDArray[Any], entries: int) -> None:
+    ordered = len(starts) >= 2 and starts[0] == 0 and starts[-1] == entries
     if not ordered or bool((starts[1:] < starts[:-1]).any()):
-        raise CorruptIndexError(f"leaf_starts of {root} does not run from 0 to {num_datapoints}")
+        raise CorruptIndexError(f"leaf_starts of {root} does not run from 0 to {entries}")

@@ -34,6 +34,7 @@ __all__ = [
     "make_tiles",
     "pack_codes",
     "sort_by_leaf",
+    "spill_leaves",
     "update_codebook",
 ]
 
@@ -90,6 +91,23 @@ def assign_leaves(rows: F32, centroids: F32, threads: int) -> tuple[U32, F32]:
     scores = np.empty(len(rows), np.float32)
     _native.assign_leaves(rows, centroids, labels, scores, threads)
     return labels, scores
+
+
+def spill_leaves(rows: F32, centroids: F32, labels: U32, soar_lambda: float, threads: int) -> U32:
+    """Choose a second leaf for every row, as SOAR does; there are two centroids at least.
+
+    The residual to it should be orthogonal to the residual to the first: where the first makes a
+    datapoint hard to find, the second then does not (Sun et al. 2023). The centroid minimises
+    ``|r'|^2 + soar_lambda <r', r / |r|>^2``.
+
+    Returns
+    -------
+    uint32 array of shape (n,)
+        Never the row's own label.
+    """
+    spilled = np.empty(len(rows), np.uint32)
+    _native.spill_leaves(rows, centroids, labels, soar_lambda, spilled, threads)
+    return spilled
 
 
 def sort_by_leaf(labels: U32, num_leaves: int) -> tuple[U32, U32]:
