@@ -121,22 +121,17 @@ void scan_rows(const Block& block, size_t leaf, const uint32_t* visits, size_t c
   }
   scratch.scores.resize(block.count * kExactRows);
   scratch.rows.resize(std::max(scratch.rows.size(), kExactRows));
-  const KernelTable& k = kernels();
-  const auto compute = index.squared_l2() ? k.squared_l2_f32 : k.dot_f32;
-  const auto gather = index.squared_l2() ? k.squared_l2_gather_f32 : k.dot_gather_f32;
   for (size_t at = 0; at < rows; at += kExactRows) {
     const size_t n = std::min(kExactRows, rows - at);
     if (index.entry_rows == nullptr)
-      compute(queries, count, index.rows + (first + at) * dim, n, dim, scratch.scores.data(),
-              kExactRows);
+      score_run(index.rows, index.squared_l2(), queries, count, first + at, n,
+                scratch.scores.data(), kExactRows);
     else
       for (size_t i = 0; i < count; ++i)
-        gather(queries + i * dim, index.rows, index.entry_rows + first + at, n, dim,
-               scratch.scores.data() + i * kExactRows);
+        score_rows(index.rows, index.squared_l2(), queries + i * dim,
+                   index.entry_rows + first + at, n, scratch.scores.data() + i * kExactRows);
     for (size_t i = 0; i < count; ++i) {
-      float* scores = scratch.scores.data() + i * kExactRows;
-      if (index.squared_l2())
-        for (size_t j = 0; j < n; ++j) scores[j] = -scores[j];
+      const float* scores = scratch.scores.data() + i * kExactRows;
       offer_scores(scratch.candidates[visits[i] / block.limits.leaves], scores, n,
                    uint32_t(first + at), scratch.rows.data());
     }
@@ -193,21 +188,19 @@ void rescore(const Block& block, size_t q) {
   const IndexView& index = block.index;
   Scratch& s = block.scratch;
   Candidates& best = s.candidates[q];
-  const bool reorder = index.codes != nullptr && index.rows != nullptr;
+  const bool reorder = index.codes != nullptr && index.rows.present();
   s.rows.resize(std::max(s.rows.size(), best.size));
   s.scores.resize(std::max(s.scores.size(), best.size));
   for (size_t i = 0; i < best.size; ++i) {
     const uint32_t entry = key_row(best.keys[i]);
     s.rows[i] = index.entry_rows == nullptr ? entry : index.entry_rows[entry];
   }
-  if (reorder) {
-    const auto compute =
-        index.squared_l2() ? kernels().squared_l2_gather_f32 : kernels().dot_gather_f32;
-    compute(block.query(q), index.rows, s.rows.data(), best.size, index.dim, s.scores.data());
-  }
+  if (reorder)
+    score_rows(index.rows, index.squared_l2(), block.query(q), s.rows.data(), best.size,
+               s.scores.data());
   for (size_t i = 0; i < best.size; ++i) {
     int32_t score = key_score(best.keys[i]);
-    if (reorder) score = ordered(index.squared_l2() ? -s.scores[i] : s.scores[i]);
+    if (reorder) score = ordered(s.scores[i]);
     best.keys[i] = make_key(score, index.ids == nullptr ? s.rows[i] : index.ids[s.rows[i]]);
   }
 }
@@ -234,7 +227,7 @@ void write_result(const Block& block, size_t q, int64_t* ids, float* distances) 
   best.cut();
   rescore(block, q);
   const size_t k = block.limits.neighbors, found = sort_best(index, best, k);
-  const bool exact = index.rows != nullptr;
+  const bool exact = index.rows.present();
   for (size_t i = 0; i < found; ++i) {
     ids[i] = key_row(best.keys[i]);
     const int32_t score = key_score(best.keys[i]);

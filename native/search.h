@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "rows.h"
 
 namespace swann {
 
@@ -23,7 +24,7 @@ struct IndexView {
   const uint32_t* leaf_starts = nullptr;   // [num_leaves + 1] first entry of each leaf
   const uint32_t* entry_rows = nullptr;    // [entries] row of each entry, or null: they are the same
   const uint32_t* ids = nullptr;           // [num_rows] datapoint of each row; null: the row itself
-  const float* rows = nullptr;             // [num_rows][dim], or null: scores are final
+  ExactRows rows;                          // [num_rows], or absent: the codes' scores are final
   // Asymmetric hashing; codes null: rows are scored exactly.
   const uint8_t* codes = nullptr;          // [groups][blocks][16]
   const float* codebook = nullptr;         // [dim][16]

@@ -14,6 +14,7 @@ Names and defaults are ScaNN's.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 import operator
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ __all__ = [
     "BruteForceConfig",
     "IndexConfig",
     "ReorderConfig",
+    "ReorderType",
     "TreeConfig",
     "check_count",
 ]
@@ -118,7 +120,7 @@ class _Config:
 def _plain(value: Any) -> Any:
     if isinstance(value, float) and math.isnan(value):
         return None
-    return value
+    return value.name if isinstance(value, enum.Enum) else value
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -272,9 +274,51 @@ def _check_threshold(name: str, value: object) -> float:
     return threshold
 
 
+class ReorderType(enum.Enum):
+    """Precision of the rows that are scored one by one, in ScaNN's names and numbers.
+
+    Attributes
+    ----------
+    FLOAT32
+        Exact; 4 bytes a dimension.
+    INT8
+        1 byte a dimension and 4 a row (8 under squared l2): values times a scale of the row's own.
+    BFLOAT16
+        2 bytes a dimension, 8 significant bits.
+    """
+
+    FLOAT32 = 1
+    INT8 = 2
+    BFLOAT16 = 3
+
+
+def _check_reorder_type(name: str, value: object) -> ReorderType:
+    """Accept a `ReorderType`, its name, or ScaNN's plain True (INT8) and False (FLOAT32)."""
+    if isinstance(value, ReorderType):
+        return value
+    if isinstance(value, (bool, np.bool_)):
+        return ReorderType.INT8 if value else ReorderType.FLOAT32
+    # ScaNN's own enum has the same names.
+    given = getattr(value, "name", value)
+    if isinstance(given, str) and given in ReorderType.__members__:
+        return ReorderType[given]
+    raise ConfigError(f"{name} is {value!r}; expected a ReorderType, True or False")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BruteForceConfig(_Config):
-    """Exact scores in float32. There is nothing to set."""
+    """Scores of whole rows.
+
+    Parameters
+    ----------
+    quantize : ReorderType
+        Precision of the rows; True means INT8.
+    """
+
+    quantize: ReorderType = ReorderType.FLOAT32
+
+    def __post_init__(self) -> None:
+        self._normalize(_check_reorder_type, "quantize")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -286,12 +330,21 @@ class ReorderConfig(_Config):
     reordering_num_neighbors : int
         Candidates whose exact scores decide the final order. A search that asks for more
         neighbors than this reorders as many as it returns.
+    quantize : ReorderType
+        Precision of the rows; True means INT8.
+    anisotropic_quantization_threshold : float
+        With INT8 or BFLOAT16: round each value up or down so that the score-aware loss of the row
+        falls. NaN or None: to the nearest.
     """
 
     reordering_num_neighbors: int
+    quantize: ReorderType = ReorderType.FLOAT32
+    anisotropic_quantization_threshold: float = math.nan
 
     def __post_init__(self) -> None:
         self._normalize(check_count, "reordering_num_neighbors")
+        self._normalize(_check_reorder_type, "quantize")
+        self._normalize(_check_threshold, "anisotropic_quantization_threshold")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,6 +6,7 @@ that stay (exact rows, codes) and the training sample.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann import kernels
-from swann.config import AHConfig, IndexConfig
+from swann.config import AHConfig, BruteForceConfig, IndexConfig, ReorderConfig, ReorderType
 from swann.distance import SQUARED_L2, normalize_rows, normalizes
 from swann.errors import InvalidInputError
 from swann.index.packed import PackedIndex
@@ -108,13 +109,8 @@ class _Build:
                 spilled = self.spill(centroids, leaves, config.tree.soar_lambda)
                 starts, entry_rows = _entries(starts, spilled[order])
         del leaves
-        exact = ah is None or config.reorder is not None
-        rows = np.empty((self.n, self.dimension), np.float32) if exact else None
+        rows = self.keep_rows(order, norms)
         codes, corrections = None, None
-        if rows is not None:
-            for first, last in self.row_spans():
-                rows[first:last] = self.ordered_rows(order, first, last)
-                self.report("order", last, self.n)
         if ah is not None:
             assert codebook is not None
             datapoints = order if entry_rows is None or order is None else order[entry_rows]
@@ -125,7 +121,7 @@ class _Build:
                 starts,
                 weights,
                 codebook,
-                rows if entry_rows is None else None,
+                rows.get("rows") if entry_rows is None else None,
             )
         packed, low, span = _pack_corrections(corrections)
         return PackedIndex(
@@ -137,7 +133,7 @@ class _Build:
             entry_rows=entry_rows,
             centroids=centroids,
             spreads=spreads,
-            rows=rows,
+            **rows,
             codes=codes,
             codebook=codebook,
             corrections=packed,
@@ -266,6 +262,29 @@ class _Build:
 
     # ---- Encoding
 
+    def keep_rows(self, order: U32 | None, norms: F32) -> dict[str, Any]:
+        """Return the arrays of rows that are scored one by one, by name; none without a need."""
+        config = self.config
+        exact: BruteForceConfig | ReorderConfig | None = config.reorder
+        if isinstance(config.score, BruteForceConfig):
+            exact = config.score
+        if exact is None:
+            return {}
+        kept = _RowArrays(exact.quantize, self.n, self.dimension)
+        weights = None
+        if isinstance(exact, ReorderConfig) and exact.quantize is not ReorderType.FLOAT32:
+            threshold = exact.anisotropic_quantization_threshold
+            if not math.isnan(threshold):
+                weights = anisotropic_weights(norms, self.dimension, threshold)
+        for first, last in self.row_spans():
+            span = slice(first, last)
+            chunk_weights = None
+            if weights is not None:
+                chunk_weights = weights[span if order is None else order[span]]
+            kept.put(span, self.ordered_rows(order, first, last), chunk_weights, self.threads)
+            self.report("rows", last, self.n)
+        return kept.arrays(self.config.distance_measure)
+
     def encode(
         self,
         ah: AHConfig,
@@ -312,6 +331,44 @@ class _Build:
             )
             self.report("encode", last, int(starts[-1]))
         return codes, corrections
+
+
+class _RowArrays:
+    """The rows of an index in one precision, filled chunk by chunk."""
+
+    def __init__(self, precision: ReorderType, count: int, dimension: int) -> None:
+        self.precision = precision
+        dtypes = {
+            ReorderType.FLOAT32: np.float32,
+            ReorderType.BFLOAT16: np.uint16,
+            ReorderType.INT8: np.int8,
+        }
+        self.rows: NDArray[Any] = np.empty((count, dimension), dtypes[precision])
+        of_rows = count if precision is ReorderType.INT8 else 0
+        self.scales = np.empty(of_rows, np.float32)
+        self.squares = np.empty(of_rows, np.float32)
+
+    def put(self, span: slice, rows: F32, weights: F32 | None, threads: int) -> None:
+        match self.precision:
+            case ReorderType.FLOAT32:
+                self.rows[span] = rows
+            case ReorderType.BFLOAT16:
+                kernels.round_to_bf16(rows, weights, self.rows[span], threads)
+            case ReorderType.INT8:
+                kernels.round_to_i8(
+                    rows, weights, self.rows[span], self.scales[span], self.squares[span], threads
+                )
+
+    def arrays(self, distance_measure: str) -> dict[str, Any]:
+        match self.precision:
+            case ReorderType.FLOAT32:
+                return {"rows": self.rows}
+            case ReorderType.BFLOAT16:
+                return {"rows_bf16": self.rows}
+        kept = {"rows_i8": self.rows, "row_scales": self.scales}
+        if distance_measure == SQUARED_L2:
+            kept["row_squares"] = self.squares
+        return kept
 
 
 def _entries(starts: U32, spilled: U32) -> tuple[U32, U32]:

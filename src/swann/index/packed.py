@@ -11,6 +11,10 @@ Datapoints lie in the order of the leaves, so that a leaf is one contiguous run 
     centroids    float32 (leaves, d)                                         (with a tree)
     spreads      float32 (leaves,)            reach above the centroid (tree, dot product, cosine)
     rows         float32 (n, d)               exact rows           (brute force or reordering)
+    rows_bf16    uint16  (n, d)               or the upper halves of float32
+    rows_i8      int8    (n, d)               or int8, times row_scales
+    row_scales   float32 (n,)                                                (int8 rows)
+    row_squares  float32 (n,)                 squared lengths of int8 rows   (squared l2)
     codes        uint8   (groups, blocks, 16) packed 4-bit codes             (asymmetric hashing)
     codebook     float32 (d, 16)              codeword k of all blocks       (asymmetric hashing)
     corrections  uint16  (groups * 32,)       -2 <centroid, residual>   (squared l2 and residuals)
@@ -51,6 +55,10 @@ ARRAYS: dict[str, np.dtype[Any]] = {
     "centroids": np.dtype("<f4"),
     "spreads": np.dtype("<f4"),
     "rows": np.dtype("<f4"),
+    "rows_bf16": np.dtype("<u2"),
+    "rows_i8": np.dtype("i1"),
+    "row_scales": np.dtype("<f4"),
+    "row_squares": np.dtype("<f4"),
     "codes": np.dtype("u1"),
     "codebook": np.dtype("<f4"),
     "corrections": np.dtype("<u2"),
@@ -81,6 +89,10 @@ class PackedIndex:
     centroids: NDArray[np.float32] | None = None
     spreads: NDArray[np.float32] | None = None
     rows: NDArray[np.float32] | None = None
+    rows_bf16: NDArray[np.uint16] | None = None
+    rows_i8: NDArray[np.int8] | None = None
+    row_scales: NDArray[np.float32] | None = None
+    row_squares: NDArray[np.float32] | None = None
     codes: NDArray[np.uint8] | None = None
     codebook: NDArray[np.float32] | None = None
     corrections: NDArray[np.uint16] | None = None
@@ -101,6 +113,10 @@ class PackedIndex:
             ids=self.ids,
             entry_rows=self.entry_rows,
             rows=self.rows,
+            rows_bf16=self.rows_bf16,
+            rows_i8=self.rows_i8,
+            row_scales=self.row_scales,
+            row_squares=self.row_squares,
             codes=self.codes,
             codebook=self.codebook,
             dims_per_block=score.dimensions_per_block if isinstance(score, AHConfig) else 0,

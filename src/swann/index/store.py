@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.config import AHConfig, IndexConfig
+from swann.config import AHConfig, IndexConfig, ReorderType
 from swann.errors import ConfigError, CorruptIndexError, FormatVersionError, IndexFormatError
 from swann.index.packed import ARRAYS, PackedIndex
 
@@ -252,8 +252,18 @@ def _expected_shapes(
         shapes |= {"codes": (None, blocks, 16), "codebook": (dimension, 16)}
         if config.tree is not None and config.distance_measure == "squared_l2":
             shapes["corrections"] = (None,)
-    if config.reorder is not None or not isinstance(config.score, AHConfig):
-        shapes["rows"] = (num_datapoints, dimension)
+    exact = config.reorder if isinstance(config.score, AHConfig) else config.score
+    if exact is not None:
+        match exact.quantize:
+            case ReorderType.FLOAT32:
+                shapes["rows"] = (num_datapoints, dimension)
+            case ReorderType.BFLOAT16:
+                shapes["rows_bf16"] = (num_datapoints, dimension)
+            case ReorderType.INT8:
+                shapes["rows_i8"] = (num_datapoints, dimension)
+                shapes["row_scales"] = (num_datapoints,)
+                if config.distance_measure == "squared_l2":
+                    shapes["row_squares"] = (num_datapoints,)
     return shapes
 
 
