@@ -19,6 +19,18 @@ inline F16 f16_set(float x) noexcept { return {_mm256_set1_ps(x), _mm256_set1_ps
 inline F16 f16_load(const float* p) noexcept {
   return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
 }
+inline F16 f16_load_bf16(const uint16_t* p) noexcept {
+  const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  const __m256i low = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(all));
+  const __m256i high = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(all, 1));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)),
+          _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))};
+}
+inline F16 f16_load_i8(const int8_t* p) noexcept {
+  const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(all)),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(all, 8)))};
+}
 inline F16 f16_load_first(const float* p, size_t count) noexcept {
   const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   const __m256i n = _mm256_set1_epi32(int(count));
@@ -203,7 +215,9 @@ size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries
 }  // namespace
 
 const KernelTable avx2_table = {
-    "avx2",          dot_f32,    squared_l2_f32,  dot_gather_f32, squared_l2_gather_f32,
+    "avx2",
+    dot_f32,         squared_l2_f32,  dot_bf16,        squared_l2_bf16, dot_i8,
+    dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
     lut_f32,         lut_quantize_u8, lut16_scan, argmax_f32,     at_least_f32,
     encode_tile,     keep_best,
 };

@@ -15,6 +15,14 @@ constexpr int kTileQueries = 4, kTileRows = 4, kSingleTileRows = 16;
 inline F16 f16_zero() noexcept { return _mm512_setzero_ps(); }
 inline F16 f16_set(float a) noexcept { return _mm512_set1_ps(a); }
 inline F16 f16_load(const float* p) noexcept { return _mm512_loadu_ps(p); }
+inline F16 f16_load_bf16(const uint16_t* p) noexcept {
+  const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(all), 16));
+}
+inline F16 f16_load_i8(const int8_t* p) noexcept {
+  const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(all));
+}
 inline F16 f16_load_first(const float* p, size_t count) noexcept {
   return _mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p);
 }
@@ -238,7 +246,9 @@ size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries
 }  // namespace
 
 const KernelTable avx512_table = {
-    "avx512",        dot_f32,    squared_l2_f32,  dot_gather_f32, squared_l2_gather_f32,
+    "avx512",
+    dot_f32,         squared_l2_f32,  dot_bf16,        squared_l2_bf16, dot_i8,
+    dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
     lut_f32,         lut_quantize_u8, lut16_scan, argmax_f32,     at_least_f32,
     encode_tile,     keep_best,
 };

@@ -18,6 +18,7 @@ namespace swann {
 namespace {
 
 using MaybeF32x2 = std::optional<In<float, 2>>;
+using MaybeF32 = std::optional<In<float, 1>>;
 using MaybeU32 = std::optional<In<uint32_t, 1>>;
 
 Distance distance_of(const std::string& name) {
@@ -42,10 +43,14 @@ std::vector<size_t> first_groups(const uint32_t* leaf_starts, size_t num_leaves)
 class Index {
  public:
   Index(const std::string& distance, size_t dim, In<uint32_t, 1> leaf_starts, MaybeF32x2 centroids,
-        std::optional<In<float, 1>> spreads, MaybeU32 ids, MaybeF32x2 rows, std::optional<In<uint8_t, 3>> codes, MaybeF32x2 codebook,
-        size_t dims_per_block, std::optional<In<uint16_t, 1>> corrections, float correction_low,
-        float correction_span)
-      : leaf_starts_(leaf_starts), centroids_(centroids), spreads_(spreads), ids_(ids), rows_(rows), codes_(codes),
+        MaybeF32 spreads, MaybeU32 ids, MaybeU32 entry_rows, MaybeF32x2 rows,
+        std::optional<In<uint16_t, 2>> rows_bf16, std::optional<In<int8_t, 2>> rows_i8,
+        MaybeF32 row_scales, MaybeF32 row_squares, std::optional<In<uint8_t, 3>> codes,
+        MaybeF32x2 codebook, size_t dims_per_block, std::optional<In<uint16_t, 1>> corrections,
+        float correction_low, float correction_span)
+      : leaf_starts_(leaf_starts), centroids_(centroids), spreads_(spreads), ids_(ids),
+        entry_rows_(entry_rows), rows_(rows), rows_bf16_(rows_bf16), rows_i8_(rows_i8),
+        row_scales_(row_scales), row_squares_(row_squares), codes_(codes),
         codebook_(codebook), corrections_(corrections) {
     expect(leaf_starts.shape(0) >= 2, "leaf_starts needs two entries at least");
     expect(dim > 0, "dim must be positive");
@@ -54,7 +59,8 @@ class Index {
     view_.num_leaves = leaf_starts.shape(0) - 1;
     view_.leaf_starts = leaf_starts.data();
     expect(view_.leaf_starts[0] == 0, "leaf_starts must begin with 0");
-    view_.num_rows = view_.leaf_starts[view_.num_leaves];
+    view_.num_entries = view_.leaf_starts[view_.num_leaves];
+    view_.num_rows = entry_rows ? (ids ? ids->shape(0) : 0) : view_.num_entries;
     view_.group_starts = first_groups(view_.leaf_starts, view_.num_leaves);
     const size_t n = view_.num_rows, groups = view_.group_starts.back();
     expect(centroids.has_value() || view_.num_leaves == 1, "many leaves need centroids");
@@ -63,13 +69,26 @@ class Index {
              "centroids must be [num_leaves][dim]");
     expect(!spreads || (centroids && spreads->shape(0) == view_.num_leaves),
            "spreads must be [num_leaves] and need centroids");
+    expect(!entry_rows || entry_rows->shape(0) == view_.num_entries, "entry_rows: [entries]");
+    for (size_t i = 0; entry_rows && i < view_.num_entries; ++i)
+      expect(entry_rows->data()[i] < n, "entry_rows must be below the number of rows");
     expect(!ids || ids->shape(0) == n, "ids must be [num_rows]");
-    expect(rows || codes, "an index needs rows or codes");
-    if (rows) expect(rows->shape(0) == n && rows->shape(1) == dim, "rows must be [num_rows][dim]");
+    expect(int(rows.has_value()) + int(rows_bf16.has_value()) + int(rows_i8.has_value()) <= 1,
+           "rows have one precision");
+    expect(rows || rows_bf16 || rows_i8 || codes, "an index needs rows or codes");
+    const auto are_rows = [&](const auto& a) { return a.shape(0) == n && a.shape(1) == dim; };
+    expect((!rows || are_rows(*rows)) && (!rows_bf16 || are_rows(*rows_bf16)) &&
+               (!rows_i8 || are_rows(*rows_i8)),
+           "rows must be [num_rows][dim]");
+    expect(!rows_i8 || (row_scales && row_scales->shape(0) == n), "row_scales: [num_rows]");
+    expect(!rows_i8 || distance != "squared_l2" || (row_squares && row_squares->shape(0) == n),
+           "row_squares: [num_rows]");
     view_.centroids = pointer(centroids_);
     view_.spreads = pointer(spreads_);
     view_.ids = pointer(ids_);
-    view_.rows = pointer(rows_);
+    view_.entry_rows = pointer(entry_rows_);
+    view_.rows = {pointer(rows_),       pointer(rows_bf16_),   pointer(rows_i8_),
+                  pointer(row_scales_), pointer(row_squares_), dim};
     if (codes) {
       expect(dims_per_block >= 1 && dims_per_block <= dim, "dims_per_block must be in 1..dim");
       view_.dims_per_block = dims_per_block;
@@ -119,9 +138,11 @@ class Index {
  private:
   SearchLimits limits_of(size_t k, size_t candidates, size_t leaves) const {
     expect(k >= 1 && candidates >= 1 && leaves >= 1, "limits must be positive");
-    const bool reorders = view_.codes != nullptr && view_.rows != nullptr;
-    const size_t kept = reorders ? std::max(candidates, k) : k;
-    return {k, std::min(kept, std::max<size_t>(view_.num_rows, 1)),
+    const bool reorders = view_.codes != nullptr && view_.rows.present();
+    const bool spilled = view_.entry_rows != nullptr;  // a datapoint may come twice
+    const size_t least = spilled ? 2 * k : k;
+    const size_t kept = reorders || spilled ? std::max(candidates, least) : k;
+    return {k, std::min(kept, std::max<size_t>(view_.num_entries, 1)),
             std::min(leaves, view_.num_leaves)};
   }
 
@@ -161,9 +182,13 @@ class Index {
   IndexView view_;
   In<uint32_t, 1> leaf_starts_;
   MaybeF32x2 centroids_;
-  std::optional<In<float, 1>> spreads_;
+  MaybeF32 spreads_;
   MaybeU32 ids_;
+  MaybeU32 entry_rows_;
   MaybeF32x2 rows_;
+  std::optional<In<uint16_t, 2>> rows_bf16_;
+  std::optional<In<int8_t, 2>> rows_i8_;
+  MaybeF32 row_scales_, row_squares_;
   std::optional<In<uint8_t, 3>> codes_;
   MaybeF32x2 codebook_;
   std::optional<In<uint16_t, 1>> corrections_;
@@ -186,6 +211,37 @@ void assign(In<float, 2> rows, In<float, 2> centroids, Out<uint32_t, 1> labels,
   const nb::gil_scoped_release released;
   assign_leaves(rows.data(), rows.shape(0), rows.shape(1), centroids.data(), centroids.shape(0),
                 threads, labels.data(), scores.data());
+}
+
+void to_bf16(In<float, 2> rows, MaybeF32 weights, Out<uint16_t, 2> out, size_t threads) {
+  expect(out.shape(0) == rows.shape(0) && out.shape(1) == rows.shape(1), "out: [count][dim]");
+  expect(!weights || weights->shape(0) == rows.shape(0), "weights must be [count]");
+  const nb::gil_scoped_release released;
+  round_to_bf16(rows.data(), rows.shape(0), rows.shape(1), pointer(weights), threads, out.data());
+}
+
+void to_i8(In<float, 2> rows, MaybeF32 weights, Out<int8_t, 2> out, Out<float, 1> scales,
+           Out<float, 1> squares, size_t threads) {
+  expect(out.shape(0) == rows.shape(0) && out.shape(1) == rows.shape(1), "out: [count][dim]");
+  expect(!weights || weights->shape(0) == rows.shape(0), "weights must be [count]");
+  expect(scales.shape(0) == rows.shape(0) && squares.shape(0) == rows.shape(0),
+         "scales and squares must be [count]");
+  const nb::gil_scoped_release released;
+  round_to_i8(rows.data(), rows.shape(0), rows.shape(1), pointer(weights), threads, out.data(),
+              scales.data(), squares.data());
+}
+
+void spill(In<float, 2> rows, In<float, 2> centroids, In<uint32_t, 1> labels, float lambda,
+           Out<uint32_t, 1> spilled, size_t threads) {
+  expect(rows.shape(1) == centroids.shape(1), "rows and centroids differ in dimension");
+  expect(centroids.shape(0) >= 2, "spilling needs two centroids");
+  expect(labels.shape(0) == rows.shape(0) && spilled.shape(0) == rows.shape(0),
+         "labels and spilled must be [count]");
+  for (size_t i = 0; i < labels.shape(0); ++i)
+    expect(labels.data()[i] < centroids.shape(0), "labels must be below num_leaves");
+  const nb::gil_scoped_release released;
+  spill_leaves(rows.data(), rows.shape(0), rows.shape(1), centroids.data(), centroids.shape(0),
+               labels.data(), lambda, threads, spilled.data());
 }
 
 void sort_rows(In<uint32_t, 1> labels, Out<uint32_t, 1> order, Out<uint32_t, 1> starts) {
@@ -298,11 +354,14 @@ NB_MODULE(_native, m) {
   using namespace nb::literals;
   nb::class_<Index>(m, "Index")
       .def(nb::init<const std::string&, size_t, In<uint32_t, 1>, MaybeF32x2,
-                    std::optional<In<float, 1>>, MaybeU32, MaybeF32x2, std::optional<In<uint8_t, 3>>, MaybeF32x2, size_t,
+                    std::optional<In<float, 1>>, MaybeU32, MaybeU32, MaybeF32x2,
+                    std::optional<In<uint16_t, 2>>, std::optional<In<int8_t, 2>>, MaybeF32, MaybeF32,
+                    std::optional<In<uint8_t, 3>>, MaybeF32x2, size_t,
                     std::optional<In<uint16_t, 1>>, float, float>(),
-           "distance"_a, "dim"_a, "leaf_starts"_a, "centroids"_a.none(), "spreads"_a.none(), "ids"_a.none(),
-           "rows"_a.none(), "codes"_a.none(), "codebook"_a.none(), "dims_per_block"_a,
-           "corrections"_a.none(), "correction_low"_a, "correction_span"_a)
+           "distance"_a, "dim"_a, "leaf_starts"_a, "centroids"_a.none(), "spreads"_a.none(),
+           "ids"_a.none(), "entry_rows"_a.none(), "rows"_a.none(), "rows_bf16"_a.none(),
+           "rows_i8"_a.none(), "row_scales"_a.none(), "row_squares"_a.none(), "codes"_a.none(),
+           "codebook"_a.none(), "dims_per_block"_a, "corrections"_a.none(), "correction_low"_a, "correction_span"_a)
       .def("search", &Index::search, nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg(),
            nb::arg().noconvert(), nb::arg().noconvert())
       .def("search_one", &Index::search_one, nb::arg().noconvert(), nb::arg(), nb::arg(),
@@ -310,6 +369,10 @@ NB_MODULE(_native, m) {
       .def_prop_ro("num_groups", &Index::num_groups);
   m.def("check_rows", &check, nb::arg().noconvert(), nb::arg().none().noconvert(), nb::arg());
   m.def("assign_leaves", &assign);
+  m.def("spill_leaves", &spill);
+  m.def("round_to_bf16", &to_bf16, nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
+  m.def("round_to_i8", &to_i8, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg());
   m.def("sort_by_leaf", &sort_rows);
   m.def("leaf_means", &means);
   m.def("make_tiles", &tiles, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(),

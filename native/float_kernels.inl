@@ -13,9 +13,23 @@ inline F16 accumulate(F16 sum, F16 a, F16 b) noexcept {
   return f16_fma(difference, difference, sum);
 }
 
+inline F16 load_row(const float* p) noexcept { return f16_load(p); }
+inline F16 load_row(const uint16_t* p) noexcept { return f16_load_bf16(p); }
+inline F16 load_row(const int8_t* p) noexcept { return f16_load_i8(p); }
+inline F16 load_row_first(const float* p, size_t count) noexcept {
+  return f16_load_first(p, count);
+}
+// The last values of a row, by way of a buffer: what follows them may not be there to read.
+template <typename Value>
+inline F16 load_row_first(const Value* p, size_t count) noexcept {
+  Value buffer[16] = {};
+  for (size_t i = 0; i < count; ++i) buffer[i] = p[i];
+  return load_row(buffer);
+}
+
 // A tile of Q queries by X rows: acc[x][q] are 16 partial sums each.
-template <Metric metric, int Q, int X>
-inline void tile_sums(const float* queries, const float* rows, size_t dim,
+template <Metric metric, int Q, int X, typename Value>
+inline void tile_sums(const float* queries, const Value* rows, size_t dim,
                       F16 (&acc)[X][Q]) noexcept {
   for (int x = 0; x < X; ++x)
     for (int q = 0; q < Q; ++q) acc[x][q] = f16_zero();
@@ -24,7 +38,7 @@ inline void tile_sums(const float* queries, const float* rows, size_t dim,
     F16 query[Q];
     for (int q = 0; q < Q; ++q) query[q] = f16_load(queries + q * dim + j);
     for (int x = 0; x < X; ++x) {
-      const F16 row = f16_load(rows + x * dim + j);
+      const F16 row = load_row(rows + x * dim + j);
       for (int q = 0; q < Q; ++q) acc[x][q] = accumulate<metric>(acc[x][q], query[q], row);
     }
   }
@@ -32,22 +46,22 @@ inline void tile_sums(const float* queries, const float* rows, size_t dim,
     F16 query[Q];
     for (int q = 0; q < Q; ++q) query[q] = f16_load_first(queries + q * dim + j, dim - j);
     for (int x = 0; x < X; ++x) {
-      const F16 row = f16_load_first(rows + x * dim + j, dim - j);
+      const F16 row = load_row_first(rows + x * dim + j, dim - j);
       for (int q = 0; q < Q; ++q) acc[x][q] = accumulate<metric>(acc[x][q], query[q], row);
     }
   }
 }
 
-template <Metric metric, int Q, int X>
-inline void tile(const float* queries, const float* rows, size_t dim, float* out,
+template <Metric metric, int Q, int X, typename Value>
+inline void tile(const float* queries, const Value* rows, size_t dim, float* out,
                  size_t stride) noexcept {
   F16 acc[X][Q];
   tile_sums<metric, Q, X>(queries, rows, dim, acc);
   f16_store_folded<Q, X>(acc, out, stride);
 }
 
-template <Metric metric, int Q>
-inline void query_strip(const float* queries, const float* rows, size_t num_rows, size_t dim,
+template <Metric metric, int Q, typename Value>
+inline void query_strip(const float* queries, const Value* rows, size_t num_rows, size_t dim,
                         float* out, size_t stride) noexcept {
   constexpr int X = Q == 1 ? kSingleTileRows : kTileRows;
   size_t x = 0;
@@ -57,10 +71,10 @@ inline void query_strip(const float* queries, const float* rows, size_t num_rows
 }
 
 // Rows are taken in blocks that stay in the first-level cache while all queries pass over them.
-template <Metric metric>
-void pairs(const float* queries, size_t num_queries, const float* rows, size_t num_rows,
+template <Metric metric, typename Value>
+void pairs(const float* queries, size_t num_queries, const Value* rows, size_t num_rows,
            size_t dim, float* out, size_t stride) noexcept {
-  const size_t fit = 24 * 1024 / (dim * sizeof(float) + 1);
+  const size_t fit = 24 * 1024 / (dim * sizeof(Value) + 1);
   const size_t block = num_queries < 2 * kTileQueries ? num_rows
                        : fit < 16                     ? 16
                                                       : fit / 16 * 16;
@@ -86,16 +100,32 @@ void squared_l2_f32(const float* queries, size_t num_queries, const float* rows,
   pairs<Metric::squared_l2>(queries, num_queries, rows, num_rows, dim, out, stride);
 }
 
-inline void prefetch_row(const float* row, size_t dim) noexcept {
+void dot_bf16(const float* queries, size_t num_queries, const uint16_t* rows, size_t num_rows,
+              size_t dim, float* out, size_t stride) noexcept {
+  pairs<Metric::dot>(queries, num_queries, rows, num_rows, dim, out, stride);
+}
+
+void squared_l2_bf16(const float* queries, size_t num_queries, const uint16_t* rows,
+                     size_t num_rows, size_t dim, float* out, size_t stride) noexcept {
+  pairs<Metric::squared_l2>(queries, num_queries, rows, num_rows, dim, out, stride);
+}
+
+void dot_i8(const float* queries, size_t num_queries, const int8_t* rows, size_t num_rows,
+            size_t dim, float* out, size_t stride) noexcept {
+  pairs<Metric::dot>(queries, num_queries, rows, num_rows, dim, out, stride);
+}
+
+template <typename Value>
+inline void prefetch_row(const Value* row, size_t dim) noexcept {
   const char* p = reinterpret_cast<const char*>(row);
-  for (size_t b = 0; b < dim * sizeof(float); b += 64) __builtin_prefetch(p + b);
+  for (size_t b = 0; b < dim * sizeof(Value); b += 64) __builtin_prefetch(p + b);
 }
 
 // Rows lie anywhere in memory: ask for them well before they are used.
-template <Metric metric>
-void gather(const float* query, const float* rows, const uint32_t* ids, size_t count, size_t dim,
+template <Metric metric, typename Value>
+void gather(const float* query, const Value* rows, const uint32_t* ids, size_t count, size_t dim,
             float* out) noexcept {
-  const size_t ahead = dim <= 128 ? 8 : dim <= 512 ? 3 : 1;
+  const size_t bytes = dim * sizeof(Value), ahead = bytes <= 512 ? 8 : bytes <= 2048 ? 3 : 1;
   for (size_t i = 0; i < count && i < ahead; ++i) prefetch_row(rows + ids[i] * dim, dim);
   for (size_t i = 0; i < count; ++i) {
     if (i + ahead < count) prefetch_row(rows + ids[i + ahead] * dim, dim);
@@ -111,6 +141,21 @@ void dot_gather_f32(const float* query, const float* rows, const uint32_t* ids, 
 void squared_l2_gather_f32(const float* query, const float* rows, const uint32_t* ids,
                            size_t count, size_t dim, float* out) noexcept {
   gather<Metric::squared_l2>(query, rows, ids, count, dim, out);
+}
+
+void dot_gather_bf16(const float* query, const uint16_t* rows, const uint32_t* ids, size_t count,
+                     size_t dim, float* out) noexcept {
+  gather<Metric::dot>(query, rows, ids, count, dim, out);
+}
+
+void squared_l2_gather_bf16(const float* query, const uint16_t* rows, const uint32_t* ids,
+                            size_t count, size_t dim, float* out) noexcept {
+  gather<Metric::squared_l2>(query, rows, ids, count, dim, out);
+}
+
+void dot_gather_i8(const float* query, const int8_t* rows, const uint32_t* ids, size_t count,
+                   size_t dim, float* out) noexcept {
+  gather<Metric::dot>(query, rows, ids, count, dim, out);
 }
 
 void lut_f32(const float* query, const float* codebook, size_t dim, size_t dims_per_block,

@@ -56,11 +56,25 @@ struct KernelTable {
   void (*squared_l2_f32)(const float* queries, size_t num_queries, const float* rows,
                          size_t num_rows, size_t dim, float* out, size_t stride) noexcept;
 
+  // The same for rows in bfloat16 (the upper half of a float32) and in int8 (read as numbers).
+  void (*dot_bf16)(const float* queries, size_t num_queries, const uint16_t* rows,
+                   size_t num_rows, size_t dim, float* out, size_t stride) noexcept;
+  void (*squared_l2_bf16)(const float* queries, size_t num_queries, const uint16_t* rows,
+                          size_t num_rows, size_t dim, float* out, size_t stride) noexcept;
+  void (*dot_i8)(const float* queries, size_t num_queries, const int8_t* rows, size_t num_rows,
+                 size_t dim, float* out, size_t stride) noexcept;
+
   // The same for one query and the rows named in ids, fetched ahead.
   void (*dot_gather_f32)(const float* query, const float* rows, const uint32_t* ids, size_t count,
                          size_t dim, float* out) noexcept;
   void (*squared_l2_gather_f32)(const float* query, const float* rows, const uint32_t* ids,
                                 size_t count, size_t dim, float* out) noexcept;
+  void (*dot_gather_bf16)(const float* query, const uint16_t* rows, const uint32_t* ids,
+                          size_t count, size_t dim, float* out) noexcept;
+  void (*squared_l2_gather_bf16)(const float* query, const uint16_t* rows, const uint32_t* ids,
+                                 size_t count, size_t dim, float* out) noexcept;
+  void (*dot_gather_i8)(const float* query, const int8_t* rows, const uint32_t* ids, size_t count,
+                        size_t dim, float* out) noexcept;
 
   // Lookup tables of one query: lut[m][k] = sum over the dimensions j of block m of
   // q_j w_jk (dot product) or (2 q_j - w_jk) w_jk (squared l2); codebook is [dim][16].

@@ -22,6 +22,16 @@ constexpr int kTileQueries = 2, kTileRows = 2, kSingleTileRows = 4;
 inline F16 f16_zero() noexcept { SWANN_EACH(vdupq_n_f32(0.0f)); }
 inline F16 f16_set(float a) noexcept { SWANN_EACH(vdupq_n_f32(a)); }
 inline F16 f16_load(const float* p) noexcept { SWANN_EACH(vld1q_f32(p + 4 * i)); }
+inline F16 f16_load_bf16(const uint16_t* p) noexcept {
+  SWANN_EACH(vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)));
+}
+inline F16 f16_load_i8(const int8_t* p) noexcept {
+  const int8x16_t all = vld1q_s8(p);
+  const int16x8_t low = vmovl_s8(vget_low_s8(all)), high = vmovl_s8(vget_high_s8(all));
+  return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+           vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
+           vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
+}
 inline F16 f16_load_first(const float* p, size_t count) noexcept {
   float lane[16] = {};
   for (size_t i = 0; i < count; ++i) lane[i] = p[i];
@@ -151,7 +161,9 @@ size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries
 }  // namespace
 
 const KernelTable neon_table = {
-    "neon",          dot_f32,    squared_l2_f32,  dot_gather_f32, squared_l2_gather_f32,
+    "neon",
+    dot_f32,         squared_l2_f32,  dot_bf16,        squared_l2_bf16, dot_i8,
+    dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
     lut_f32,         lut_quantize_u8, lut16_scan, argmax_f32,     at_least_f32,
     encode_tile,     keep_best,
 };

@@ -21,6 +21,15 @@ constexpr int kTileQueries = 2, kTileRows = 1, kSingleTileRows = 1;
 inline F16 f16_zero() noexcept { SWANN_EACH(0.0f); }
 inline F16 f16_set(float a) noexcept { SWANN_EACH(a); }
 inline F16 f16_load(const float* p) noexcept { SWANN_EACH(p[i]); }
+inline F16 f16_load_bf16(const uint16_t* p) noexcept {
+  F16 r;
+  for (int i = 0; i < 16; ++i) {
+    const uint32_t bits = uint32_t(p[i]) << 16;
+    __builtin_memcpy(&r.v[i], &bits, 4);
+  }
+  return r;
+}
+inline F16 f16_load_i8(const int8_t* p) noexcept { SWANN_EACH(float(p[i])); }
 inline F16 f16_load_first(const float* p, size_t count) noexcept {
   SWANN_EACH(size_t(i) < count ? p[i] : 0.0f);
 }
@@ -123,7 +132,9 @@ size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries
 }  // namespace
 
 const KernelTable scalar_table = {
-    "scalar",        dot_f32,    squared_l2_f32,  dot_gather_f32, squared_l2_gather_f32,
+    "scalar",
+    dot_f32,         squared_l2_f32,  dot_bf16,        squared_l2_bf16, dot_i8,
+    dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
     lut_f32,         lut_quantize_u8, lut16_scan, argmax_f32,     at_least_f32,
     encode_tile,     keep_best,
 };

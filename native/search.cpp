@@ -121,15 +121,17 @@ void scan_rows(const Block& block, size_t leaf, const uint32_t* visits, size_t c
   }
   scratch.scores.resize(block.count * kExactRows);
   scratch.rows.resize(std::max(scratch.rows.size(), kExactRows));
-  const auto compute = index.squared_l2() ? kernels().squared_l2_f32 : kernels().dot_f32;
   for (size_t at = 0; at < rows; at += kExactRows) {
     const size_t n = std::min(kExactRows, rows - at);
-    compute(queries, count, index.rows + (first + at) * dim, n, dim, scratch.scores.data(),
-            kExactRows);
+    if (index.entry_rows == nullptr)
+      score_run(index.rows, index.squared_l2(), queries, count, first + at, n,
+                scratch.scores.data(), kExactRows);
+    else
+      for (size_t i = 0; i < count; ++i)
+        score_rows(index.rows, index.squared_l2(), queries + i * dim,
+                   index.entry_rows + first + at, n, scratch.scores.data() + i * kExactRows);
     for (size_t i = 0; i < count; ++i) {
-      float* scores = scratch.scores.data() + i * kExactRows;
-      if (index.squared_l2())
-        for (size_t j = 0; j < n; ++j) scores[j] = -scores[j];
+      const float* scores = scratch.scores.data() + i * kExactRows;
       offer_scores(scratch.candidates[visits[i] / block.limits.leaves], scores, n,
                    uint32_t(first + at), scratch.rows.data());
     }
@@ -181,31 +183,54 @@ void scan(const Block& block) {
 
 // ---- Reordering
 
+// Puts the exact scores, where there are exact rows, and the datapoints' numbers into the keys.
+void rescore(const Block& block, size_t q) {
+  const IndexView& index = block.index;
+  Scratch& s = block.scratch;
+  Candidates& best = s.candidates[q];
+  const bool reorder = index.codes != nullptr && index.rows.present();
+  s.rows.resize(std::max(s.rows.size(), best.size));
+  s.scores.resize(std::max(s.scores.size(), best.size));
+  for (size_t i = 0; i < best.size; ++i) {
+    const uint32_t entry = key_row(best.keys[i]);
+    s.rows[i] = index.entry_rows == nullptr ? entry : index.entry_rows[entry];
+  }
+  if (reorder)
+    score_rows(index.rows, index.squared_l2(), block.query(q), s.rows.data(), best.size,
+               s.scores.data());
+  for (size_t i = 0; i < best.size; ++i) {
+    int32_t score = key_score(best.keys[i]);
+    if (reorder) score = ordered(s.scores[i]);
+    best.keys[i] = make_key(score, index.ids == nullptr ? s.rows[i] : index.ids[s.rows[i]]);
+  }
+}
+
+// Sorts the best k keys to the front, each datapoint once; returns how many there are.
+size_t sort_best(const IndexView& index, Candidates& best, size_t k) {
+  // A datapoint has two entries at most: 2 k of them hold k datapoints.
+  const size_t wanted = std::min(index.entry_rows == nullptr ? k : 2 * k, best.size);
+  std::partial_sort(best.keys, best.keys + wanted, best.keys + best.size, std::greater<>());
+  if (index.entry_rows == nullptr) return wanted;
+  size_t kept = 0;
+  for (size_t i = 0; i < wanted && kept < k; ++i) {
+    const uint32_t id = key_row(best.keys[i]);
+    const auto same = [id](Key key) { return key_row(key) == id; };
+    if (!std::any_of(best.keys, best.keys + kept, same)) best.keys[kept++] = best.keys[i];
+  }
+  return kept;
+}
+
 void write_result(const Block& block, size_t q, int64_t* ids, float* distances) {
   const IndexView& index = block.index;
   Scratch& s = block.scratch;
   Candidates& best = s.candidates[q];
   best.cut();
-  const bool reorder = index.codes != nullptr && index.rows != nullptr;
-  s.rows.resize(std::max(s.rows.size(), best.size));
-  s.scores.resize(std::max(s.scores.size(), best.size));
-  for (size_t i = 0; i < best.size; ++i) s.rows[i] = key_row(best.keys[i]);
-  if (reorder) {
-    const auto compute =
-        index.squared_l2() ? kernels().squared_l2_gather_f32 : kernels().dot_gather_f32;
-    compute(block.query(q), index.rows, s.rows.data(), best.size, index.dim, s.scores.data());
-  }
-  for (size_t i = 0; i < best.size; ++i) {
-    int32_t score = key_score(best.keys[i]);
-    if (reorder) score = ordered(index.squared_l2() ? -s.scores[i] : s.scores[i]);
-    best.keys[i] = make_key(score, index.ids == nullptr ? s.rows[i] : index.ids[s.rows[i]]);
-  }
-  const size_t k = block.limits.neighbors, found = std::min(k, best.size);
-  std::partial_sort(best.keys, best.keys + found, best.keys + best.size, std::greater<>());
+  rescore(block, q);
+  const size_t k = block.limits.neighbors, found = sort_best(index, best, k);
+  const bool exact = index.rows.present();
   for (size_t i = 0; i < found; ++i) {
     ids[i] = key_row(best.keys[i]);
     const int32_t score = key_score(best.keys[i]);
-    const bool exact = reorder || index.codes == nullptr;
     const float value =
         exact ? from_ordered(score) : float(double(score) / s.tables[q].scale);
     distances[i] = index.squared_l2() ? std::max(-value, 0.0f) : value;

@@ -5,23 +5,26 @@
 #include <vector>
 
 #include "kernels.h"
+#include "rows.h"
 
 namespace swann {
 
 enum class Distance { dot_product, squared_l2, cosine };
 
 // A searchable index: plain pointers into immutable arrays, in the order of the leaves. Without a
-// tree there is one leaf and no centroid.
+// tree there is one leaf and no centroid. An entry is a row in a leaf; spilled rows have two.
 struct IndexView {
   Distance distance = Distance::dot_product;
   size_t dim = 0;
   size_t num_rows = 0;
+  size_t num_entries = 0;                  // more than rows where each lies in two leaves
   size_t num_leaves = 1;
   const float* centroids = nullptr;        // [num_leaves][dim], or null
   const float* spreads = nullptr;          // [num_leaves] leaves rank by <q, c> + |q| spread
-  const uint32_t* leaf_starts = nullptr;   // [num_leaves + 1] first row of each leaf
+  const uint32_t* leaf_starts = nullptr;   // [num_leaves + 1] first entry of each leaf
+  const uint32_t* entry_rows = nullptr;    // [entries] row of each entry, or null: they are the same
   const uint32_t* ids = nullptr;           // [num_rows] datapoint of each row; null: the row itself
-  const float* rows = nullptr;             // [num_rows][dim], or null: scores are final
+  ExactRows rows;                          // [num_rows], or absent: the codes' scores are final
   // Asymmetric hashing; codes null: rows are scored exactly.
   const uint8_t* codes = nullptr;          // [groups][blocks][16]
   const float* codebook = nullptr;         // [dim][16]

@@ -30,12 +30,22 @@ void add_all(size_t count, size_t threads, std::atomic<size_t>& wrong) {
   for (const size_t n : calls) wrong += n != 1;
 }
 
+// Returns only when as many threads as asked are at work at the same time.
+void meet(size_t threads) {
+  std::atomic<size_t> arrived{0};
+  parallel_for(threads, threads, [&](size_t) {
+    ++arrived;
+    while (arrived < threads) std::this_thread::yield();
+  });
+}
+
 void test_threads() {
   Group group("threads: parallel_for");
   std::atomic<size_t> wrong{0};
   for (const size_t count : {0, 1, 2, 3, 100, 5000})
     for (const size_t threads : {0, 1, 2, 4, 9}) add_all(count, threads, wrong);
   check(wrong == 0, "each index once");
+  meet(5);
   std::vector<std::thread> callers;
   for (size_t c = 0; c < 6; ++c)
     callers.emplace_back([&, c] {
@@ -79,6 +89,7 @@ void test_fork() {
     if (child == 0) {
       alarm(20);  // a child that hangs ends
       std::atomic<size_t> wrong_here{0};
+      meet(4);  // with threads of its own
       add_all(100, 4, wrong_here);
       _exit(wrong_here == 0 ? 0 : 1);
     }

@@ -1,6 +1,7 @@
 // Every kernel of every level this machine can run, against plain loops on this page in the order
 // of summation that kernels.h states, so bit for bit; and the plain loops against double.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -157,6 +158,47 @@ void test_pairs(const KernelTable& k, const Reference& reference) {
           check(same, "gather", dim, rows);
         }
       }
+}
+
+// Rows in bfloat16 and int8 widen to floats exactly: then all is as for float rows.
+template <typename Value, typename Pairs, typename Gather>
+void test_narrow(const char* what, const Reference& reference, bool l2, Pairs pairs,
+                 Gather gather, float (*widen)(Value)) {
+  Random random;
+  for (const size_t dim : {1, 7, 15, 16, 17, 33, 100, 800})
+    for (const size_t queries : {1, 2, 3, 4, 5, 9})
+      for (const size_t count : {1, 3, 4, 17, 40}) {
+        const auto q = random.reals(queries * dim);
+        std::vector<Value> rows(count * dim);
+        for (Value& v : rows) {
+          if constexpr (sizeof(Value) == 2)  // the upper half of a float of either sign in 0.5..2
+            v = Value(0x3F00 + random.below(0x100) + (random.below(2) << 15));
+          else
+            v = Value(int(random.below(256)) - 128);
+        }
+        std::vector<float> wide, out(queries * count), want(out), found(count);
+        for (const Value v : rows) wide.push_back(widen(v));
+        for (size_t i = 0; i < want.size(); ++i)
+          want[i] = reference.pair(&q[i / count * dim], &wide[i % count * dim], dim, l2);
+        pairs(q.data(), queries, rows.data(), count, dim, out.data(), count);
+        check(same_bits(out, want), what, dim, count);
+        std::vector<uint32_t> ids(count);
+        for (uint32_t& id : ids) id = uint32_t(random.below(count));
+        gather(q.data(), rows.data(), ids.data(), count, dim, found.data());
+        bool same = true;
+        for (size_t i = 0; i < count; ++i) same &= found[i] == want[ids[i]];
+        check(same, what, dim, count);
+      }
+}
+
+void test_narrow_rows(const KernelTable& k, const Reference& reference) {
+  Group group(std::string(k.level) + ": rows in bfloat16 and int8");
+  const auto bf16 = [](uint16_t v) { return std::bit_cast<float>(uint32_t(v) << 16); };
+  const auto i8 = [](int8_t v) { return float(v); };
+  test_narrow<uint16_t>("dot, bf16", reference, false, k.dot_bf16, k.dot_gather_bf16, bf16);
+  test_narrow<uint16_t>("squared l2, bf16", reference, true, k.squared_l2_bf16,
+                        k.squared_l2_gather_bf16, bf16);
+  test_narrow<int8_t>("dot, int8", reference, false, k.dot_i8, k.dot_gather_i8, i8);
 }
 
 void test_tables(const KernelTable& k, const Reference& reference) {
@@ -336,6 +378,7 @@ void test_kernels() {
     const KernelTable& k = *all[i].table;
     const Reference reference{std::strcmp(all[i].name, "scalar") != 0};
     test_pairs(k, reference);
+    test_narrow_rows(k, reference);
     test_tables(k, reference);
     test_scan(k);
     test_choosing(k);

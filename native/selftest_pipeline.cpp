@@ -18,6 +18,9 @@ namespace {
 // of leaf 0, and so no rows.
 struct SmallIndex {
   std::vector<float> rows, centroids, codebook;
+  std::vector<uint16_t> bf16;
+  std::vector<int8_t> i8;
+  std::vector<float> scales, squares;
   std::vector<uint32_t> starts, ids;
   std::vector<uint8_t> codes;
   std::vector<uint16_t> corrections;
@@ -26,7 +29,7 @@ struct SmallIndex {
   SmallIndex(Random& random, Distance distance, size_t count, size_t dim, size_t leaves,
              size_t per_block)
       : rows(random.integers(count * dim)), starts{0, uint32_t(count)} {
-    view.distance = distance, view.dim = dim, view.num_rows = count;
+    view.distance = distance, view.dim = dim, view.num_rows = view.num_entries = count;
     if (leaves > 0) make_tree(random, leaves);
     view.leaf_starts = starts.data();
     view.group_starts.assign(view.num_leaves + 1, 0);
@@ -34,7 +37,25 @@ struct SmallIndex {
       view.group_starts[l + 1] =
           view.group_starts[l] + (starts[l + 1] - starts[l] + kGroup - 1) / kGroup;
     if (per_block > 0) make_codes(random, per_block);
-    view.rows = rows.data();
+  }
+
+  // The rows in a precision of 32, 16 or 8 bits, all of which hold small integers; 0: no rows.
+  void give_rows(int bits) {
+    view.rows = {};
+    if (bits == 32) view.rows.f32 = rows.data();
+    if (bits == 16) {
+      bf16.resize(rows.size());
+      round_to_bf16(rows.data(), view.num_rows, view.dim, nullptr, 2, bf16.data());
+      view.rows.bf16 = bf16.data();
+    }
+    if (bits == 8) {
+      i8.assign(rows.begin(), rows.end());
+      scales.assign(view.num_rows, 1.0f), squares.assign(view.num_rows, 0.0f);
+      for (size_t i = 0; i < rows.size(); ++i) squares[i / view.dim] += rows[i] * rows[i];
+      view.rows.i8 = i8.data(), view.rows.scales = scales.data();
+      view.rows.squares = squares.data();
+    }
+    view.rows.dim = view.dim;
   }
 
   void make_tree(Random& random, size_t leaves) {
@@ -106,7 +127,7 @@ struct Answer {
 Answer search(const IndexView& view, size_t k, size_t candidates, size_t leaves,
               const float* queries, size_t count) {
   Answer answer{std::vector<int64_t>(count * k), std::vector<float>(count * k)};
-  const bool reorders = view.codes != nullptr && view.rows != nullptr;
+  const bool reorders = view.codes != nullptr && view.rows.present();
   const SearchLimits limits{k, std::min(reorders ? std::max(candidates, k) : k, view.num_rows),
                             std::min(leaves, view.num_leaves)};
   search_block(view, limits, queries, count, answer.ids.data(), answer.distances.data());
@@ -155,18 +176,19 @@ std::vector<Key> keys_of(const SmallIndex& index, const float* q, size_t leaves,
 
 // Whether an answer is what sorting gives: the best candidates, ties to the lowest row; of them,
 // scored exactly where rows are at hand, the k best, ties to the lowest id.
-bool as_sorted(const SmallIndex& index, const IndexView& view, const float* q, size_t k,
-               size_t candidates, size_t leaves, const int64_t* ids, const float* distances) {
+bool as_sorted(const SmallIndex& index, const float* q, size_t k, size_t candidates,
+               size_t leaves, const int64_t* ids, const float* distances) {
+  const IndexView& view = index.view;
   std::vector<uint8_t> lut(view.blocks * 16);
   Table table;
   if (view.codes != nullptr) table = build_table(view, q, 0, lut.data());
   auto keys = keys_of(index, q, leaves, view.codes == nullptr ? nullptr : &table, lut.data());
   std::sort(keys.begin(), keys.end(), std::greater<>());
-  keys.resize(std::min(view.rows == nullptr || view.codes == nullptr ? k : candidates,
+  keys.resize(std::min(!view.rows.present() || view.codes == nullptr ? k : candidates,
                        keys.size()));
   for (Key& key : keys) {
     const uint32_t row = key_row(key), id = view.ids == nullptr ? row : view.ids[row];
-    const bool exact = view.rows != nullptr;
+    const bool exact = view.rows.present();
     key = make_key(exact ? ordered(float(index.score(q, 0, row, false))) : key_score(key), id);
   }
   std::sort(keys.begin(), keys.end(), std::greater<>());
@@ -177,7 +199,7 @@ bool as_sorted(const SmallIndex& index, const IndexView& view, const float* q, s
       continue;
     }
     const int32_t score = key_score(keys[i]);
-    const float value = view.rows != nullptr ? from_ordered(score)
+    const float value = view.rows.present() ? from_ordered(score)
                                              : float(double(score) / table.scale);
     const float distance = view.squared_l2() ? std::max(-value, 0.0f) : value;
     right &= ids[i] == key_row(keys[i]) && distances[i] == distance;
@@ -230,13 +252,14 @@ void test_search(const char* name, Distance distance, size_t leaves, size_t per_
   constexpr size_t kQueries = 7, kDim = 9;
   for (const size_t count : {1, 31, 33, 1500}) {
     SmallIndex index(random, distance, count, kDim, leaves, per_block);
-    IndexView view = index.view;
-    const auto queries = random.integers(kQueries * kDim);
+    const IndexView& view = index.view;
+    auto queries = random.integers(kQueries * kDim);
+    std::fill_n(queries.begin(), kDim, 0.0f);  // to it, all dot products are equal
     for (const size_t k : {size_t(1), size_t(10), count + 3})
       for (const size_t searched : {size_t(1), size_t(3), view.num_leaves})
-        for (const bool rows : {true, false}) {
-          if (!rows && per_block == 0) continue;
-          view.rows = rows ? index.rows.data() : nullptr;
+        for (const int bits : {32, 16, 8, 0}) {
+          if (bits == 0 && per_block == 0) continue;
+          index.give_rows(bits);
           const size_t candidates = k + 3;
           const Answer answer = search(view, k, candidates, searched, queries.data(), kQueries);
           bool sorted = true, scored = true, alike = true;
@@ -244,17 +267,73 @@ void test_search(const char* name, Distance distance, size_t leaves, size_t per_
             const float* query = &queries[q * kDim];
             const int64_t* ids = &answer.ids[q * k];
             const float* distances = &answer.distances[q * k];
-            sorted &= as_sorted(index, view, query, k, candidates, searched, ids, distances);
-            if (!rows) scored &= near(index, query, k, searched, ids, distances);
+            sorted &= as_sorted(index, query, k, candidates, searched, ids, distances);
+            if (bits == 0) scored &= near(index, query, k, searched, ids, distances);
             const Answer one = search(view, k, candidates, searched, query, 1);
             alike &= std::equal(one.ids.begin(), one.ids.end(), ids) &&
                      same_bits(one.distances.data(), distances, k);
           }
-          check(sorted, "what sorting finds", count, k);
+          check(sorted, "what sorting finds", count, size_t(bits));
           check(scored, "scores near those of the decoded rows", count, k);
           check(alike, "a block finds what single queries find", count, k);
         }
   }
+}
+
+// Two leaves of one row. Leaf 1 is the better one and is searched first, but the codes make both
+// rows score the same: the row of leaf 0 must still win, being the lowest.
+void test_tie() {
+  Group group("pipeline: a tie between leaves");
+  const float centroids[] = {0, 2}, query[] = {1, 1};
+  const uint32_t starts[] = {0, 1, 2};
+  std::vector<float> codebook(kLanes);
+  for (size_t k = 0; k < kLanes; ++k) codebook[k] = float(k);
+  std::vector<uint8_t> codes(2 * 16);
+  codes[0] = 2;
+  IndexView view;
+  view.dim = view.dims_per_block = view.blocks = 1;
+  view.num_rows = view.num_entries = view.num_leaves = 2;
+  view.centroids = centroids, view.leaf_starts = starts;
+  view.codes = codes.data(), view.codebook = codebook.data();
+  view.group_starts = {0, 1, 2};
+  for (const size_t count : {1, 2}) {
+    const Answer answer = search(view, 1, 1, 2, query, count);
+    check(answer.ids == std::vector<int64_t>(count, 0), "the lowest row", count);
+    check(std::fabs(answer.distances[0] - 2) < 0.1, "its score", count);
+  }
+}
+
+// Every row in two leaves: found as without, each datapoint once.
+void test_spilled() {
+  Group group("pipeline: spilled rows");
+  Random random;
+  SmallIndex index(random, Distance::squared_l2, 300, 9, 12, 0);
+  index.rows = random.reals(index.rows.size());  // no ties
+  index.give_rows(32);
+  std::vector<uint32_t> second(300), entries, starts = {0};
+  for (uint32_t row = 0; row < 300; ++row) {
+    const auto leaf = std::upper_bound(index.starts.begin(), index.starts.end(), row) - 1;
+    second[row] = uint32_t(leaf - index.starts.begin() + 5) % 12;
+  }
+  for (uint32_t l = 0; l < 12; ++l) {
+    for (uint32_t row = 0; row < 300; ++row)
+      if (second[row] == l || (row >= index.starts[l] && row < index.starts[l + 1]))
+        entries.push_back(row);
+    starts.push_back(uint32_t(entries.size()));
+  }
+  IndexView spilled = index.view;
+  spilled.num_entries = entries.size();
+  spilled.entry_rows = entries.data(), spilled.leaf_starts = starts.data();
+  const auto queries = random.reals(4 * 9);
+  for (const size_t k : {1, 7, 300})
+    for (const size_t count : {1, 4}) {
+      const Answer want = search(index.view, k, k, 12, queries.data(), count);
+      Answer answer{std::vector<int64_t>(count * k), std::vector<float>(count * k)};
+      search_block(spilled, {k, 2 * k, 12}, queries.data(), count, answer.ids.data(),
+                   answer.distances.data());
+      check(answer.ids == want.ids && same_bits(answer.distances, want.distances),
+            "as without spilling", k, count);
+    }
 }
 
 void test_choice(Distance distance) {
@@ -292,6 +371,8 @@ void test_pipeline() {
   test_search("codes, squared l2", Distance::squared_l2, 0, 2);
   test_search("tree and codes, dot product", Distance::dot_product, 12, 4);
   test_search("tree and codes, squared l2", Distance::squared_l2, 12, 2);
+  test_tie();
+  test_spilled();
   test_choice(Distance::dot_product);
   test_choice(Distance::squared_l2);
 }

@@ -1,10 +1,12 @@
 // The loops of building, against plain loops; on one thread and on several.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numeric>
 
 #include "kernels.h"
+#include "rows.h"
 #include "selftest.h"
 #include "train.h"
 
@@ -89,6 +91,86 @@ void test_leaves() {
       }
     check(worst < 1e-6, "leaf_means", leaves);
   }
+}
+
+void test_spilling() {
+  Group group("training: spill_leaves");
+  Random random;
+  for (const size_t leaves : {2, 9, 60})
+    for (const float lambda : {0.0f, 1.5f}) {
+      const size_t count = 200, dim = 6;
+      const auto rows = random.reals(count * dim), centroids = random.reals(leaves * dim);
+      std::vector<uint32_t> labels(count), spilled(count), again(count);
+      std::vector<float> scores(count);
+      assign_leaves(rows.data(), count, dim, centroids.data(), leaves, 2, labels.data(),
+                    scores.data());
+      spill_leaves(rows.data(), count, dim, centroids.data(), leaves, labels.data(), lambda, 1,
+                   spilled.data());
+      spill_leaves(rows.data(), count, dim, centroids.data(), leaves, labels.data(), lambda, 3,
+                   again.data());
+      const auto residual = [&](size_t i, size_t c, size_t j) {
+        return double(rows[i * dim + j]) - centroids[c * dim + j];
+      };
+      const auto cost = [&](size_t i, size_t c) {
+        double square = 0, own = 0, along = 0;
+        for (size_t j = 0; j < dim; ++j) {
+          const double r = residual(i, c, j), u = residual(i, labels[i], j);
+          square += r * r, own += u * u, along += r * u;
+        }
+        return square + double(lambda) * along * along / own;
+      };
+      bool best = true;
+      for (size_t i = 0; i < count; ++i) {
+        best &= spilled[i] != labels[i];
+        for (size_t c = 0; c < leaves; ++c)
+          best &= c == labels[i] || cost(i, spilled[i]) <= cost(i, c) + 1e-5;
+      }
+      check(best, "the cheapest other leaf", leaves);
+      check(spilled == again, "the same on three threads", leaves);
+    }
+}
+
+void test_rounding() {
+  Group group("training: round_to_bf16, round_to_i8");
+  Random random;
+  const size_t count = 300, dim = 13;
+  auto rows = random.reals(count * dim), weights = random.reals(count);
+  for (float& w : weights) w = std::fabs(w) * 9;
+  std::fill_n(rows.begin(), dim, 0.0f);
+  std::vector<uint16_t> bf16(rows.size()), bf16_weighted(rows.size()), bf16_again(rows.size());
+  std::vector<int8_t> i8(rows.size()), i8_weighted(rows.size());
+  std::vector<float> scales(count), squares(count);
+  round_to_bf16(rows.data(), count, dim, nullptr, 1, bf16.data());
+  round_to_bf16(rows.data(), count, dim, weights.data(), 1, bf16_weighted.data());
+  round_to_bf16(rows.data(), count, dim, weights.data(), 3, bf16_again.data());
+  round_to_i8(rows.data(), count, dim, weights.data(), 3, i8_weighted.data(), scales.data(),
+              nullptr);
+  round_to_i8(rows.data(), count, dim, nullptr, 1, i8.data(), scales.data(), squares.data());
+  const auto wide = [](uint16_t v) { return std::bit_cast<float>(uint32_t(v) << 16); };
+  bool nearest = true, lengths = true, better = true;
+  for (size_t i = 0; i < count; ++i) {
+    double square = 0, length = 0, loss[4] = {}, along[4] = {};
+    for (size_t j = 0; j < dim; ++j) length += double(rows[i * dim + j]) * rows[i * dim + j];
+    for (size_t at = i * dim; at < (i + 1) * dim; ++at) {
+      const float x = rows[at], step = scales[i];
+      const double error[] = {x - wide(bf16[at]), x - wide(bf16_weighted[at]),
+                              x - double(step) * i8[at], x - double(step) * i8_weighted[at]};
+      nearest &= std::fabs(error[0]) <= std::fabs(x) * 0x1p-8;
+      nearest &= std::fabs(error[2]) <= step * 0.5001;
+      square += double(step) * i8[at] * step * i8[at];
+      for (int e = 0; e < 4; ++e) {
+        loss[e] += error[e] * error[e];
+        if (length > 0) along[e] += error[e] * x / std::sqrt(length);
+      }
+    }
+    for (int e = 0; e < 4; ++e) loss[e] += weights[i] * along[e] * along[e];
+    better &= loss[1] <= loss[0] + 1e-12 && loss[3] <= loss[2] + 1e-12;
+    lengths &= std::fabs(squares[i] - square) <= 1e-6 * (1 + square);
+  }
+  check(nearest, "without weights the nearest value");
+  check(better, "weights lower their loss");
+  check(lengths, "squared lengths");
+  check(bf16_weighted == bf16_again, "the same on three threads");
 }
 
 struct Tiles {
@@ -263,6 +345,8 @@ void test_packing() {
 void test_training() {
   test_rows();
   test_leaves();
+  test_spilling();
+  test_rounding();
   test_tiles();
   test_codebook();
   test_packing();

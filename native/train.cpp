@@ -73,6 +73,48 @@ void assign_leaves(const float* rows, size_t count, size_t dim, const float* cen
   });
 }
 
+void spill_leaves(const float* rows, size_t count, size_t dim, const float* centroids,
+                  size_t num_leaves, const uint32_t* labels, float lambda, size_t threads,
+                  uint32_t* spilled) {
+  const KernelTable& k = kernels();
+  std::vector<float> squares(num_leaves);
+  for (size_t c = 0; c < num_leaves; ++c)
+    k.dot_f32(centroids + c * dim, 1, centroids + c * dim, 1, dim, &squares[c], 1);
+  parallel_for(tasks(count, kRowsPerTask), threads, [&](size_t task) {
+    thread_local std::vector<float> dots, alongs, directions;
+    const size_t first = task * kRowsPerTask, n = std::min(kRowsPerTask, count - first);
+    dots.resize(kRowsPerTask * num_leaves);
+    alongs.resize(kRowsPerTask * num_leaves);
+    directions.assign(kRowsPerTask * dim, 0.0f);
+    float own[kRowsPerTask];  // <x, u>
+    for (size_t i = 0; i < n; ++i) {
+      const float* x = rows + (first + i) * dim;
+      const float* c = centroids + size_t(labels[first + i]) * dim;
+      float* u = directions.data() + i * dim;
+      double square = 0, along = 0;
+      for (size_t j = 0; j < dim; ++j) square += double(x[j] - c[j]) * double(x[j] - c[j]);
+      const double inverse = square > 0 ? 1.0 / std::sqrt(square) : 0.0;
+      for (size_t j = 0; j < dim; ++j) {
+        u[j] = float((x[j] - c[j]) * inverse);
+        along += double(x[j]) * u[j];
+      }
+      own[i] = float(along);
+    }
+    k.dot_f32(rows + first * dim, n, centroids, num_leaves, dim, dots.data(), num_leaves);
+    k.dot_f32(directions.data(), n, centroids, num_leaves, dim, alongs.data(), num_leaves);
+    for (size_t i = 0; i < n; ++i) {
+      float* cost = dots.data() + i * num_leaves;
+      const float* along = alongs.data() + i * num_leaves;
+      for (size_t c = 0; c < num_leaves; ++c) {
+        const float parallel = own[i] - along[c];
+        cost[c] = squares[c] - 2.0f * cost[c] + lambda * parallel * parallel;
+      }
+      cost[labels[first + i]] = std::numeric_limits<float>::infinity();
+      spilled[first + i] = uint32_t(std::min_element(cost, cost + num_leaves) - cost);
+    }
+  });
+}
+
 void sort_by_leaf(const uint32_t* labels, size_t count, size_t num_leaves, uint32_t* order,
                   uint32_t* starts) {
   std::fill_n(starts, num_leaves + 1, 0u);

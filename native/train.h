@@ -15,6 +15,13 @@ size_t check_rows(const float* rows, size_t count, size_t dim, float* norms, siz
 void assign_leaves(const float* rows, size_t count, size_t dim, const float* centroids,
                    size_t num_leaves, size_t threads, uint32_t* labels, float* scores);
 
+// A second leaf for every row (SOAR: Sun et al. 2023, equation 6): the centroid c, other than the
+// row's own, that minimises |x - c|^2 + lambda <x - c, u>^2, u being the direction of the residual
+// to the row's own centroid. Needs two centroids at least. labels and spilled are [count].
+void spill_leaves(const float* rows, size_t count, size_t dim, const float* centroids,
+                  size_t num_leaves, const uint32_t* labels, float lambda, size_t threads,
+                  uint32_t* spilled);
+
 // Stable counting sort of rows by label: order [count], starts [num_leaves + 1].
 void sort_by_leaf(const uint32_t* labels, size_t count, size_t num_leaves, uint32_t* order,
                   uint32_t* starts);

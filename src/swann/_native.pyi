@@ -15,7 +15,12 @@ class Index:
         centroids: _A | None,
         spreads: _A | None,
         ids: _A | None,
+        entry_rows: _A | None,
         rows: _A | None,
+        rows_bf16: _A | None,
+        rows_i8: _A | None,
+        row_scales: _A | None,
+        row_squares: _A | None,
         codes: _A | None,
         codebook: _A | None,
         dims_per_block: int,
@@ -32,6 +37,13 @@ class Index:
 
 def check_rows(rows: _A, norms: _A | None, threads: int, /) -> int: ...
 def assign_leaves(rows: _A, centroids: _A, labels: _A, scores: _A, threads: int, /) -> None: ...
+def round_to_bf16(rows: _A, weights: _A | None, out: _A, threads: int, /) -> None: ...
+def round_to_i8(
+    rows: _A, weights: _A | None, out: _A, scales: _A, squares: _A, threads: int, /
+) -> None: ...
+def spill_leaves(
+    rows: _A, centroids: _A, labels: _A, soar_lambda: float, spilled: _A, threads: int, /
+) -> None: ...
 def sort_by_leaf(labels: _A, order: _A, starts: _A, /) -> None: ...
 def leaf_means(rows: _A, order: _A, starts: _A, means: _A, threads: int, /) -> None: ...
 def make_tiles(

@@ -12,6 +12,7 @@ from swann.config import (
     BruteForceConfig,
     IndexConfig,
     ReorderConfig,
+    ReorderType,
     TreeConfig,
     check_count,
 )
@@ -81,6 +82,8 @@ class Builder:
         spherical: bool = False,
         quantize_centroids: bool = False,
         random_init: bool = True,
+        soar_lambda: float | None = None,
+        overretrieve_factor: float | None = None,
     ) -> Self:
         """Partition the datapoints into leaves, of which a search visits the nearest few.
 
@@ -104,6 +107,8 @@ class Builder:
                 spherical=spherical,
                 quantize_centroids=quantize_centroids,
                 random_init=random_init,
+                soar_lambda=soar_lambda,
+                overretrieve_factor=overretrieve_factor,
             ),
         )
 
@@ -140,20 +145,27 @@ class Builder:
         score.check_dimension(self._db.shape[1])
         return self._give("score", "score_ah", score)
 
-    def score_brute_force(self) -> Self:
-        """Score datapoints exactly, in float32.
+    def score_brute_force(self, quantize: ReorderType | bool = ReorderType.FLOAT32) -> Self:
+        """Score whole datapoints, in float32 unless `quantize` says less.
 
         Raises
         ------
         ConfigError
-            If scoring was already chosen.
+            If `quantize` is bad or scoring was already chosen.
         """
-        return self._give("score", "score_brute_force", BruteForceConfig())
+        config = BruteForceConfig(quantize=quantize)  # type: ignore[arg-type]
+        return self._give("score", "score_brute_force", config)
 
-    def reorder(self, reordering_num_neighbors: int) -> Self:
+    def reorder(
+        self,
+        reordering_num_neighbors: int,
+        quantize: ReorderType | bool = ReorderType.FLOAT32,
+        anisotropic_quantization_threshold: float | None = math.nan,
+    ) -> Self:
         """Score the best candidates again, exactly, and order them by that.
 
-        Keeps the datapoints in float32 beside the codes. See `ReorderConfig`.
+        Keeps the datapoints beside the codes, in float32 unless `quantize` says less. See
+        `ReorderConfig`.
 
         Raises
         ------
@@ -163,7 +175,11 @@ class Builder:
         return self._give(
             "reorder",
             "reorder",
-            ReorderConfig(reordering_num_neighbors=reordering_num_neighbors),
+            ReorderConfig(
+                reordering_num_neighbors=reordering_num_neighbors,
+                quantize=quantize,  # type: ignore[arg-type]
+                anisotropic_quantization_threshold=anisotropic_quantization_threshold,  # type: ignore[arg-type]
+            ),
         )
 
     def seed(self, seed: int) -> Self:

@@ -14,6 +14,7 @@ Names and defaults are ScaNN's.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 import operator
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ __all__ = [
     "BruteForceConfig",
     "IndexConfig",
     "ReorderConfig",
+    "ReorderType",
     "TreeConfig",
     "check_count",
 ]
@@ -121,7 +123,7 @@ class _Config:
 def _plain(value: Any) -> Any:
     if isinstance(value, float) and math.isnan(value):
         return None
-    return value
+    return value.name if isinstance(value, enum.Enum) else value
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -146,6 +148,13 @@ class TreeConfig(_Config):
         Not supported yet: only False.
     random_init : bool
         Start from random datapoints; False: from datapoints that are far apart (k-means++).
+    soar_lambda : float, optional
+        Give every datapoint a second leaf, chosen by SOAR with this weight on residuals that are
+        parallel to the first; 1.0 to 1.5 is usual. Codes take twice the memory, and fewer
+        datapoints are scored for the same recall.
+    overretrieve_factor : float, optional
+        With `soar_lambda`: candidates kept for each one asked for, since some come twice; 2 by
+        default, at least 1.
     """
 
     num_leaves: int
@@ -156,6 +165,8 @@ class TreeConfig(_Config):
     spherical: bool = False
     quantize_centroids: bool = False
     random_init: bool = True
+    soar_lambda: float | None = None
+    overretrieve_factor: float | None = None
 
     def __post_init__(self) -> None:
         self._normalize(
@@ -171,6 +182,13 @@ class TreeConfig(_Config):
             raise ConfigError(
                 f"num_leaves_to_search is {self.num_leaves_to_search}, but there are only "
                 f"num_leaves={self.num_leaves}"
+            )
+        self._normalize(_check_factor(0.0), "soar_lambda")
+        self._normalize(_check_factor(1.0), "overretrieve_factor")
+        if self.overretrieve_factor is not None and self.soar_lambda is None:
+            raise ConfigError(
+                "overretrieve_factor is given without soar_lambda; it says how many candidates to "
+                "keep where spilled datapoints come twice"
             )
         if self.quantize_centroids:
             raise ConfigError("quantize_centroids=True is not supported yet; leave it at False")
@@ -234,6 +252,24 @@ class AHConfig(_Config):
             )
 
 
+def _check_factor(least: float) -> Any:
+    def check(name: str, value: object) -> float | None:
+        if value is None:
+            return None
+        expected = f"expected a finite number of at least {least:g}, or None"
+        try:
+            if isinstance(value, (bool, str, bytes)):
+                raise TypeError
+            factor = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise ConfigError(f"{name} is {value!r}; {expected}") from None
+        if not least <= factor < math.inf:
+            raise ConfigError(f"{name} is {factor}; {expected}")
+        return factor
+
+    return check
+
+
 def _check_threshold(name: str, value: object) -> float:
     if value is None:
         return math.nan
@@ -249,9 +285,51 @@ def _check_threshold(name: str, value: object) -> float:
     return threshold
 
 
+class ReorderType(enum.Enum):
+    """Precision of the rows that are scored one by one, in ScaNN's names and numbers.
+
+    Attributes
+    ----------
+    FLOAT32
+        Exact; 4 bytes a dimension.
+    INT8
+        1 byte a dimension and 4 a row (8 under squared l2): values times a scale of the row's own.
+    BFLOAT16
+        2 bytes a dimension, 8 significant bits.
+    """
+
+    FLOAT32 = 1
+    INT8 = 2
+    BFLOAT16 = 3
+
+
+def _check_reorder_type(name: str, value: object) -> ReorderType:
+    """Accept a `ReorderType`, its name, or ScaNN's plain True (INT8) and False (FLOAT32)."""
+    if isinstance(value, ReorderType):
+        return value
+    if isinstance(value, (bool, np.bool_)):
+        return ReorderType.INT8 if value else ReorderType.FLOAT32
+    # ScaNN's own enum has the same names.
+    given = getattr(value, "name", value)
+    if isinstance(given, str) and given in ReorderType.__members__:
+        return ReorderType[given]
+    raise ConfigError(f"{name} is {value!r}; expected a ReorderType, True or False")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BruteForceConfig(_Config):
-    """Exact scores in float32. There is nothing to set."""
+    """Scores of whole rows.
+
+    Parameters
+    ----------
+    quantize : ReorderType
+        Precision of the rows; True means INT8.
+    """
+
+    quantize: ReorderType = ReorderType.FLOAT32
+
+    def __post_init__(self) -> None:
+        self._normalize(_check_reorder_type, "quantize")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -263,12 +341,21 @@ class ReorderConfig(_Config):
     reordering_num_neighbors : int
         Candidates whose exact scores decide the final order. A search that asks for more
         neighbors than this reorders as many as it returns.
+    quantize : ReorderType
+        Precision of the rows; True means INT8.
+    anisotropic_quantization_threshold : float
+        With INT8 or BFLOAT16: round each value up or down so that the score-aware loss of the row
+        falls. NaN or None: to the nearest.
     """
 
     reordering_num_neighbors: int
+    quantize: ReorderType = ReorderType.FLOAT32
+    anisotropic_quantization_threshold: float = math.nan
 
     def __post_init__(self) -> None:
         self._normalize(check_count, "reordering_num_neighbors")
+        self._normalize(_check_reorder_type, "quantize")
+        self._normalize(_check_threshold, "anisotropic_quantization_threshold")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import NamedTuple
 
@@ -64,11 +65,15 @@ class Searcher:
         config = index.config
         tree, reorder = config.tree, config.reorder
         self._reorders = reorder is not None and isinstance(config.score, AHConfig)
-        self._defaults = self._limits(
+        self._overretrieve = 1.0
+        if tree is not None and tree.soar_lambda is not None:
+            self._overretrieve = tree.overretrieve_factor or 2.0
+        self._asked = (
             config.num_neighbors,
             reorder.reordering_num_neighbors if reorder is not None else config.num_neighbors,
             tree.num_leaves_to_search if tree is not None else 1,
         )
+        self._defaults = self._limits(*self._asked)
 
     # ---- Searching
 
@@ -191,7 +196,7 @@ class Searcher:
     ) -> tuple[int, int, int]:
         if neighbors is None and candidates is None and leaves is None:
             return self._defaults
-        k, c, visited = self._defaults
+        k, c, visited = self._asked
         if neighbors is not None:
             k = check_count("final_num_neighbors", neighbors)
         if candidates is not None:
@@ -203,6 +208,7 @@ class Searcher:
     def _limits(self, k: int, candidates: int, leaves: int) -> tuple[int, int, int]:
         n = self._index.num_datapoints
         candidates = max(k, min(candidates, n)) if self._reorders else k
+        candidates = math.ceil(candidates * self._overretrieve)
         return k, candidates, min(leaves, self._index.num_leaves)
 
     # ---- What it is

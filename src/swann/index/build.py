@@ -6,6 +6,7 @@ that stay (exact rows, codes) and the training sample.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann import kernels
-from swann.config import AHConfig, IndexConfig
+from swann.config import AHConfig, BruteForceConfig, IndexConfig, ReorderConfig, ReorderType
 from swann.distance import SQUARED_L2, normalize_rows, normalizes
 from swann.errors import InvalidInputError
-from swann.index.packed import PackedIndex
+from swann.index.packed import PackedIndex, ranks_by_reach
 from swann.kernels import GROUP, LANES
 from swann.partition import tree
 from swann.quantize.anisotropic import anisotropic_weights
@@ -100,21 +101,28 @@ class _Build:
         weights = self.loss_weights(ah, norms)
         codebook = None if ah is None else self.train(ah, centroids, leaves, weights)
         order: U32 | None = None
+        entry_rows: U32 | None = None
         starts = np.array([0, self.n], np.uint32)
         if centroids is not None:
             order, starts = kernels.sort_by_leaf(leaves, len(centroids))
+            if config.tree is not None and config.tree.soar_lambda is not None:
+                spilled = self.spill(centroids, leaves, config.tree.soar_lambda)
+                starts, entry_rows = _entries(starts, spilled[order])
         del leaves
-        exact = ah is None or config.reorder is not None
-        rows = np.empty((self.n, self.dimension), np.float32) if exact else None
+        rows = self.keep_rows(order, norms)
         codes, corrections = None, None
-        if ah is None:
-            for first, last in self.row_spans():
-                assert rows is not None
-                rows[first:last] = self.ordered_rows(order, first, last)
-                self.report("encode", last, self.n)
-        else:
+        if ah is not None:
             assert codebook is not None
-            codes, corrections = self.encode(ah, centroids, order, starts, weights, codebook, rows)
+            datapoints = order if entry_rows is None or order is None else order[entry_rows]
+            codes, corrections = self.encode(
+                ah,
+                centroids,
+                datapoints,
+                starts,
+                weights,
+                codebook,
+                rows.get("rows") if entry_rows is None else None,
+            )
         packed, low, span = _pack_corrections(corrections)
         return PackedIndex(
             config=config,
@@ -122,9 +130,10 @@ class _Build:
             dimension=self.dimension,
             leaf_starts=starts,
             ids=order,
+            entry_rows=entry_rows,
             centroids=centroids,
             spreads=spreads,
-            rows=rows,
+            **rows,
             codes=codes,
             codebook=codebook,
             corrections=packed,
@@ -205,10 +214,23 @@ class _Build:
             self.threads,
             on_rows=lambda done: self.report("assign", done, self.n),
         )
-        if self.config.distance_measure == SQUARED_L2:
+        if not ranks_by_reach(self.config):
             return centroids, leaves, None
         spreads = tree.leaf_spreads(leaves, scores, norms, len(centroids), self.dimension)
         return centroids, leaves, spreads
+
+    def spill(self, centroids: F32, leaves: U32, soar_lambda: float) -> U32:
+        """Return a second leaf of every datapoint; its own where there is only one."""
+        if len(centroids) < 2:
+            return leaves
+        spilled = np.empty(self.n, np.uint32)
+        for first, last in self.row_spans():
+            rows = self.finish(slice_rows(self.db, first, last), first)
+            spilled[first:last] = kernels.spill_leaves(
+                rows, centroids, leaves[first:last], soar_lambda, self.threads
+            )
+            self.report("spill", last, self.n)
+        return spilled
 
     def loss_weights(self, ah: AHConfig | None, norms: F32) -> F32 | None:
         if ah is None or not ah.anisotropic:
@@ -240,17 +262,44 @@ class _Build:
 
     # ---- Encoding
 
+    def keep_rows(self, order: U32 | None, norms: F32) -> dict[str, Any]:
+        """Return the arrays of rows that are scored one by one, by name; none without a need."""
+        config = self.config
+        exact: BruteForceConfig | ReorderConfig | None = config.reorder
+        if isinstance(config.score, BruteForceConfig):
+            exact = config.score
+        if exact is None:
+            return {}
+        kept = _RowArrays(exact.quantize, self.n, self.dimension)
+        weights = None
+        if isinstance(exact, ReorderConfig) and exact.quantize is not ReorderType.FLOAT32:
+            threshold = exact.anisotropic_quantization_threshold
+            if not math.isnan(threshold):
+                weights = anisotropic_weights(norms, self.dimension, threshold)
+        for first, last in self.row_spans():
+            span = slice(first, last)
+            chunk_weights = None
+            if weights is not None:
+                chunk_weights = weights[span if order is None else order[span]]
+            kept.put(span, self.ordered_rows(order, first, last), chunk_weights, self.threads)
+            self.report("rows", last, self.n)
+        return kept.arrays(self.config.distance_measure)
+
     def encode(
         self,
         ah: AHConfig,
         centroids: F32 | None,
-        order: U32 | None,
+        datapoints: U32 | None,
         starts: U32,
         weights: F32 | None,
         codebook: F32,
         rows: F32 | None,
     ) -> tuple[NDArray[np.uint8], F32 | None]:
-        """Encode all datapoints, a run of groups at a time; fill `rows` on the way."""
+        """Encode all entries, a run of groups at a time.
+
+        `datapoints` are those of the entries (None: 0, 1, 2, ...); `rows`, where given, are the
+        entries' vectors already in order.
+        """
         group_starts = _group_starts(starts)
         groups = int(group_starts[-1])
         blocks = kernels.num_blocks(self.dimension, ah.dimensions_per_block)
@@ -262,14 +311,13 @@ class _Build:
             end = min(groups, begin + step)
             first = _first_row(starts, group_starts, begin)
             last = _first_row(starts, group_starts, end)
-            chunk = self.ordered_rows(order, first, last)
-            if rows is not None:
-                rows[first:last] = chunk
             chunk_weights = None
             if weights is not None:
-                chunk_weights = weights[first:last] if order is None else weights[order[first:last]]
+                chunk_weights = weights[
+                    slice(first, last) if datapoints is None else datapoints[first:last]
+                ]
             kernels.pack_codes(
-                chunk,
+                self.ordered_rows(datapoints, first, last) if rows is None else rows[first:last],
                 chunk_weights,
                 centroids,
                 starts,
@@ -281,8 +329,66 @@ class _Build:
                 corrections,
                 self.threads,
             )
-            self.report("encode", last, self.n)
+            self.report("encode", last, int(starts[-1]))
         return codes, corrections
+
+
+class _RowArrays:
+    """The rows of an index in one precision, filled chunk by chunk."""
+
+    def __init__(self, precision: ReorderType, count: int, dimension: int) -> None:
+        self.precision = precision
+        dtypes = {
+            ReorderType.FLOAT32: np.float32,
+            ReorderType.BFLOAT16: np.uint16,
+            ReorderType.INT8: np.int8,
+        }
+        self.rows: NDArray[Any] = np.empty((count, dimension), dtypes[precision])
+        of_rows = count if precision is ReorderType.INT8 else 0
+        self.scales = np.empty(of_rows, np.float32)
+        self.squares = np.empty(of_rows, np.float32)
+
+    def put(self, span: slice, rows: F32, weights: F32 | None, threads: int) -> None:
+        match self.precision:
+            case ReorderType.FLOAT32:
+                self.rows[span] = rows
+            case ReorderType.BFLOAT16:
+                kernels.round_to_bf16(rows, weights, self.rows[span], threads)
+            case ReorderType.INT8:
+                kernels.round_to_i8(
+                    rows, weights, self.rows[span], self.scales[span], self.squares[span], threads
+                )
+
+    def arrays(self, distance_measure: str) -> dict[str, Any]:
+        match self.precision:
+            case ReorderType.FLOAT32:
+                return {"rows": self.rows}
+            case ReorderType.BFLOAT16:
+                return {"rows_bf16": self.rows}
+        kept = {"rows_i8": self.rows, "row_scales": self.scales}
+        if distance_measure == SQUARED_L2:
+            kept["row_squares"] = self.squares
+        return kept
+
+
+def _entries(starts: U32, spilled: U32) -> tuple[U32, U32]:
+    """Give every row a second entry, in the leaf that `spilled` names.
+
+    Returns
+    -------
+    tuple of (uint32 array of shape (leaves + 1,), uint32 array of shape (2 n,))
+        Where each leaf's entries start, its own rows first; and the row of each entry.
+    """
+    leaves = len(starts) - 1
+    guests, guest_starts = kernels.sort_by_leaf(spilled, leaves)
+    rows = np.empty(2 * len(spilled), np.uint32)
+    for leaf in range(leaves):
+        own, end = int(starts[leaf]), int(starts[leaf + 1])
+        guest, last = int(guest_starts[leaf]), int(guest_starts[leaf + 1])
+        place = own + guest
+        rows[place : place + end - own] = np.arange(own, end)
+        rows[place + end - own : end + last] = guests[guest:last]
+    return starts + guest_starts, rows
 
 
 def _group_starts(leaf_starts: U32) -> NDArray[np.int64]:

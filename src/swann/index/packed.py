@@ -5,14 +5,23 @@ Datapoints lie in the order of the leaves, so that a leaf is one contiguous run 
 
 ::
 
-    leaf_starts  uint32  (leaves + 1,)        first row of each leaf
+    leaf_starts  uint32  (leaves + 1,)        first entry of each leaf
+    entry_rows   uint32  (entries,)           row of each entry              (with spilling)
     ids          uint32  (n,)                 datapoint of each row          (with a tree)
     centroids    float32 (leaves, d)                                         (with a tree)
-    spreads      float32 (leaves,)            reach above the centroid (tree, dot product, cosine)
+    spreads      float32 (leaves,)            reach above the centroid    (see ranks_by_reach)
     rows         float32 (n, d)               exact rows           (brute force or reordering)
+    rows_bf16    uint16  (n, d)               or the upper halves of float32
+    rows_i8      int8    (n, d)               or int8, times row_scales
+    row_scales   float32 (n,)                                                (int8 rows)
+    row_squares  float32 (n,)                 squared lengths of int8 rows   (squared l2)
     codes        uint8   (groups, blocks, 16) packed 4-bit codes             (asymmetric hashing)
     codebook     float32 (d, 16)              codeword k of all blocks       (asymmetric hashing)
     corrections  uint16  (groups * 32,)       -2 <centroid, residual>   (squared l2 and residuals)
+
+An *entry* is a row in a leaf. Entries and rows are the same unless the tree spills (SOAR): then a
+leaf has first the entries of its own rows and then those of rows spilled to it, and each row has
+two entries.
 
 A leaf's codes are cut into groups of 32 datapoints; its last group may be part empty. Within a
 group, 16 bytes a block follow each other; byte i holds datapoint i in its low four bits and
@@ -37,14 +46,19 @@ from numpy.typing import NDArray
 from swann.config import AHConfig, IndexConfig
 from swann.kernels import NativeIndex
 
-__all__ = ["ARRAYS", "PackedIndex"]
+__all__ = ["ARRAYS", "PackedIndex", "ranks_by_reach"]
 
 ARRAYS: dict[str, np.dtype[Any]] = {
     "leaf_starts": np.dtype("<u4"),
     "ids": np.dtype("<u4"),
+    "entry_rows": np.dtype("<u4"),
     "centroids": np.dtype("<f4"),
     "spreads": np.dtype("<f4"),
     "rows": np.dtype("<f4"),
+    "rows_bf16": np.dtype("<u2"),
+    "rows_i8": np.dtype("i1"),
+    "row_scales": np.dtype("<f4"),
+    "row_squares": np.dtype("<f4"),
     "codes": np.dtype("u1"),
     "codebook": np.dtype("<f4"),
     "corrections": np.dtype("<u2"),
@@ -71,9 +85,14 @@ class PackedIndex:
     dimension: int
     leaf_starts: NDArray[np.uint32]
     ids: NDArray[np.uint32] | None = None
+    entry_rows: NDArray[np.uint32] | None = None
     centroids: NDArray[np.float32] | None = None
     spreads: NDArray[np.float32] | None = None
     rows: NDArray[np.float32] | None = None
+    rows_bf16: NDArray[np.uint16] | None = None
+    rows_i8: NDArray[np.int8] | None = None
+    row_scales: NDArray[np.float32] | None = None
+    row_squares: NDArray[np.float32] | None = None
     codes: NDArray[np.uint8] | None = None
     codebook: NDArray[np.float32] | None = None
     corrections: NDArray[np.uint16] | None = None
@@ -92,7 +111,12 @@ class PackedIndex:
             centroids=self.centroids,
             spreads=self.spreads,
             ids=self.ids,
+            entry_rows=self.entry_rows,
             rows=self.rows,
+            rows_bf16=self.rows_bf16,
+            rows_i8=self.rows_i8,
+            row_scales=self.row_scales,
+            row_squares=self.row_squares,
             codes=self.codes,
             codebook=self.codebook,
             dims_per_block=score.dimensions_per_block if isinstance(score, AHConfig) else 0,
@@ -116,3 +140,16 @@ class PackedIndex:
         """Return the arrays that this index has, by name."""
         present = ((name, getattr(self, name)) for name in ARRAYS)
         return {name: array for name, array in present if array is not None}
+
+
+def ranks_by_reach(config: IndexConfig) -> bool:
+    """Whether leaves are ranked by what their best datapoint may score: `spreads` are kept.
+
+    Not under squared l2, where it changes nothing, nor for spherical centroids, whose lengths say
+    nothing of their leaves (on GloVe-100 it costs recall there: .935 against .952).
+    """
+    return (
+        config.tree is not None
+        and not config.tree.spherical
+        and config.distance_measure != "squared_l2"
+    )

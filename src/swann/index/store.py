@@ -23,9 +23,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.config import AHConfig, IndexConfig
+from swann.config import AHConfig, IndexConfig, ReorderType
 from swann.errors import ConfigError, CorruptIndexError, FormatVersionError, IndexFormatError
-from swann.index.packed import ARRAYS, PackedIndex
+from swann.index.packed import ARRAYS, PackedIndex, ranks_by_reach
 
 __all__ = ["FORMAT_VERSION", "Verify", "load_index", "save_index"]
 
@@ -105,19 +105,20 @@ def load_index(directory: str | os.PathLike[str], *, verify: Verify = "manifest"
         scalars = {key: _number(content, key) for key in ("correction_low", "correction_span")}
         if scalars["correction_span"] < 0:
             raise ValueError(f"correction_span is {scalars['correction_span']}")
-        entries = dict(content["arrays"])
+        described = dict(content["arrays"])
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptIndexError(f"{root / _MANIFEST} is not a valid manifest: {error}") from error
     expected = _expected_shapes(config, **numbers)
-    if set(entries) != set(expected):
+    if set(described) != set(expected):
         raise CorruptIndexError(
-            f"{root / _MANIFEST} lists arrays {sorted(entries)}; its config needs "
+            f"{root / _MANIFEST} lists arrays {sorted(described)}; its config needs "
             f"{sorted(expected)}"
         )
     arrays = {
-        name: _map_array(root, name, entries[name], expected[name], verify) for name in expected
+        name: _map_array(root, name, described[name], expected[name], verify) for name in expected
     }
-    _check_leaf_starts(root, arrays["leaf_starts"], numbers["num_datapoints"])
+    entries = len(arrays["entry_rows"]) if "entry_rows" in arrays else numbers["num_datapoints"]
+    _check_leaf_starts(root, arrays["leaf_starts"], entries)
     try:
         return PackedIndex(config=config, **numbers, **scalars, **arrays)  # type: ignore[arg-type]
     except ValueError as error:
@@ -264,15 +265,27 @@ def _expected_shapes(
     shapes: dict[str, tuple[int | None, ...]] = {"leaf_starts": (None,)}
     if config.tree is not None:
         shapes |= {"ids": (num_datapoints,), "centroids": (None, dimension)}
-        if config.distance_measure != "squared_l2":
+        if config.tree.soar_lambda is not None:
+            shapes["entry_rows"] = (None,)
+        if ranks_by_reach(config):
             shapes["spreads"] = (None,)
     if isinstance(config.score, AHConfig):
         blocks = -(-dimension // config.score.dimensions_per_block)
         shapes |= {"codes": (None, blocks, 16), "codebook": (dimension, 16)}
         if config.tree is not None and config.distance_measure == "squared_l2":
             shapes["corrections"] = (None,)
-    if config.reorder is not None or not isinstance(config.score, AHConfig):
-        shapes["rows"] = (num_datapoints, dimension)
+    exact = config.reorder if isinstance(config.score, AHConfig) else config.score
+    if exact is not None:
+        match exact.quantize:
+            case ReorderType.FLOAT32:
+                shapes["rows"] = (num_datapoints, dimension)
+            case ReorderType.BFLOAT16:
+                shapes["rows_bf16"] = (num_datapoints, dimension)
+            case ReorderType.INT8:
+                shapes["rows_i8"] = (num_datapoints, dimension)
+                shapes["row_scales"] = (num_datapoints,)
+                if config.distance_measure == "squared_l2":
+                    shapes["row_squares"] = (num_datapoints,)
     return shapes
 
 
@@ -328,7 +341,7 @@ def _digest_of_array(array: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def _check_leaf_starts(root: Path, starts: NDArray[Any], num_datapoints: int) -> None:
-    ordered = len(starts) >= 2 and starts[0] == 0 and starts[-1] == num_datapoints
+def _check_leaf_starts(root: Path, starts: NDArray[Any], entries: int) -> None:
+    ordered = len(starts) >= 2 and starts[0] == 0 and starts[-1] == entries
     if not ordered or bool((starts[1:] < starts[:-1]).any()):
-        raise CorruptIndexError(f"leaf_starts of {root} does not run from 0 to {num_datapoints}")
+        raise CorruptIndexError(f"leaf_starts of {root} does not run from 0 to {entries}")

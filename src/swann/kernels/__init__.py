@@ -33,7 +33,10 @@ __all__ = [
     "leaf_means",
     "make_tiles",
     "pack_codes",
+    "round_to_bf16",
+    "round_to_i8",
     "sort_by_leaf",
+    "spill_leaves",
     "update_codebook",
 ]
 
@@ -90,6 +93,38 @@ def assign_leaves(rows: F32, centroids: F32, threads: int) -> tuple[U32, F32]:
     scores = np.empty(len(rows), np.float32)
     _native.assign_leaves(rows, centroids, labels, scores, threads)
     return labels, scores
+
+
+def round_to_bf16(rows: F32, weights: F32 | None, out: NDArray[np.uint16], threads: int) -> None:
+    """Round rows to bfloat16, into `out` as bits; with `weights` (eta - 1) anisotropically."""
+    _native.round_to_bf16(rows, weights, out, threads)
+
+
+def round_to_i8(
+    rows: F32, weights: F32 | None, out: NDArray[np.int8], scales: F32, squares: F32, threads: int
+) -> None:
+    """Round rows to int8 times a scale of each row's own; with `weights` anisotropically.
+
+    `scales` and `squares` of shape (n,) get the scales and the squared lengths of what is stored.
+    """
+    _native.round_to_i8(rows, weights, out, scales, squares, threads)
+
+
+def spill_leaves(rows: F32, centroids: F32, labels: U32, soar_lambda: float, threads: int) -> U32:
+    """Choose a second leaf for every row, as SOAR does; there are two centroids at least.
+
+    The residual to it should be orthogonal to the residual to the first: where the first makes a
+    datapoint hard to find, the second then does not (Sun et al. 2023). The centroid minimises
+    ``|r'|^2 + soar_lambda <r', r / |r|>^2``.
+
+    Returns
+    -------
+    uint32 array of shape (n,)
+        Never the row's own label.
+    """
+    spilled = np.empty(len(rows), np.uint32)
+    _native.spill_leaves(rows, centroids, labels, soar_lambda, spilled, threads)
+    return spilled
 
 
 def sort_by_leaf(labels: U32, num_leaves: int) -> tuple[U32, U32]:

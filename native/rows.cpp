@@ -1,0 +1,175 @@
+#include "rows.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <vector>
+
+#include "threads.h"
+
+namespace swann {
+namespace {
+
+constexpr size_t kRowsPerTask = 256;
+constexpr int kSweeps = 4;
+
+float square_of(const float* query, size_t dim) {
+  float square;
+  kernels().dot_f32(query, 1, query, 1, dim, &square, 1);
+  return square;
+}
+
+// From the dot product with the stored numbers to the score. Squared l2 is expanded, so that one
+// kernel serves both.
+float from_i8(const ExactRows& rows, bool squared_l2, float query_square, size_t row, float dot) {
+  const float scaled = rows.scales[row] * dot;
+  if (!squared_l2) return scaled;
+  return -std::max(query_square - 2.0f * scaled + rows.squares[row], 0.0f);
+}
+
+void negate(float* values, size_t count) {
+  for (size_t i = 0; i < count; ++i) values[i] = -values[i];
+}
+
+// Coordinate descent on |e|^2 + weight <e, u>^2, where value j may be low[j] or high[j].
+struct Rounding {
+  std::vector<double> error, direction;
+  std::vector<double> low, high;
+  std::vector<char> up;
+
+  explicit Rounding(size_t dim)
+      : error(dim), direction(dim), low(dim), high(dim), up(dim) {}
+
+  // x is the row; low and high are set by the caller. Fills `up`.
+  void run(const float* x, size_t dim, double weight) {
+    double square = 0;
+    for (size_t j = 0; j < dim; ++j) square += double(x[j]) * double(x[j]);
+    const double inverse = square > 0 ? 1.0 / std::sqrt(square) : 0.0;
+    double along = 0;
+    for (size_t j = 0; j < dim; ++j) {
+      direction[j] = x[j] * inverse;
+      const double below = x[j] - low[j], above = x[j] - high[j];
+      up[j] = std::fabs(above) < std::fabs(below);
+      error[j] = up[j] ? above : below;
+      along += error[j] * direction[j];
+    }
+    bool changed = weight > 0;
+    for (int sweep = 0; changed && sweep < kSweeps; ++sweep) {
+      changed = false;
+      for (size_t j = 0; j < dim; ++j) {
+        const double other = up[j] ? x[j] - low[j] : x[j] - high[j];
+        const double moved = along + (other - error[j]) * direction[j];
+        const double now = error[j] * error[j] + weight * along * along;
+        if (other * other + weight * moved * moved >= now) continue;
+        up[j] = !up[j];
+        error[j] = other;
+        along = moved;
+        changed = true;
+      }
+    }
+  }
+};
+
+template <typename Task>
+void for_rows(size_t count, size_t threads, const Task& task) {
+  parallel_for((count + kRowsPerTask - 1) / kRowsPerTask, threads, [&](size_t t) {
+    task(t * kRowsPerTask, std::min(count, (t + 1) * kRowsPerTask));
+  });
+}
+
+float from_bf16(uint16_t bits) { return std::bit_cast<float>(uint32_t(bits) << 16); }
+
+}  // namespace
+
+void score_run(const ExactRows& rows, bool squared_l2, const float* queries, size_t count,
+               size_t first, size_t num_rows, float* out, size_t stride) {
+  const KernelTable& k = kernels();
+  const size_t dim = rows.dim, at = first * dim;
+  if (rows.f32 != nullptr)
+    (squared_l2 ? k.squared_l2_f32 : k.dot_f32)(queries, count, rows.f32 + at, num_rows, dim, out,
+                                                stride);
+  else if (rows.bf16 != nullptr)
+    (squared_l2 ? k.squared_l2_bf16 : k.dot_bf16)(queries, count, rows.bf16 + at, num_rows, dim,
+                                                  out, stride);
+  else
+    k.dot_i8(queries, count, rows.i8 + at, num_rows, dim, out, stride);
+  for (size_t q = 0; q < count; ++q) {
+    float* scores = out + q * stride;
+    if (rows.i8 != nullptr) {
+      const float square = squared_l2 ? square_of(queries + q * dim, dim) : 0.0f;
+      for (size_t j = 0; j < num_rows; ++j)
+        scores[j] = from_i8(rows, squared_l2, square, first + j, scores[j]);
+    } else if (squared_l2) {
+      negate(scores, num_rows);
+    }
+  }
+}
+
+void score_rows(const ExactRows& rows, bool squared_l2, const float* query, const uint32_t* ids,
+                size_t count, float* out) {
+  const KernelTable& k = kernels();
+  const size_t dim = rows.dim;
+  if (rows.i8 != nullptr) {
+    k.dot_gather_i8(query, rows.i8, ids, count, dim, out);
+    const float square = squared_l2 ? square_of(query, dim) : 0.0f;
+    for (size_t i = 0; i < count; ++i) out[i] = from_i8(rows, squared_l2, square, ids[i], out[i]);
+    return;
+  }
+  if (rows.f32 != nullptr)
+    (squared_l2 ? k.squared_l2_gather_f32 : k.dot_gather_f32)(query, rows.f32, ids, count, dim,
+                                                              out);
+  else
+    (squared_l2 ? k.squared_l2_gather_bf16 : k.dot_gather_bf16)(query, rows.bf16, ids, count, dim,
+                                                                out);
+  if (squared_l2) negate(out, count);
+}
+
+void round_to_bf16(const float* rows, size_t count, size_t dim, const float* weights,
+                   size_t threads, uint16_t* out) {
+  for_rows(count, threads, [&](size_t begin, size_t end) {
+    Rounding rounding(dim);
+    for (size_t i = begin; i < end; ++i) {
+      const float* x = rows + i * dim;
+      uint16_t* bits = out + i * dim;
+      for (size_t j = 0; j < dim; ++j) {  // the two neighbors, towards zero and away from it
+        bits[j] = uint16_t(std::bit_cast<uint32_t>(x[j]) >> 16);
+        rounding.low[j] = from_bf16(bits[j]);
+        const bool fits = rounding.low[j] != double(x[j]) && (bits[j] & 0x7FFF) < 0x7F7F;
+        rounding.high[j] = fits ? double(from_bf16(uint16_t(bits[j] + 1))) : rounding.low[j];
+      }
+      rounding.run(x, dim, weights == nullptr ? 0.0 : double(weights[i]));
+      for (size_t j = 0; j < dim; ++j)
+        if (rounding.up[j] && rounding.high[j] != rounding.low[j]) ++bits[j];
+    }
+  });
+}
+
+void round_to_i8(const float* rows, size_t count, size_t dim, const float* weights,
+                 size_t threads, int8_t* out, float* scales, float* squares) {
+  for_rows(count, threads, [&](size_t begin, size_t end) {
+    Rounding rounding(dim);
+    for (size_t i = begin; i < end; ++i) {
+      const float* x = rows + i * dim;
+      float widest = 0;
+      for (size_t j = 0; j < dim; ++j) widest = std::max(widest, std::fabs(x[j]));
+      const float scale = widest / 127.0f;
+      scales[i] = scale;
+      for (size_t j = 0; j < dim; ++j) {
+        const double steps = scale > 0 ? double(x[j]) / double(scale) : 0.0;
+        const double down = std::clamp(std::floor(steps), -127.0, 126.0);
+        rounding.low[j] = down * double(scale);
+        rounding.high[j] = (down + 1.0) * double(scale);
+        out[i * dim + j] = int8_t(down);
+      }
+      rounding.run(x, dim, weights == nullptr ? 0.0 : double(weights[i]));
+      double square = 0;
+      for (size_t j = 0; j < dim; ++j) {
+        out[i * dim + j] = int8_t(out[i * dim + j] + rounding.up[j]);
+        square += double(out[i * dim + j]) * double(out[i * dim + j]);
+      }
+      if (squares != nullptr) squares[i] = float(square * double(scale) * double(scale));
+    }
+  });
+}
+
+}  // namespace swann
