@@ -220,8 +220,14 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) 
       add_lookups<G, Q>(codes, bytes, queries, at, (__mmask64(1) << (bytes - at)) - 1, low, high);
     widen_all<G, Q>(low, high, sums);
   }
+  // Unrolled like the rest: an index known only at run time would put the sums into memory.
+  __m512i totals[G][Q];
+#pragma GCC unroll 4
+  for (int g = 0; g < G; ++g)
+#pragma GCC unroll 4
+    for (int q = 0; q < Q; ++q) totals[g][q] = finish(sums[g][q]);
   for (int q = 0; q < Q; ++q)
-    for (int g = 0; g < G; ++g) keep_survivors(leaf, group + g, finish(sums[g][q]), queries[q]);
+    for (int g = 0; g < G; ++g) keep_survivors(leaf, group + g, totals[g][q], queries[q]);
 }
 
 template <int G, int Q>
@@ -250,7 +256,7 @@ const KernelTable avx512_table = {
     dot_f32,         squared_l2_f32,  dot_bf16,        squared_l2_bf16, dot_i8,
     dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
     lut_f32,         lut_quantize_u8, lut16_scan, argmax_f32,     at_least_f32,
-    encode_tile,     keep_best,
+    encode_tile,     keep_best,       keys_from_f32,
 };
 
 }  // namespace swann

@@ -100,6 +100,14 @@ size_t at_least(const std::string& level, In<float, 1> scores, float threshold,
   return at_level(level).at_least_f32(scores.data(), scores.shape(0), threshold, out.data());
 }
 
+void keys_from(const std::string& level, In<float, 1> scores, std::optional<In<float, 1>> reach,
+               float length, Out<uint64_t, 1> keys) {
+  expect(keys.shape(0) == scores.shape(0), "keys must be [count]");
+  expect(!reach || reach->shape(0) == scores.shape(0), "reach must be [count]");
+  at_level(level).keys_from_f32(scores.data(), pointer(reach), length, scores.shape(0),
+                                keys.data());
+}
+
 void encode(const std::string& level, In<float, 2> target,
             std::optional<In<float, 2>> direction, In<float, 1> weight, In<float, 2> codebook,
             size_t dims_per_block, size_t sweeps, bool warm, Out<uint8_t, 2> codes,
@@ -146,6 +154,8 @@ void bind_kernels(nb::module_& m) {
   m.def("kernel_at_least_f32", &at_least);
   m.def("kernel_encode_tile", &encode, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+  m.def("kernel_keys_from_f32", &keys_from, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
+        nb::arg());
   m.def("kernel_keep_best", &keep);
 }
 

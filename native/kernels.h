@@ -108,6 +108,9 @@ struct KernelTable {
   // Keeps, in their order, the keys that score at least as high as the limit-th best does;
   // returns how many (more than limit where scores tie).
   size_t (*keep_best)(Key* keys, size_t size, size_t limit) noexcept;
+  // keys[i] = the key of scores[i] + length * reach[i] (reach null: of scores[i]) and row i.
+  void (*keys_from_f32)(const float* scores, const float* reach, float length, size_t count,
+                        Key* keys) noexcept;
 };
 
 // Levels in the order of preference, best first. `table` is complete (null entries filled in).

@@ -30,36 +30,46 @@ void Candidates::cut() noexcept {
   worst = *std::min_element(keys, keys + size);
 }
 
-void choose_leaves(const IndexView& index, const float* queries, size_t count, size_t leaves,
-                   LeafChoice* choices) {
+namespace {
+
+constexpr size_t kQueriesAtOnce = 32;  // their scores of all centroids stay in the cache
+
+void choose_for(const IndexView& index, const float* query, float* scores, bool in_order,
+                size_t leaves, Key* keys, LeafChoice* choices) {
   const size_t num_leaves = index.num_leaves;
   const KernelTable& k = kernels();
+  float length = 0;
+  if (index.spreads != nullptr) {
+    k.dot_f32(query, 1, query, 1, index.dim, &length, 1);
+    length = std::sqrt(length);
+  }
+  if (index.squared_l2())
+    for (size_t c = 0; c < num_leaves; ++c) scores[c] = -scores[c];
+  k.keys_from_f32(scores, index.spreads, length, num_leaves, keys);
+  Key* const end = keys + cut_to(keys, num_leaves, leaves);
+  if (in_order)
+    std::sort(keys, end, std::greater<>());
+  else
+    std::iter_swap(keys, std::max_element(keys, end));
+  for (size_t i = 0; i < leaves; ++i) choices[i] = {key_row(keys[i]), scores[key_row(keys[i])]};
+}
+
+}  // namespace
+
+void choose_leaves(const IndexView& index, const float* queries, size_t count, size_t leaves,
+                   LeafChoice* choices) {
+  const size_t num_leaves = index.num_leaves, dim = index.dim;
   thread_local std::vector<float> scores;
   thread_local std::vector<Key> keys;
-  scores.resize(count * num_leaves);
+  scores.resize(std::min(count, kQueriesAtOnce) * num_leaves);
   keys.resize(num_leaves);
-  const auto compute = index.squared_l2() ? k.squared_l2_f32 : k.dot_f32;
-  compute(queries, count, index.centroids, num_leaves, index.dim, scores.data(), num_leaves);
-  for (size_t q = 0; q < count; ++q) {
-    float* s = scores.data() + q * num_leaves;
-    float length = 0;
-    if (index.spreads != nullptr) {
-      const float* query = queries + q * index.dim;
-      k.dot_f32(query, 1, query, 1, index.dim, &length, 1);
-      length = std::sqrt(length);
-    }
-    for (size_t c = 0; c < num_leaves; ++c) {
-      if (index.squared_l2()) s[c] = -s[c];
-      const float reach = index.spreads == nullptr ? 0.0f : length * index.spreads[c];
-      keys[c] = make_key(ordered(s[c] + reach), uint32_t(c));
-    }
-    const auto end = keys.begin() + ptrdiff_t(cut_to(keys.data(), num_leaves, leaves));
-    if (count == 1)
-      std::sort(keys.begin(), end, std::greater<>());
-    else  // only the best has its turn before the others
-      std::iter_swap(keys.begin(), std::max_element(keys.begin(), end));
-    for (size_t i = 0; i < leaves; ++i)
-      choices[q * leaves + i] = {key_row(keys[i]), s[key_row(keys[i])]};
+  const auto compute = index.squared_l2() ? kernels().squared_l2_f32 : kernels().dot_f32;
+  for (size_t first = 0; first < count; first += kQueriesAtOnce) {
+    const size_t n = std::min(kQueriesAtOnce, count - first);
+    compute(queries + first * dim, n, index.centroids, num_leaves, dim, scores.data(), num_leaves);
+    for (size_t q = 0; q < n; ++q)
+      choose_for(index, queries + (first + q) * dim, scores.data() + q * num_leaves, count == 1,
+                 leaves, keys.data(), choices + (first + q) * leaves);
   }
 }
 

@@ -136,7 +136,7 @@ const KernelTable scalar_table = {
     dot_f32,         squared_l2_f32,  dot_bf16,        squared_l2_bf16, dot_i8,
     dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
     lut_f32,         lut_quantize_u8, lut16_scan, argmax_f32,     at_least_f32,
-    encode_tile,     keep_best,
+    encode_tile,     keep_best,       keys_from_f32,
 };
 
 }  // namespace swann

@@ -194,6 +194,7 @@ void rescore(const Block& block, size_t q) {
   for (size_t i = 0; i < best.size; ++i) {
     const uint32_t entry = key_row(best.keys[i]);
     s.rows[i] = index.entry_rows == nullptr ? entry : index.entry_rows[entry];
+    if (index.ids != nullptr) __builtin_prefetch(index.ids + s.rows[i]);
   }
   if (reorder)
     score_rows(index.rows, index.squared_l2(), block.query(q), s.rows.data(), best.size,

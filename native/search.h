@@ -50,7 +50,7 @@ void search_block(const IndexView& index, const SearchLimits& limits, const floa
                   size_t count, int64_t* ids, float* distances);
 
 // Queries a block may have: enough that a leaf's codes are used many times while in the cache.
-constexpr size_t kMaxBlock = 256;
+constexpr size_t kMaxBlock = 512;
 
 // ---- Parts shared by the two pages of the pipeline (query.cpp, search.cpp).
 
