@@ -18,25 +18,65 @@ const KernelTable& at_level(const std::string& level) {
   return *table;
 }
 
-void pairs(const std::string& level, bool squared_l2, In<float, 2> queries, In<float, 2> rows,
+template <typename Value>
+using PairKernel = void (*)(const float*, size_t, const Value*, size_t, size_t, float*,
+                            size_t) noexcept;
+template <typename Value>
+using GatherKernel = void (*)(const float*, const Value*, const uint32_t*, size_t, size_t,
+                              float*) noexcept;
+
+template <typename Value>
+void pairs(PairKernel<Value> kernel, In<float, 2> queries, In<Value, 2> rows,
            Out<float, 2> out) {
   expect(queries.shape(1) == rows.shape(1), "queries and rows differ in dimension");
   expect(out.shape(0) == queries.shape(0) && out.shape(1) == rows.shape(0), "out: [q][rows]");
-  const KernelTable& k = at_level(level);
-  (squared_l2 ? k.squared_l2_f32 : k.dot_f32)(queries.data(), queries.shape(0), rows.data(),
-                                              rows.shape(0), rows.shape(1), out.data(),
-                                              rows.shape(0));
+  kernel(queries.data(), queries.shape(0), rows.data(), rows.shape(0), rows.shape(1), out.data(),
+         rows.shape(0));
 }
 
-void gather(const std::string& level, bool squared_l2, In<float, 1> query, In<float, 2> rows,
+template <typename Value>
+void gather(GatherKernel<Value> kernel, In<float, 1> query, In<Value, 2> rows,
             In<uint32_t, 1> ids, Out<float, 1> out) {
   expect(query.shape(0) == rows.shape(1), "query and rows differ in dimension");
   expect(out.shape(0) == ids.shape(0), "out must be [ids]");
   for (size_t i = 0; i < ids.shape(0); ++i)
     expect(ids.data()[i] < rows.shape(0), "ids must be below the number of rows");
+  kernel(query.data(), rows.data(), ids.data(), ids.shape(0), rows.shape(1), out.data());
+}
+
+void pairs_f32(const std::string& level, bool squared_l2, In<float, 2> queries,
+               In<float, 2> rows, Out<float, 2> out) {
   const KernelTable& k = at_level(level);
-  (squared_l2 ? k.squared_l2_gather_f32 : k.dot_gather_f32)(
-      query.data(), rows.data(), ids.data(), ids.shape(0), rows.shape(1), out.data());
+  pairs<float>(squared_l2 ? k.squared_l2_f32 : k.dot_f32, queries, rows, out);
+}
+
+void pairs_bf16(const std::string& level, bool squared_l2, In<float, 2> queries,
+                In<uint16_t, 2> rows, Out<float, 2> out) {
+  const KernelTable& k = at_level(level);
+  pairs<uint16_t>(squared_l2 ? k.squared_l2_bf16 : k.dot_bf16, queries, rows, out);
+}
+
+void pairs_i8(const std::string& level, In<float, 2> queries, In<int8_t, 2> rows,
+              Out<float, 2> out) {
+  pairs<int8_t>(at_level(level).dot_i8, queries, rows, out);
+}
+
+void gather_f32(const std::string& level, bool squared_l2, In<float, 1> query, In<float, 2> rows,
+                In<uint32_t, 1> ids, Out<float, 1> out) {
+  const KernelTable& k = at_level(level);
+  gather<float>(squared_l2 ? k.squared_l2_gather_f32 : k.dot_gather_f32, query, rows, ids, out);
+}
+
+void gather_bf16(const std::string& level, bool squared_l2, In<float, 1> query,
+                 In<uint16_t, 2> rows, In<uint32_t, 1> ids, Out<float, 1> out) {
+  const KernelTable& k = at_level(level);
+  gather<uint16_t>(squared_l2 ? k.squared_l2_gather_bf16 : k.dot_gather_bf16, query, rows, ids,
+                   out);
+}
+
+void gather_i8(const std::string& level, In<float, 1> query, In<int8_t, 2> rows,
+               In<uint32_t, 1> ids, Out<float, 1> out) {
+  gather<int8_t>(at_level(level).dot_gather_i8, query, rows, ids, out);
 }
 
 void lut(const std::string& level, In<float, 1> query, In<float, 2> codebook,
@@ -144,8 +184,12 @@ void bind_kernels(nb::module_& m) {
     const char* error = level_error();
     return error == nullptr ? std::string() : std::string(error);
   });
-  m.def("kernel_pairs", &pairs);
-  m.def("kernel_gather", &gather);
+  m.def("kernel_pairs_f32", &pairs_f32);
+  m.def("kernel_pairs_bf16", &pairs_bf16);
+  m.def("kernel_pairs_i8", &pairs_i8);
+  m.def("kernel_gather_f32", &gather_f32);
+  m.def("kernel_gather_bf16", &gather_bf16);
+  m.def("kernel_gather_i8", &gather_i8);
   m.def("kernel_lut_f32", &lut);
   m.def("kernel_lut_quantize_u8", &quantize);
   m.def("kernel_lut16_scan", &scan, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(),

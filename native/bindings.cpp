@@ -154,7 +154,8 @@ class Index {
     if (bad < count) return bad;
     if (!unit.empty()) q = unit.data();
     const size_t fair = (count + threads - 1) / threads;
-    const size_t block = std::clamp<size_t>(fair, 1, kMaxBlock), k = limits.neighbors;
+    const size_t block = std::clamp<size_t>(fair, 1, most_queries(view_, limits));
+    const size_t k = limits.neighbors;
     parallel_for((count + block - 1) / block, threads, [&](size_t i) {
       const size_t first = i * block, size = std::min(block, count - first);
       search_block(view_, limits, q + first * view_.dim, size, ids + first * k,

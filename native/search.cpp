@@ -269,6 +269,14 @@ void build_tables(const Block& block) {
 
 }  // namespace
 
+size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept {
+  constexpr size_t kMaxBlock = 512, kMaxBytes = size_t(64) << 20;
+  const size_t bytes = (limits.candidates + kSlack) * sizeof(Key) +
+                       limits.leaves * (sizeof(LeafChoice) + sizeof(uint32_t)) +
+                       index.blocks * 16 + index.dim * sizeof(float);
+  return std::clamp<size_t>(kMaxBytes / bytes, 1, kMaxBlock);
+}
+
 void search_block(const IndexView& index, const SearchLimits& limits, const float* queries,
                   size_t count, int64_t* ids, float* distances) {
   thread_local Scratch scratch;

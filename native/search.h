@@ -49,8 +49,9 @@ struct SearchLimits {
 void search_block(const IndexView& index, const SearchLimits& limits, const float* queries,
                   size_t count, int64_t* ids, float* distances);
 
-// Queries a block may have: enough that a leaf's codes are used many times while in the cache.
-constexpr size_t kMaxBlock = 512;
+// Queries a block may have: enough that a leaf's codes are used many times while in the cache, and
+// so few that a thread's working memory stays small also where many neighbors are asked for.
+size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept;
 
 // ---- Parts shared by the two pages of the pipeline (query.cpp, search.cpp).
 

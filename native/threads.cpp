@@ -7,6 +7,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -60,9 +61,13 @@ class Pool {
   }
 
  private:
-  // Workers are never joined: they sleep between jobs and end with the process.
+  // Workers are never joined: they sleep between jobs and end with the process. Where the system
+  // gives no more threads, those there are do the work.
   void start_workers(size_t wanted) {
-    for (; started_ < wanted; ++started_) std::thread([this] { work(); }).detach();
+    try {
+      for (; started_ < wanted; ++started_) std::thread([this] { work(); }).detach();
+    } catch (const std::system_error&) {
+    }
   }
 
   void work() {

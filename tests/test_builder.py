@@ -87,7 +87,7 @@ def test_repr_says_what_was_given() -> None:
     text = repr(start().tree(20, 3).score_brute_force())
     assert "500 x 8 float32" in text
     assert "num_leaves=20" in text
-    assert "BruteForceConfig()" in text
+    assert "BruteForceConfig(" in text
 
 
 def _misuse() -> list[tuple[str, Any, str]]:

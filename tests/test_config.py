@@ -86,6 +86,8 @@ def test_scann_defaults() -> None:
         "spherical": False,
         "quantize_centroids": False,
         "random_init": True,
+        "soar_lambda": None,
+        "overretrieve_factor": None,
     }
     assert AHConfig().to_dict() == {
         "dimensions_per_block": 2,

@@ -27,6 +27,7 @@ NAMES = [
     "NonFiniteError",
     "OperatingPoint",
     "ReorderConfig",
+    "ReorderType",
     "SearchResult",
     "Searcher",
     "ShapeError",

@@ -5,7 +5,9 @@ The data are small and random; the truth is NumPy in float64.
 
 from __future__ import annotations
 
+import copy
 import functools
+import pickle
 from typing import Any
 
 import numpy as np
@@ -423,3 +425,18 @@ def test_as_many_blocks_as_there_may_be() -> None:
         builder = swann.builder(db, 1, measure).score_ah(1, training_iterations=2)  # type: ignore[arg-type]
         found = builder.build().search_batched(db)
         np.testing.assert_array_equal(found.indices[:, 0], np.arange(32))
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))]
+)
+def test_a_copied_searcher_answers_the_same(again: Any) -> None:
+    db = np.random.default_rng(0).standard_normal((400, 10), dtype=np.float32)
+    searcher = swann.builder(db, 5, "cosine").tree(8, 3).score_ah(2, 0.2).reorder(20).build()
+    searcher.num_threads = 3
+    twin = again(searcher)
+    assert twin.num_threads == 3
+    assert twin.config == searcher.config
+    np.testing.assert_array_equal(
+        twin.search_batched(db[:50]).indices, searcher.search_batched(db[:50]).indices
+    )

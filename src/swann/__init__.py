@@ -17,7 +17,14 @@
 
 from swann.builder import Builder, builder
 from swann.compat import scann_ops_pybind
-from swann.config import AHConfig, BruteForceConfig, IndexConfig, ReorderConfig, TreeConfig
+from swann.config import (
+    AHConfig,
+    BruteForceConfig,
+    IndexConfig,
+    ReorderConfig,
+    ReorderType,
+    TreeConfig,
+)
 from swann.errors import (
     ConfigError,
     CorruptIndexError,
@@ -58,6 +65,7 @@ __all__ = [
     "NonFiniteError",
     "OperatingPoint",
     "ReorderConfig",
+    "ReorderType",
     "SearchResult",
     "Searcher",
     "ShapeError",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -254,6 +254,15 @@ class Searcher:
 
     def __len__(self) -> int:
         return self._index.num_datapoints
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickle and copy keep: the index and the number of threads."""
+        return {"index": self._index, "threads": self._threads}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled or copied searcher."""
+        Searcher.__init__(self, state["index"])
+        self._threads = state["threads"]
 
     def __repr__(self) -> str:
         index, config = self._index, self._index.config

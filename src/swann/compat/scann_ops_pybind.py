@@ -27,7 +27,6 @@ a `ConfigError` that names it. Differences that a program may notice:
 
 from __future__ import annotations
 
-import enum
 import json
 import math
 import os
@@ -35,7 +34,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, Self
 
 from swann.builder import Builder
-from swann.config import IndexConfig, check_count
+from swann.config import IndexConfig, ReorderType, check_count
 from swann.distance import DistanceMeasure
 from swann.errors import ConfigError
 from swann.index.build import build_index
@@ -64,14 +63,6 @@ def _later(name: str) -> Callable[..., NoReturn]:
     refuse.__name__ = name
     refuse.__doc__ = f"Raise `ConfigError`: {name} {_NOT_YET}."
     return refuse
-
-
-class ReorderType(enum.Enum):
-    """How ScaNN stores the datapoints that it scores exactly; swann does FLOAT32."""
-
-    FLOAT32 = 1
-    INT8 = 2
-    BFLOAT16 = 3
 
 
 class ScannBuilder:
@@ -113,8 +104,6 @@ class ScannBuilder:
             unused,
             incremental_threshold=incremental_threshold,
             avq=avq,
-            soar_lambda=soar_lambda,
-            overretrieve_factor=overretrieve_factor,
         )
         self._builder.tree(
             num_leaves,
@@ -125,6 +114,8 @@ class ScannBuilder:
             spherical,
             quantize_centroids,
             random_init,
+            soar_lambda,
+            overretrieve_factor,
         )
         return self
 
@@ -150,9 +141,8 @@ class ScannBuilder:
         return self
 
     def score_brute_force(self, quantize: ReorderType | bool = ReorderType.FLOAT32) -> Self:
-        """Score exactly; see `swann.Builder.score_brute_force`."""
-        _check_float32("score_brute_force", quantize)
-        self._builder.score_brute_force()
+        """Score whole rows; see `swann.Builder.score_brute_force`."""
+        self._builder.score_brute_force(quantize)
         return self
 
     def reorder(
@@ -162,13 +152,9 @@ class ScannBuilder:
         anisotropic_quantization_threshold: float = math.nan,
     ) -> Self:
         """Order the best candidates exactly; see `swann.Builder.reorder`."""
-        _check_float32("reorder", quantize)
-        _refuse(
-            "reorder",
-            {},
-            anisotropic_quantization_threshold=anisotropic_quantization_threshold,
+        self._builder.reorder(
+            reordering_num_neighbors, quantize, anisotropic_quantization_threshold
         )
-        self._builder.reorder(reordering_num_neighbors)
         return self
 
     def create_config(self) -> str:
@@ -340,11 +326,3 @@ def _refuse(where: str, unused: dict[str, Any], **later: object) -> None:
     for name, value in (later | unused).items():
         if not _is_default(value):
             raise ConfigError(f"{where}({name}={value!r}) {_NOT_YET}; leave {name} out")
-
-
-def _check_float32(where: str, quantize: object) -> None:
-    # ScaNN's own enum is taken too, by its member's name.
-    if quantize is not False and getattr(quantize, "name", None) != "FLOAT32":
-        raise ConfigError(
-            f"{where}(quantize={quantize!r}) {_NOT_YET}; leave quantize out for float32"
-        )

@@ -37,6 +37,7 @@ datapoint 16 + i in its high four: one 512-bit load brings four blocks of 32 dat
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,10 +137,19 @@ class PackedIndex:
         """Bytes that the arrays take."""
         return sum(array.nbytes for array in self.arrays().values())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy the arrays and settings; the native view is made anew."""
+        kept = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+        return _make_index, (kept,)
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that this index has, by name."""
         present = ((name, getattr(self, name)) for name in ARRAYS)
         return {name: array for name, array in present if array is not None}
+
+
+def _make_index(kept: dict[str, Any]) -> PackedIndex:
+    return PackedIndex(**kept)
 
 
 def ranks_by_reach(config: IndexConfig) -> bool:

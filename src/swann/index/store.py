@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,9 +144,14 @@ def _manifest_of(index: PackedIndex, entries: dict[str, dict[str, Any]]) -> dict
     return content | {"digest": _digest_of_json(content)}
 
 
+def _writer() -> str:
+    """Name this process and thread, for temporary files that no other writer uses."""
+    return f"{os.getpid()}-{threading.get_ident()}"
+
+
 def _write_array(root: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
     stored = np.ascontiguousarray(array, dtype=ARRAYS[name])
-    temporary = root / f".{name}-{os.getpid()}.tmp"
+    temporary = root / f".{name}-{_writer()}.tmp"
     digest = hashlib.sha256()
     try:
         with open(temporary, "wb") as file:
@@ -173,7 +179,7 @@ def _write_array(root: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}-{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}-{_writer()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)

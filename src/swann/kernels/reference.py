@@ -20,15 +20,23 @@ __all__ = [
     "argmax_f32",
     "at_least_f32",
     "decode_key",
+    "dot_bf16",
     "dot_f32",
+    "dot_gather_bf16",
     "dot_gather_f32",
+    "dot_gather_i8",
+    "dot_i8",
     "encode_tile",
+    "from_bf16",
     "keep_best",
+    "keys_from_f32",
     "lut16_scan",
     "lut_f32",
     "lut_quantize_u8",
     "make_key",
+    "squared_l2_bf16",
     "squared_l2_f32",
+    "squared_l2_gather_bf16",
     "squared_l2_gather_f32",
     "unpack_codes",
 ]
@@ -53,6 +61,41 @@ def squared_l2_f32(queries: F32, rows: F32) -> F64:
     """Return the squared distances of all queries and rows, shape (queries, rows)."""
     difference = queries[:, None].astype(np.float64) - rows.astype(np.float64)
     return np.asarray((difference**2).sum(axis=2))
+
+
+def from_bf16(bits: U16) -> F32:
+    """Return the float32 numbers whose upper halves are `bits`."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def dot_bf16(queries: F32, rows: U16) -> F64:
+    """Return `dot_f32` of rows in bfloat16."""
+    return dot_f32(queries, from_bf16(rows))
+
+
+def squared_l2_bf16(queries: F32, rows: U16) -> F64:
+    """Return `squared_l2_f32` of rows in bfloat16."""
+    return squared_l2_f32(queries, from_bf16(rows))
+
+
+def dot_i8(queries: F32, rows: NDArray[np.int8]) -> F64:
+    """Return `dot_f32` of rows in int8, read as numbers."""
+    return dot_f32(queries, rows.astype(np.float32))
+
+
+def dot_gather_bf16(query: F32, rows: U16, ids: U32) -> F64:
+    """Return the inner products of one query and the bfloat16 rows that `ids` names."""
+    return np.ravel(dot_bf16(query[None], rows[ids]))
+
+
+def squared_l2_gather_bf16(query: F32, rows: U16, ids: U32) -> F64:
+    """Return the squared distances of one query and the bfloat16 rows that `ids` names."""
+    return np.ravel(squared_l2_bf16(query[None], rows[ids]))
+
+
+def dot_gather_i8(query: F32, rows: NDArray[np.int8], ids: U32) -> F64:
+    """Return the inner products of one query and the int8 rows that `ids` names."""
+    return np.ravel(dot_i8(query[None], rows[ids]))
 
 
 def dot_gather_f32(query: F32, rows: F32, ids: U32) -> F64:
@@ -223,3 +266,11 @@ def keep_best(keys: U64, limit: int) -> U64:
         return keys
     scores = keys >> np.uint64(32)
     return np.compress(scores >= np.sort(scores)[-limit], keys)
+
+
+def keys_from_f32(scores: F32, reach: F32 | None, length: float) -> U64:
+    """Return the keys of ``scores + length * reach``, whose order is that of the floats."""
+    values = scores if reach is None else scores + np.float32(length) * reach
+    bits = (values + np.float32(0)).view(np.int32)
+    in_order = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+    return np.array([make_key(int(score), i) for i, score in enumerate(in_order)], np.uint64)

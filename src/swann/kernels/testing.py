@@ -51,32 +51,27 @@ def call_kernel(name: str, level: str, *arguments: Any) -> Any:
     return KERNELS[name](level, *arguments)
 
 
-def _dot(level: str, queries: F32, rows: F32) -> F32:
-    return _pairs(level, False, queries, rows)
+def _pairs(call: Callable[..., None]) -> Callable[..., F32]:
+    def kernel(level: str, queries: F32, rows: NDArray[Any]) -> F32:
+        out = np.empty((len(queries), len(rows)), np.float32)
+        call(level, queries, rows, out)
+        return out
+
+    return kernel
 
 
-def _squared_l2(level: str, queries: F32, rows: F32) -> F32:
-    return _pairs(level, True, queries, rows)
+def _gather(call: Callable[..., None]) -> Callable[..., F32]:
+    def kernel(level: str, query: F32, rows: NDArray[Any], ids: U32) -> F32:
+        out = np.empty(len(ids), np.float32)
+        call(level, query, rows, ids, out)
+        return out
+
+    return kernel
 
 
-def _pairs(level: str, squared_l2: bool, queries: F32, rows: F32) -> F32:
-    out = np.empty((len(queries), len(rows)), np.float32)
-    _native.kernel_pairs(level, squared_l2, queries, rows, out)
-    return out
-
-
-def _dot_gather(level: str, query: F32, rows: F32, ids: U32) -> F32:
-    return _gather(level, False, query, rows, ids)
-
-
-def _squared_l2_gather(level: str, query: F32, rows: F32, ids: U32) -> F32:
-    return _gather(level, True, query, rows, ids)
-
-
-def _gather(level: str, squared_l2: bool, query: F32, rows: F32, ids: U32) -> F32:
-    out = np.empty(len(ids), np.float32)
-    _native.kernel_gather(level, squared_l2, query, rows, ids, out)
-    return out
+def _of(call: Callable[..., None], squared_l2: bool) -> Callable[..., None]:
+    """Fix the distance of a call that serves two."""
+    return lambda level, *arguments: call(level, squared_l2, *arguments)
 
 
 def _lut(
@@ -174,11 +169,23 @@ def _keep_best(level: str, keys: U64, limit: int) -> U64:
     return kept[: _native.kernel_keep_best(level, kept, limit)]
 
 
+def _keys_from(level: str, scores: F32, reach: F32 | None, length: float) -> U64:
+    keys = np.empty(len(scores), np.uint64)
+    _native.kernel_keys_from_f32(level, scores, reach, length, keys)
+    return keys
+
+
 KERNELS: dict[str, Callable[..., Any]] = {
-    "dot_f32": _dot,
-    "squared_l2_f32": _squared_l2,
-    "dot_gather_f32": _dot_gather,
-    "squared_l2_gather_f32": _squared_l2_gather,
+    "dot_f32": _pairs(_of(_native.kernel_pairs_f32, False)),
+    "squared_l2_f32": _pairs(_of(_native.kernel_pairs_f32, True)),
+    "dot_bf16": _pairs(_of(_native.kernel_pairs_bf16, False)),
+    "squared_l2_bf16": _pairs(_of(_native.kernel_pairs_bf16, True)),
+    "dot_i8": _pairs(_native.kernel_pairs_i8),
+    "dot_gather_f32": _gather(_of(_native.kernel_gather_f32, False)),
+    "squared_l2_gather_f32": _gather(_of(_native.kernel_gather_f32, True)),
+    "dot_gather_bf16": _gather(_of(_native.kernel_gather_bf16, False)),
+    "squared_l2_gather_bf16": _gather(_of(_native.kernel_gather_bf16, True)),
+    "dot_gather_i8": _gather(_native.kernel_gather_i8),
     "lut_f32": _lut,
     "lut_quantize_u8": _lut_quantize,
     "lut16_scan": _lut16_scan,
@@ -186,5 +193,6 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "at_least_f32": _at_least,
     "encode_tile": _encode_tile,
     "keep_best": _keep_best,
+    "keys_from_f32": _keys_from,
 }
 """The kernels of ``native/kernels.h`` by name."""
