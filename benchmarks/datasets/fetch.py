@@ -11,8 +11,7 @@ from pathlib import Path
 def npm(package: str, folder: Path) -> Path:
     """Fetch an npm package (``name@version``) into a folder and unpack it; return its root."""
     _run(["npm", "pack", "--silent", package], folder)
-    archive = _only(folder, "*.tgz")
-    shutil.unpack_archive(archive, folder, filter="data")
+    _run(["tar", "-xzf", str(_only(folder, "*.tgz"))], folder)
     return folder / "package"
 
 

@@ -302,6 +302,9 @@ class ReorderType(enum.Enum):
     INT8 = 2
     BFLOAT16 = 3
 
+    def __repr__(self) -> str:
+        return f"ReorderType.{self.name}"
+
 
 def _check_reorder_type(name: str, value: object) -> ReorderType:
     """Accept a `ReorderType`, its name, or ScaNN's plain True (INT8) and False (FLOAT32)."""
