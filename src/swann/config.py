@@ -207,7 +207,8 @@ class AHConfig(_Config):
         The T of the score-aware loss, in the open interval (0, 1); 0.2 suits unit vectors of
         about 100 dimensions. NaN or None: plain reconstruction error.
     training_sample_size : int
-        Datapoints that the codebooks are trained on.
+        Datapoints that the codebooks are trained on, at most; of a small database, a third or
+        16,384.
     hash_type : {"lut16"}
         16 codewords a block. ScaNN's "lut256" is not supported yet.
     training_iterations : int

@@ -33,6 +33,7 @@ Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)``."""
 
 _CHUNK_VALUES = 4 * 1024 * 1024
+_ENOUGH_TO_TRAIN = 16384
 _MAX_ROWS = 2**32 - 2
 _LONGEST = 1e18
 
@@ -238,7 +239,10 @@ class _Build:
         return anisotropic_weights(norms, self.dimension, ah.anisotropic_quantization_threshold)
 
     def train(self, ah: AHConfig, centroids: F32 | None, leaves: U32, weights: F32 | None) -> F32:
-        ids = self.sample_ids(ah.training_sample_size, stream=0)
+        # A third of the database is plenty, and keeps the tiles (up to two floats a value) small
+        # beside it.
+        size = min(ah.training_sample_size, max(_ENOUGH_TO_TRAIN, self.n // 3))
+        ids = self.sample_ids(size, stream=0)
         # Tiles are full: a few datapoints of the sample come twice.
         ids = np.resize(ids, -(-len(ids) // LANES) * LANES)
         tiles = kernels.make_tiles(
