@@ -17,34 +17,30 @@ inline size_t drop_below(Key* keys, size_t size, Key least) noexcept {
   return kept;
 }
 
+inline void range_of(const Key* keys, size_t size, uint32_t* low, uint32_t* high) noexcept {
+  Key least = ~Key(0), most = 0;
+  for (size_t i = 0; i < size; ++i) {
+    least = keys[i] < least ? keys[i] : least;
+    most = keys[i] > most ? keys[i] : most;
+  }
+  *low = uint32_t(least >> 32);
+  *high = uint32_t(most >> 32);
+}
+
 // Scores between which the limit-th best lies. The best of each of `lanes` >= limit strided lanes
 // are that many keys, so the limit-th best is no worse than the worst of them.
 inline void bracket(const Key* keys, size_t size, size_t limit, uint32_t* low,
                     uint32_t* high) noexcept {
   constexpr size_t kMost = 512;
   const size_t lanes = (limit + 7) / 8 * 8;
+  if (lanes > kMost || 2 * lanes > size) return range_of(keys, size, low, high);
   Key best[kMost];
-  const bool many = lanes <= kMost && 2 * lanes <= size;
-  const size_t width = many ? lanes : 8;
-  for (size_t l = 0; l < width; ++l) best[l] = many ? keys[l] : 0;
-  Key least = ~Key(0), most = 0;
-  if (many) {
-    size_t i = 0;
-    for (; i + width <= size; i += width)
-      for (size_t l = 0; l < width; ++l) best[l] = best[l] < keys[i + l] ? keys[i + l] : best[l];
-    for (size_t l = 0; i + l < size; ++l) best[l] = best[l] < keys[i + l] ? keys[i + l] : best[l];
-    for (size_t l = 0; l < width; ++l) {
-      least = best[l] < least ? best[l] : least;
-      most = best[l] > most ? best[l] : most;
-    }
-  } else {
-    for (size_t i = 0; i < size; ++i) {
-      least = keys[i] < least ? keys[i] : least;
-      most = keys[i] > most ? keys[i] : most;
-    }
+  for (size_t l = 0; l < lanes; ++l) best[l] = keys[l];
+  for (size_t i = lanes; i < size; i += lanes) {
+    const size_t width = size - i < lanes ? size - i : lanes;
+    for (size_t l = 0; l < width; ++l) best[l] = best[l] < keys[i + l] ? keys[i + l] : best[l];
   }
-  *low = uint32_t(least >> 32);
-  *high = uint32_t(most >> 32);
+  range_of(best, lanes, low, high);
 }
 
 // Bisects for the greatest score that `limit` keys reach: counting is cheaper than moving. Stops
