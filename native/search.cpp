@@ -23,6 +23,7 @@ struct Scratch {
   std::vector<uint32_t> visit_starts, visits;  // leaf -> the choices that name it
   std::vector<float> scores, gathered;
   std::vector<uint32_t> rows;
+  std::vector<uint64_t> places;
 };
 
 struct Block {
@@ -206,19 +207,25 @@ void rescore(const Block& block, size_t q) {
   }
 }
 
+// Drops, of keys in order, the worse one of each datapoint that comes twice; returns how many stay.
+size_t drop_repeats(Key* keys, size_t count, std::vector<uint64_t>& places) {
+  places.resize(count);
+  for (size_t i = 0; i < count; ++i) places[i] = uint64_t(key_row(keys[i])) << 32 | i;
+  std::sort(places.begin(), places.end());
+  constexpr Key kNone = 0;  // no candidate: its row would be 2^32 - 1
+  for (size_t i = 1; i < count; ++i)
+    if (places[i] >> 32 == places[i - 1] >> 32) keys[uint32_t(places[i])] = kNone;
+  return size_t(std::remove(keys, keys + count, kNone) - keys);
+}
+
 // Sorts the best k keys to the front, each datapoint once; returns how many there are.
-size_t sort_best(const IndexView& index, Candidates& best, size_t k) {
+size_t sort_best(const IndexView& index, Candidates& best, size_t k, Scratch& scratch) {
   // A datapoint has two entries at most: 2 k of them hold k datapoints.
-  const size_t wanted = std::min(index.entry_rows == nullptr ? k : 2 * k, best.size);
+  const bool spilled = index.entry_rows != nullptr;
+  const size_t wanted = std::min(spilled ? 2 * k : k, best.size);
   std::partial_sort(best.keys, best.keys + wanted, best.keys + best.size, std::greater<>());
-  if (index.entry_rows == nullptr) return wanted;
-  size_t kept = 0;
-  for (size_t i = 0; i < wanted && kept < k; ++i) {
-    const uint32_t id = key_row(best.keys[i]);
-    const auto same = [id](Key key) { return key_row(key) == id; };
-    if (!std::any_of(best.keys, best.keys + kept, same)) best.keys[kept++] = best.keys[i];
-  }
-  return kept;
+  if (!spilled) return wanted;
+  return std::min(k, drop_repeats(best.keys, wanted, scratch.places));
 }
 
 void write_result(const Block& block, size_t q, int64_t* ids, float* distances) {
@@ -227,7 +234,7 @@ void write_result(const Block& block, size_t q, int64_t* ids, float* distances) 
   Candidates& best = s.candidates[q];
   best.cut();
   rescore(block, q);
-  const size_t k = block.limits.neighbors, found = sort_best(index, best, k);
+  const size_t k = block.limits.neighbors, found = sort_best(index, best, k, s);
   const bool exact = index.rows.present();
   for (size_t i = 0; i < found; ++i) {
     ids[i] = key_row(best.keys[i]);

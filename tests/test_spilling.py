@@ -161,3 +161,16 @@ def test_the_same_index_on_any_number_of_threads() -> None:
         arrays.append(builder.set_n_training_threads(threads).build()._index.arrays())
     for name, array in arrays[0].items():
         np.testing.assert_array_equal(array, arrays[1][name])
+
+
+def test_a_very_large_k_costs_no_square_of_it() -> None:
+    db = normal(16, 60_000, 4)
+    for kind in ("brute force", "codes"):
+        result = build(db, "dot_product", kind).search(db[0], final_num_neighbors=len(db))
+        assert len(np.unique(result.indices)) == len(db)
+
+
+def test_entries_have_32_bit_numbers() -> None:
+    db = np.broadcast_to(np.float32(1), (2**31, 1))
+    with pytest.raises(swann.InvalidInputError, match="such an index holds 2147483647 at most"):
+        build(db, "dot_product", "brute force")

@@ -88,8 +88,10 @@ class _Build:
         self.chunk_rows = max(GROUP, _CHUNK_VALUES // self.dimension // GROUP * GROUP)
         if isinstance(config.score, AHConfig):
             config.score.check_dimension(self.dimension)
-        if self.n > _MAX_ROWS:
-            raise InvalidInputError(f"db has {self.n} rows; an index holds {_MAX_ROWS} at most")
+        spills = config.tree is not None and config.tree.soar_lambda is not None
+        most = _MAX_ROWS // 2 if spills else _MAX_ROWS  # entries have 32-bit numbers
+        if self.n > most:
+            raise InvalidInputError(f"db has {self.n} rows; such an index holds {most} at most")
 
     def run(self) -> PackedIndex:
         norms = self.check()
