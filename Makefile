@@ -16,7 +16,7 @@ ARM64 ?= aarch64-linux-gnu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test test-arm64 lint format bench sanitize clean
+.PHONY: help env demo test test-arm64 lint format bench parity sanitize clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -58,6 +58,9 @@ format: $(DEV) ## let ruff format and fix what it can
 
 bench: $(DEV) ## compare with scann, faiss and hnswlib on GloVe-100 (downloads, takes long)
 	$(BIN)/python -m benchmarks run $(ARGS)
+
+parity: $(DEV) ## run one program against scann and swann: both answers, case by case (ARGS=--quick)
+	$(BIN)/python -m benchmarks.parity $(ARGS)
 
 # The module under test goes to a folder of its own, found before the one in the environment.
 sanitize: export UBSAN_OPTIONS := halt_on_error=1:print_stacktrace=1

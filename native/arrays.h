@@ -21,11 +21,15 @@ inline void expect(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(std::string("native call: ") + what);
 }
 
+// Null where there is no array; an empty array has a pointer that is not null.
 template <typename T>
-auto pointer(const std::optional<T>& array) {
-  return array.has_value() ? array->data() : nullptr;
+auto pointer(const std::optional<T>& array) -> decltype(array->data()) {
+  alignas(64) static char nothing[64];
+  if (!array.has_value()) return nullptr;
+  return array->size() > 0 ? array->data() : reinterpret_cast<decltype(array->data())>(nothing);
 }
 
 void bind_kernels(nb::module_& module);
+void bind_projection(nb::module_& module);
 
 }  // namespace swann

@@ -19,17 +19,38 @@ inline F16 f16_set(float x) noexcept { return {_mm256_set1_ps(x), _mm256_set1_ps
 inline F16 f16_load(const float* p) noexcept {
   return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
 }
-inline F16 f16_load_bf16(const uint16_t* p) noexcept {
-  const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  const __m256i low = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(all));
-  const __m256i high = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(all, 1));
-  return {_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)),
-          _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))};
+inline F16 from_bf16(__m128i first, __m128i second) noexcept {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(first), 16)),
+          _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(second), 16))};
 }
-inline F16 f16_load_i8(const int8_t* p) noexcept {
-  const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+inline F16 from_i8(__m128i all) noexcept {
   return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(all)),
           _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(all, 8)))};
+}
+inline __m128i load_16_bytes(const void* p) noexcept {
+  return _mm_loadu_si128(static_cast<const __m128i*>(p));
+}
+inline F16 f16_load_bf16(const uint16_t* p) noexcept {
+  return from_bf16(load_16_bytes(p), load_16_bytes(p + 8));
+}
+inline F16 f16_load_i8(const int8_t* p) noexcept { return from_i8(load_16_bytes(p)); }
+
+// The last n of 16 bytes that end at `end`, moved to the front; the rest is zero.
+inline __m128i last_bytes(const void* end, size_t n) noexcept {
+  alignas(16) static const uint8_t order[32] = {
+      0,    1,    2,    3,    4,    5,    6,    7,    8,    9,    10,   11,   12,   13,   14,   15,
+      0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80};
+  return _mm_shuffle_epi8(load_16_bytes(static_cast<const char*>(end) - 16),
+                          load_16_bytes(order + 16 - n));
+}
+constexpr bool kLoadsFirst = false;  // of long rows only: they reach back
+inline F16 f16_load_first(const uint16_t* p, size_t count) noexcept {
+  const uint16_t* end = p + count;
+  if (count < 8) return from_bf16(last_bytes(end, 2 * count), _mm_setzero_si128());
+  return from_bf16(load_16_bytes(p), last_bytes(end, 2 * (count - 8)));
+}
+inline F16 f16_load_first(const int8_t* p, size_t count) noexcept {
+  return from_i8(last_bytes(p + count, count));
 }
 inline F16 f16_load_first(const float* p, size_t count) noexcept {
   const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -78,6 +99,9 @@ inline F16 f16_lookup(const float* table, const uint8_t* codes) noexcept {
   return {_mm256_i32gather_ps(table, _mm256_cvtepu8_epi32(c), 4),
           _mm256_i32gather_ps(table, _mm256_cvtepu8_epi32(_mm_srli_si128(c, 8)), 4)};
 }
+inline F16 f16_lookup256(const float* table, const uint8_t* codes) noexcept {
+  return f16_lookup(table, codes);
+}
 
 inline float f16_fold(F16 x) noexcept {
   const __m256 eight = _mm256_add_ps(x.a, x.b);
@@ -111,7 +135,7 @@ namespace swann {
 
 namespace {
 
-#include "lut16_scan.inl"
+#include "scan.inl"
 #include "select.inl"
 
 // Sums of one group for one query. Up to three lookups are first added in 8 bits. Of these, a
@@ -161,10 +185,9 @@ inline uint32_t bits_at_least(__m256i low, __m256i high, __m256i threshold) noex
       _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xD8)));
 }
 
-inline void keep_survivors(const PackedLeaf& leaf, size_t group, const Sums& sums,
+// low and high are the sums of 16 datapoints each.
+inline void keep_survivors(const PackedLeaf& leaf, size_t group, __m256i low, __m256i high,
                            ScanQuery& query) noexcept {
-  __m256i low = in_order(sums.both_low, sums.odd_low);
-  __m256i high = in_order(sums.both_high, sums.odd_high);
   if (leaf.corrections != nullptr) {
     const __m256i m = _mm256_set1_epi16(int16_t(query.multiplier));
     const auto* c = reinterpret_cast<const __m256i*>(leaf.corrections + group * kGroup);
@@ -180,15 +203,17 @@ inline void keep_survivors(const PackedLeaf& leaf, size_t group, const Sums& sum
   append(query, leaf, group, mask, values);
 }
 
+// Up to `together` lookups, of two blocks each, are added in 8 bits.
+template <size_t together>
 inline Sums group_sums(const uint8_t* codes, const uint8_t* lut, size_t blocks) noexcept {
   const __m256i zero = _mm256_setzero_si256();
   Sums sums = {zero, zero, zero, zero};
   size_t m = 0;
-  for (; m + 6 <= blocks; m += 6) {
+  for (; m + 2 * together <= blocks; m += 2 * together) {
     __m256i low = zero, high = zero;
-    add_lookups(load_two(lut + 16 * m), load_two(codes + 16 * m), low, high);
-    add_lookups(load_two(lut + 16 * m + 32), load_two(codes + 16 * m + 32), low, high);
-    add_lookups(load_two(lut + 16 * m + 64), load_two(codes + 16 * m + 64), low, high);
+#pragma GCC unroll 3
+    for (size_t i = 0; i < together; ++i)
+      add_lookups(load_two(lut + 16 * m + 32 * i), load_two(codes + 16 * m + 32 * i), low, high);
     widen(low, high, sums);
   }
   __m256i low = zero, high = zero;
@@ -200,17 +225,110 @@ inline Sums group_sums(const uint8_t* codes, const uint8_t* lut, size_t blocks) 
   return sums;
 }
 
-size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
-                  size_t num_queries) noexcept {
+template <size_t together>
+inline size_t scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
+                   size_t num_queries) noexcept {
   const size_t groups = (leaf->count + kGroup - 1) / kGroup;
   for (size_t g = first_group; g < groups; ++g) {
     if (!has_room(queries, num_queries, kGroup)) return g;
     const uint8_t* codes = leaf->codes + g * leaf->blocks * 16;
-    for (size_t q = 0; q < num_queries; ++q)
-      keep_survivors(*leaf, g, group_sums(codes, queries[q].lut, leaf->blocks), queries[q]);
+    for (size_t q = 0; q < num_queries; ++q) {
+      const Sums sums = group_sums<together>(codes, queries[q].lut, leaf->blocks);
+      keep_survivors(*leaf, g, in_order(sums.both_low, sums.odd_low),
+                     in_order(sums.both_high, sums.odd_high), queries[q]);
+    }
   }
   return groups;
 }
+
+size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
+                  size_t num_queries) noexcept {
+  return scan<3>(leaf, first_group, queries, num_queries);
+}
+
+size_t lut16_wide_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
+                       size_t num_queries) noexcept {
+  return scan<1>(leaf, first_group, queries, num_queries);
+}
+
+// ---- Codes of 8 bits
+
+constexpr size_t kGroupsAtOnce = 4;
+
+// The table in 16 parts of 16 entries, which a shuffle looks up by the low half of a code. A shuffle
+// gives 0 where the code's top bit is set. So codes count down by 16 from part to part and stay
+// negative once they are: those of the upper half in eight steps, after their top bit is turned.
+// Part k holds its difference (by xor) to part k - 1: what a code meets on its way adds up to the
+// entry of its own part.
+template <size_t count>
+inline void look_up_half(const uint8_t* parts, __m256i (&codes)[count],
+                         __m256i (&entries)[count]) noexcept {
+  const __m256i step = _mm256_set1_epi8(16);
+  __m256i before = _mm256_setzero_si256();
+#pragma GCC unroll 8
+  for (size_t k = 0; k < 8; ++k) {
+    const __m256i part = _mm256_broadcastsi128_si256(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(parts + 16 * k)));
+    const __m256i difference = _mm256_xor_si256(part, before);
+    before = part;
+#pragma GCC unroll 4
+    for (size_t g = 0; g < count; ++g) {
+      entries[g] = _mm256_xor_si256(entries[g], _mm256_shuffle_epi8(difference, codes[g]));
+      codes[g] = _mm256_subs_epi8(codes[g], step);
+    }
+  }
+}
+
+template <size_t count>
+inline void sums_of(const uint8_t* codes, size_t group_bytes, size_t blocks, const uint8_t* lut,
+                    uint16_t* sums) noexcept {
+  const __m256i top = _mm256_set1_epi8(-128);
+  __m256i both[count], odd[count];  // as in Sums
+  for (size_t g = 0; g < count; ++g) both[g] = odd[g] = _mm256_setzero_si256();
+  for (size_t m = 0; m < blocks; ++m, codes += kGroup, lut += kWords256) {
+    __m256i lower[count], upper[count], entries[count];
+#pragma GCC unroll 4
+    for (size_t g = 0; g < count; ++g) {
+      lower[g] = load_two(codes + g * group_bytes);
+      entries[g] = _mm256_setzero_si256();
+    }
+    look_up_half<count>(lut, lower, entries);
+#pragma GCC unroll 4
+    for (size_t g = 0; g < count; ++g)
+      upper[g] = _mm256_xor_si256(load_two(codes + g * group_bytes), top);
+    look_up_half<count>(lut + 128, upper, entries);
+#pragma GCC unroll 4
+    for (size_t g = 0; g < count; ++g) {
+      both[g] = _mm256_add_epi16(both[g], entries[g]);
+      odd[g] = _mm256_add_epi16(odd[g], _mm256_srli_epi16(entries[g], 8));
+    }
+  }
+  for (size_t g = 0; g < count; ++g) {
+    const __m256i even = _mm256_sub_epi16(both[g], _mm256_slli_epi16(odd[g], 8));
+    const __m256i low = _mm256_unpacklo_epi16(even, odd[g]);   // datapoints 0..7 and 16..23
+    const __m256i high = _mm256_unpackhi_epi16(even, odd[g]);  // 8..15 and 24..31
+    auto* out = reinterpret_cast<__m256i*>(sums + g * kGroup);
+    _mm256_store_si256(out, _mm256_permute2x128_si256(low, high, 0x20));
+    _mm256_store_si256(out + 1, _mm256_permute2x128_si256(low, high, 0x31));
+  }
+}
+
+void lut256_sums(const PackedLeaf& leaf, size_t group, size_t count, const uint8_t* lut,
+                 uint16_t* sums) noexcept {
+  const size_t bytes = leaf.blocks * kGroup;
+  const uint8_t* codes = leaf.codes + group * bytes;
+  if (count == 4) return sums_of<4>(codes, bytes, leaf.blocks, lut, sums);
+  for (size_t g = 0; g < count; ++g)
+    sums_of<1>(codes + g * bytes, bytes, leaf.blocks, lut, sums + g * kGroup);
+}
+
+inline void offer(const PackedLeaf& leaf, size_t group, const uint16_t* sums,
+                  ScanQuery& query) noexcept {
+  const auto* in = reinterpret_cast<const __m256i*>(sums);
+  keep_survivors(leaf, group, _mm256_load_si256(in), _mm256_load_si256(in + 1), query);
+}
+
+#include "lut256_scan.inl"
 
 }  // namespace
 
@@ -218,8 +336,8 @@ const KernelTable avx2_table = {
     "avx2",
     dot_f32,         squared_l2_f32,  dot_bf16,        squared_l2_bf16, dot_i8,
     dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
-    lut_f32,         lut_quantize_u8, lut16_scan, argmax_f32,     at_least_f32,
-    encode_tile,     keep_best,       keys_from_f32,
+    lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
+    at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,
 };
 
 }  // namespace swann

@@ -26,6 +26,15 @@ inline F16 f16_load_i8(const int8_t* p) noexcept {
 inline F16 f16_load_first(const float* p, size_t count) noexcept {
   return _mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p);
 }
+constexpr bool kLoadsFirst = true;  // of short rows, too
+inline F16 f16_load_first(const uint16_t* p, size_t count) noexcept {
+  const __m256i all = _mm256_maskz_loadu_epi16(__mmask16((1u << count) - 1), p);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(all), 16));
+}
+inline F16 f16_load_first(const int8_t* p, size_t count) noexcept {
+  const __m128i all = _mm_maskz_loadu_epi8(__mmask16((1u << count) - 1), p);
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(all));
+}
 inline F16 f16_add(F16 a, F16 b) noexcept { return _mm512_add_ps(a, b); }
 inline F16 f16_sub(F16 a, F16 b) noexcept { return _mm512_sub_ps(a, b); }
 inline F16 f16_mul(F16 a, F16 b) noexcept { return _mm512_mul_ps(a, b); }
@@ -44,6 +53,10 @@ inline void f16_store_u8(uint8_t* p, F16 a) noexcept {
 inline F16 f16_lookup(const float* table, const uint8_t* codes) noexcept {
   const __m128i c = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
   return _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(c), _mm512_loadu_ps(table));
+}
+inline F16 f16_lookup256(const float* table, const uint8_t* codes) noexcept {
+  const __m128i c = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
+  return _mm512_i32gather_ps(_mm512_cvtepu8_epi32(c), table, 4);
 }
 inline float f16_lowest(F16 a) noexcept { return _mm512_reduce_min_ps(a); }
 inline float f16_highest(F16 a) noexcept { return _mm512_reduce_max_ps(a); }
@@ -103,7 +116,8 @@ namespace swann {
 
 namespace {
 
-#include "lut16_scan.inl"
+#include "scan.inl"
+#include "avx512_scan.inl"
 #include "select.inl"
 
 // Sums of one group for one query. Up to three lookups are first added in 8 bits. Of these, a 16-bit
@@ -134,21 +148,6 @@ inline __m512i finish(const Sums& s) noexcept {
                                          24, 16, 15, 7, 14, 6, 13, 5, 12, 4, 11, 3, 10, 2, 9, 1,
                                          8, 0);
   return _mm512_permutexvar_epi16(order, all);
-}
-
-inline void keep_survivors(const PackedLeaf& leaf, size_t group, __m512i sums,
-                           ScanQuery& query) noexcept {
-  if (leaf.corrections != nullptr) {
-    const __m512i corrections = _mm512_loadu_si512(leaf.corrections + group * kGroup);
-    sums = _mm512_add_epi16(
-        sums, _mm512_mulhi_epu16(corrections, _mm512_set1_epi16(int16_t(query.multiplier))));
-  }
-  uint32_t mask = _mm512_cmpge_epu16_mask(sums, _mm512_set1_epi16(int16_t(query.threshold)));
-  mask &= valid_mask(leaf, group);
-  if (mask == 0) return;
-  alignas(64) uint16_t values[kGroup];
-  _mm512_store_si512(values, sums);
-  append(query, leaf, group, mask, values);
 }
 
 // Looks 64 bytes of codes (four blocks) up for G groups and Q queries: codes are unpacked once for
@@ -191,8 +190,8 @@ inline void widen_all(const __m512i (&low)[G][Q], const __m512i (&high)[G][Q],
     for (int q = 0; q < Q; ++q) widen(low[g][q], high[g][q], sums[g][q]);
 }
 
-// G groups against Q queries in one pass.
-template <int G, int Q>
+// G groups against Q queries in one pass; up to `together` lookups are added in 8 bits.
+template <int G, int Q, int together>
 inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
   constexpr __mmask64 kAll = ~__mmask64(0);
   const size_t bytes = leaf.blocks * 16;
@@ -205,11 +204,11 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) 
     for (int q = 0; q < Q; ++q) sums[g][q] = {zero, zero, zero, zero};
   __m512i low[G][Q], high[G][Q];
   size_t at = 0;
-  for (; at + 192 <= bytes; at += 192) {
+  for (; at + 64 * together <= bytes; at += 64 * together) {
     clear<G, Q>(low, high);
-    add_lookups<G, Q>(codes, bytes, queries, at, kAll, low, high);
-    add_lookups<G, Q>(codes, bytes, queries, at + 64, kAll, low, high);
-    add_lookups<G, Q>(codes, bytes, queries, at + 128, kAll, low, high);
+#pragma GCC unroll 3
+    for (size_t i = 0; i < together; ++i)
+      add_lookups<G, Q>(codes, bytes, queries, at + 64 * i, kAll, low, high);
     widen_all<G, Q>(low, high, sums);
   }
   if (at < bytes) {
@@ -230,24 +229,79 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) 
     for (int g = 0; g < G; ++g) keep_survivors(leaf, group + g, totals[g][q], queries[q]);
 }
 
-template <int G, int Q>
+template <int G, int Q, int together>
 inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
   const size_t groups = (leaf.count + kGroup - 1) / kGroup;
   for (; group + G <= groups; group += G) {
     if (!has_room(queries, Q, G * kGroup)) break;
-    scan_tile<G, Q>(leaf, group, queries);
+    scan_tile<G, Q, together>(leaf, group, queries);
   }
   for (; group < groups && has_room(queries, Q, kGroup); ++group)
-    scan_tile<1, Q>(leaf, group, queries);
+    scan_tile<1, Q, together>(leaf, group, queries);
   return group;
+}
+
+template <int together>
+inline size_t scan_for(const PackedLeaf& leaf, size_t first_group, ScanQuery* queries,
+                       size_t num_queries) noexcept {
+  if (num_queries == 1) return scan<2, 1, together>(leaf, first_group, queries);
+  if (num_queries == 2) return scan<1, 2, together>(leaf, first_group, queries);
+  return scan<1, 3, together>(leaf, first_group, queries);
 }
 
 size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
                   size_t num_queries) noexcept {
-  if (num_queries == 1) return scan<2, 1>(*leaf, first_group, queries);
-  if (num_queries == 2) return scan<1, 2>(*leaf, first_group, queries);
-  return scan<1, 3>(*leaf, first_group, queries);
+  return scan_for<3>(*leaf, first_group, queries, num_queries);
 }
+
+size_t lut16_wide_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
+                       size_t num_queries) noexcept {
+  return scan_for<1>(*leaf, first_group, queries, num_queries);
+}
+
+// ---- Codes of 8 bits
+
+constexpr size_t kGroupsAtOnce = 8;
+
+// A code's upper seven bits name a pair of entries, its lowest bit one of the two.
+template <size_t count>
+inline void sums_of(const uint8_t* codes, size_t group_bytes, size_t blocks, const uint8_t* lut,
+                    uint16_t* sums) noexcept {
+  const __m512i one = _mm512_set1_epi16(1), byte = _mm512_set1_epi16(255);
+  const __m512i top = _mm512_set1_epi16(128);
+  __m512i total[count];
+#pragma GCC unroll 8
+  for (size_t g = 0; g < count; ++g) total[g] = _mm512_setzero_si512();
+  for (size_t m = 0; m < blocks; ++m, codes += kGroup, lut += kWords256) {
+    const __m512i pairs[] = {_mm512_loadu_si512(lut), _mm512_loadu_si512(lut + 64),
+                             _mm512_loadu_si512(lut + 128), _mm512_loadu_si512(lut + 192)};
+#pragma GCC unroll 8
+    for (size_t g = 0; g < count; ++g) {
+      const __m512i code = _mm512_cvtepu8_epi16(
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + g * group_bytes)));
+      const __m512i pair = _mm512_srli_epi16(code, 1);
+      const __m512i lower = _mm512_permutex2var_epi16(pairs[0], pair, pairs[1]);
+      const __m512i upper = _mm512_permutex2var_epi16(pairs[2], pair, pairs[3]);
+      __m512i entry =
+          _mm512_mask_blend_epi16(_mm512_test_epi16_mask(code, top), lower, upper);
+      entry = _mm512_mask_srli_epi16(entry, _mm512_test_epi16_mask(code, one), entry, 8);
+      total[g] = _mm512_add_epi16(total[g], _mm512_and_si512(entry, byte));
+    }
+  }
+#pragma GCC unroll 8
+  for (size_t g = 0; g < count; ++g) _mm512_store_si512(sums + g * kGroup, total[g]);
+}
+
+void lut256_sums(const PackedLeaf& leaf, size_t group, size_t count, const uint8_t* lut,
+                 uint16_t* sums) noexcept {
+  const size_t bytes = leaf.blocks * kGroup;
+  const uint8_t* codes = leaf.codes + group * bytes;
+  if (count == 8) return sums_of<8>(codes, bytes, leaf.blocks, lut, sums);
+  for (size_t g = 0; g < count; ++g)
+    sums_of<1>(codes + g * bytes, bytes, leaf.blocks, lut, sums + g * kGroup);
+}
+
+#include "lut256_scan.inl"
 
 }  // namespace
 
@@ -255,8 +309,8 @@ const KernelTable avx512_table = {
     "avx512",
     dot_f32,         squared_l2_f32,  dot_bf16,        squared_l2_bf16, dot_i8,
     dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
-    lut_f32,         lut_quantize_u8, lut16_scan, argmax_f32,     at_least_f32,
-    encode_tile,     keep_best,       keys_from_f32,
+    lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
+    at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,
 };
 
 }  // namespace swann

@@ -79,33 +79,41 @@ void gather_i8(const std::string& level, In<float, 1> query, In<int8_t, 2> rows,
   gather<int8_t>(at_level(level).dot_gather_i8, query, rows, ids, out);
 }
 
+bool are_codewords(size_t count) { return count == kWords16 || count == kWords256; }
+
 void lut(const std::string& level, In<float, 1> query, In<float, 2> codebook,
          size_t dims_per_block, bool squared_l2, Out<float, 2> out, Out<float, 1> lows,
          Out<float, 1> highs) {
   const size_t dim = query.shape(0), blocks = (dim + dims_per_block - 1) / dims_per_block;
-  expect(codebook.shape(0) == dim && codebook.shape(1) == kLanes, "codebook: [dim][16]");
-  expect(out.shape(0) == blocks && out.shape(1) == kLanes, "lut: [blocks][16]");
+  const size_t words = codebook.shape(1);
+  expect(codebook.shape(0) == dim && are_codewords(words), "codebook: [dim][16 or 256]");
+  expect(out.shape(0) == blocks && out.shape(1) == words, "lut: [blocks][codewords]");
   expect(lows.shape(0) == blocks && highs.shape(0) == blocks, "lows and highs: [blocks]");
-  at_level(level).lut_f32(query.data(), codebook.data(), dim, dims_per_block, squared_l2,
+  at_level(level).lut_f32(query.data(), codebook.data(), words, dim, dims_per_block, squared_l2,
                           out.data(), lows.data(), highs.data());
 }
 
 void quantize(const std::string& level, In<float, 2> entries, In<float, 1> lows, float scale,
-              Out<uint8_t, 2> out) {
-  expect(entries.shape(1) == kLanes && out.shape(1) == kLanes, "entries and out: [blocks][16]");
+              int most, Out<uint8_t, 2> out) {
+  const size_t words = entries.shape(1);
+  expect(are_codewords(words) && out.shape(1) == words, "entries and out: [blocks][codewords]");
   expect(lows.shape(0) == entries.shape(0) && out.shape(0) == entries.shape(0), "lows: [blocks]");
-  at_level(level).lut_quantize_u8(entries.data(), lows.data(), entries.shape(0), scale,
-                                  out.data());
+  expect(most >= 0 && most <= 255, "most: 8 bits");
+  at_level(level).lut_quantize_u8(entries.data(), lows.data(), words, entries.shape(0), scale,
+                                  most, out.data());
 }
 
-// Scans one leaf for up to three queries; keys [queries][capacity], sizes [queries] (in and out).
+// Scans one leaf for up to three queries, by lut16_scan or lut256_scan as the tables have 16 or 256
+// entries; keys [queries][capacity], sizes [queries] (in and out).
 size_t scan(const std::string& level, In<uint8_t, 3> codes,
             std::optional<In<uint16_t, 1>> corrections, size_t count, uint32_t first_row,
             size_t first_group, In<uint8_t, 3> luts, std::vector<int32_t> thresholds,
             std::vector<int32_t> biases, std::vector<uint32_t> multipliers, Out<uint64_t, 2> keys,
-            Out<uint64_t, 1> sizes) {
+            Out<uint64_t, 1> sizes, bool wide) {
   const size_t groups = codes.shape(0), blocks = codes.shape(1), queries = luts.shape(0);
-  expect(codes.shape(2) == 16 && luts.shape(1) == blocks && luts.shape(2) == 16, "codes and luts");
+  const size_t words = luts.shape(2);
+  expect(are_codewords(words) && luts.shape(1) == blocks && codes.shape(2) == block_bytes(words),
+         "codes and luts");
   expect((count + kGroup - 1) / kGroup == groups && first_group <= groups, "count and groups");
   expect(!corrections || corrections->shape(0) == groups * kGroup, "corrections: [groups * 32]");
   expect(queries >= 1 && queries <= kMaxScanQueries, "one to three queries");
@@ -118,10 +126,14 @@ size_t scan(const std::string& level, In<uint8_t, 3> codes,
   for (size_t q = 0; q < queries; ++q) {
     expect(sizes.data()[q] <= keys.shape(1), "sizes within capacity");
     expect(thresholds[q] >= 0 && thresholds[q] <= 65535, "thresholds in 0..65535");
-    scans[q] = {luts.data() + q * blocks * 16, thresholds[q], biases[q], multipliers[q],
+    scans[q] = {luts.data() + q * blocks * words, thresholds[q], biases[q], multipliers[q],
                 keys.data() + q * keys.shape(1), size_t(sizes.data()[q]), keys.shape(1)};
   }
-  const size_t stopped = at_level(level).lut16_scan(&leaf, first_group, scans, queries);
+  const KernelTable& k = at_level(level);
+  const auto kernel = words == kWords256 ? k.lut256_scan
+                      : wide             ? k.lut16_wide_scan
+                                         : k.lut16_scan;
+  const size_t stopped = kernel(&leaf, first_group, scans, queries);
   for (size_t q = 0; q < queries; ++q) sizes.data()[q] = scans[q].size;
   return stopped;
 }
@@ -153,15 +165,34 @@ void encode(const std::string& level, In<float, 2> target,
             size_t dims_per_block, size_t sweeps, bool warm, Out<uint8_t, 2> codes,
             Out<float, 1> loss) {
   const size_t dim = target.shape(0);
-  expect(target.shape(1) == kLanes && codebook.shape(0) == dim && codebook.shape(1) == kLanes,
-         "target and codebook: [dim][16]");
+  expect(target.shape(1) == kLanes, "target: [dim][16]");
+  expect(codebook.shape(0) == dim && are_codewords(codebook.shape(1)),
+         "codebook: [dim][16 or 256]");
   expect(!direction || (direction->shape(0) == dim && direction->shape(1) == kLanes),
          "direction: [dim][16]");
   expect(weight.shape(0) == kLanes && loss.shape(0) == kLanes && codes.shape(1) == kLanes &&
              codes.shape(0) == (dim + dims_per_block - 1) / dims_per_block,
          "weight, loss: [16]; codes: [blocks][16]");
   at_level(level).encode_tile(target.data(), pointer(direction), weight.data(), codebook.data(),
-                              dim, dims_per_block, sweeps, warm, codes.data(), loss.data());
+                              codebook.shape(1), dim, dims_per_block, sweeps, warm, codes.data(),
+                              loss.data());
+}
+
+float encode_one(const std::string& level, In<float, 1> target,
+                 std::optional<In<float, 1>> direction, float weight, In<float, 2> codebook,
+                 size_t dims_per_block, size_t sweeps, Out<uint8_t, 1> codes) {
+  const size_t dim = target.shape(0);
+  expect(dims_per_block >= 1 && dims_per_block <= dim, "dims_per_block must be in 1..dim");
+  const size_t blocks = (dim + dims_per_block - 1) / dims_per_block;
+  const size_t words = codebook.shape(1);
+  expect(codebook.shape(0) == dim && are_codewords(words), "codebook: [dim][16 or 256]");
+  expect(!direction || direction->shape(0) == dim, "direction: [dim]");
+  expect(codes.shape(0) == blocks, "codes: [blocks]");
+  std::vector<float> scratch((dim + 2 * blocks) * words);
+  float loss;
+  at_level(level).encode_one(target.data(), pointer(direction), weight, codebook.data(), words,
+                             dim, dims_per_block, sweeps, scratch.data(), codes.data(), &loss);
+  return loss;
 }
 
 size_t keep(const std::string& level, Out<uint64_t, 1> keys, size_t limit) {
@@ -192,10 +223,12 @@ void bind_kernels(nb::module_& m) {
   m.def("kernel_gather_i8", &gather_i8);
   m.def("kernel_lut_f32", &lut);
   m.def("kernel_lut_quantize_u8", &quantize);
-  m.def("kernel_lut16_scan", &scan, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(),
-        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+  m.def("kernel_scan", &scan, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
   m.def("kernel_argmax_f32", &argmax);
   m.def("kernel_at_least_f32", &at_least);
+  m.def("kernel_encode_one", &encode_one, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg());
   m.def("kernel_encode_tile", &encode, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
   m.def("kernel_keys_from_f32", &keys_from, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),

@@ -5,14 +5,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "arrays.h"
+#include "bind_upper.h"
 #include "kernels.h"
 #include "search.h"
 #include "threads.h"
 #include "train.h"
+#include "updates.h"
 
 namespace swann {
 namespace {
@@ -26,6 +29,11 @@ Distance distance_of(const std::string& name) {
   if (name == "squared_l2") return Distance::squared_l2;
   expect(name == "cosine", "unknown distance measure");
   return Distance::cosine;
+}
+
+size_t codewords_of(size_t columns) {
+  expect(columns == kWords16 || columns == kWords256, "a block has 16 or 256 codewords");
+  return columns;
 }
 
 size_t groups_of(size_t rows) { return (rows + kGroup - 1) / kGroup; }
@@ -47,15 +55,24 @@ class Index {
         std::optional<In<uint16_t, 2>> rows_bf16, std::optional<In<int8_t, 2>> rows_i8,
         MaybeF32 row_scales, MaybeF32 row_squares, std::optional<In<uint8_t, 3>> codes,
         MaybeF32x2 codebook, size_t dims_per_block, std::optional<In<uint16_t, 1>> corrections,
-        float correction_low, float correction_span)
+        float correction_low, float correction_span, bool residual, size_t reduced_dim,
+        MaybeF32x2 projection, std::optional<RowArrays> rounded_centroids,
+        std::vector<LevelArrays> upper)
       : leaf_starts_(leaf_starts), centroids_(centroids), spreads_(spreads), ids_(ids),
         entry_rows_(entry_rows), rows_(rows), rows_bf16_(rows_bf16), rows_i8_(rows_i8),
         row_scales_(row_scales), row_squares_(row_squares), codes_(codes),
-        codebook_(codebook), corrections_(corrections) {
+        codebook_(codebook), corrections_(corrections), projection_(projection),
+        rounded_centroids_(std::move(rounded_centroids)), upper_(std::move(upper)) {
     expect(leaf_starts.shape(0) >= 2, "leaf_starts needs two entries at least");
     expect(dim > 0, "dim must be positive");
     view_.distance = distance_of(distance);
     view_.dim = dim;
+    view_.reduced_dim = reduced_dim;
+    view_.projection = pointer(projection_);
+    expect(reduced_dim >= 1 && reduced_dim <= dim, "reduced_dim must be in 1..dim");
+    expect(!projection || (projection->shape(0) == reduced_dim && projection->shape(1) == dim),
+           "projection must be [reduced_dim][dim]");
+    view_.residual = residual;
     view_.num_leaves = leaf_starts.shape(0) - 1;
     view_.leaf_starts = leaf_starts.data();
     expect(view_.leaf_starts[0] == 0, "leaf_starts must begin with 0");
@@ -65,8 +82,8 @@ class Index {
     const size_t n = view_.num_rows, groups = view_.group_starts.back();
     expect(centroids.has_value() || view_.num_leaves == 1, "many leaves need centroids");
     if (centroids)
-      expect(centroids->shape(0) == view_.num_leaves && centroids->shape(1) == dim,
-             "centroids must be [num_leaves][dim]");
+      expect(centroids->shape(0) == view_.num_leaves && centroids->shape(1) == reduced_dim,
+             "centroids must be [num_leaves][reduced_dim]");
     expect(!spreads || (centroids && spreads->shape(0) == view_.num_leaves),
            "spreads must be [num_leaves] and need centroids");
     expect(!entry_rows || entry_rows->shape(0) == view_.num_entries, "entry_rows: [entries]");
@@ -85,22 +102,26 @@ class Index {
            "row_squares: [num_rows]");
     view_.centroids = pointer(centroids_);
     view_.spreads = pointer(spreads_);
+    set_levels();
     view_.ids = pointer(ids_);
     view_.entry_rows = pointer(entry_rows_);
     view_.rows = {pointer(rows_),       pointer(rows_bf16_),   pointer(rows_i8_),
                   pointer(row_scales_), pointer(row_squares_), dim};
     if (codes) {
-      expect(dims_per_block >= 1 && dims_per_block <= dim, "dims_per_block must be in 1..dim");
+      expect(dims_per_block >= 1 && dims_per_block <= reduced_dim,
+             "dims_per_block must be in 1..reduced_dim");
       view_.dims_per_block = dims_per_block;
-      view_.blocks = (dim + dims_per_block - 1) / dims_per_block;
+      view_.blocks = (reduced_dim + dims_per_block - 1) / dims_per_block;
       expect(view_.blocks < 65000, "too many blocks");
-      expect(codes->shape(0) == groups && codes->shape(1) == view_.blocks && codes->shape(2) == 16,
-             "codes must be [groups][blocks][16]");
-      expect(codebook && codebook->shape(0) == dim && codebook->shape(1) == kLanes,
-             "codebook must be [dim][16]");
-      expect(!corrections || corrections->shape(0) == groups * kGroup,
-             "corrections must be [groups * 32]");
-      view_.codes = codes->data();
+      expect(codebook && codebook->shape(0) == reduced_dim,
+             "codebook must be [reduced_dim][codewords]");
+      view_.codewords = codewords_of(codebook->shape(1));
+      expect(codes->shape(0) == groups && codes->shape(1) == view_.blocks &&
+                 codes->shape(2) == block_bytes(view_.codewords),
+             "codes must be [groups][blocks][16], or [32] with 256 codewords");
+      expect(!corrections || (residual && corrections->shape(0) == groups * kGroup),
+             "corrections must be [groups * 32] and are of residuals");
+      view_.codes = pointer(codes_);
       view_.codebook = codebook->data();
       view_.corrections = pointer(corrections_);
       if (corrections) {
@@ -119,9 +140,10 @@ class Index {
     expect(queries.shape(1) == view_.dim, "queries must be [count][dim]");
     expect(ids.shape(0) == count && distances.shape(0) == count && distances.shape(1) == k,
            "ids and distances must be [count][k]");
-    const SearchLimits limits = limits_of(k, candidates, leaves);
+    expect(k >= 1 && candidates >= 1 && leaves >= 1, "limits must be positive");
     expect(threads >= 1, "threads must be positive");
-    return run(queries.data(), count, limits, threads, ids.data(), distances.data());
+    return run(queries.data(), count, {k, candidates, leaves}, threads, ids.data(),
+               distances.data());
   }
 
   // The same for one query [dim]; ids and distances are [k]. Returns 0 for a bad query, else 1.
@@ -129,36 +151,224 @@ class Index {
                     Out<float, 1> distances) const {
     expect(query.shape(0) == view_.dim, "query must be [dim]");
     expect(ids.shape(0) == distances.shape(0), "ids and distances must be [k]");
-    const SearchLimits limits = limits_of(ids.shape(0), candidates, leaves);
-    return run(query.data(), 1, limits, 1, ids.data(), distances.data());
+    const size_t k = ids.shape(0);
+    expect(k >= 1 && candidates >= 1 && leaves >= 1, "limits must be positive");
+    return run(query.data(), 1, {k, candidates, leaves}, 1, ids.data(), distances.data());
   }
 
   size_t num_groups() const { return view_.group_starts.back(); }
 
+  // ---- Changes; see updates.h. Writers take turns.
+
+  // Grids hold eta - 1 at even steps of T / |x| from 0 to largest_ratio; none: plain l2.
+  void begin_updates(std::optional<In<double, 1>> code_grid, double code_threshold,
+                     std::optional<In<double, 1>> row_grid, double row_threshold,
+                     double largest_ratio, float soar_lambda, float avq, size_t sweeps) {
+    expect(soar_lambda >= 0.0f && avq >= 1.0f, "soar_lambda: at least 0, avq: at least 1");
+    EncoderSettings settings;
+    const auto fill = [](const std::optional<In<double, 1>>& grid, std::vector<double>& to) {
+      if (!grid) return;
+      expect(grid->shape(0) >= 2, "a grid needs two steps");
+      to.assign(grid->data(), grid->data() + grid->shape(0));
+    };
+    fill(code_grid, settings.code_weights);
+    fill(row_grid, settings.row_weights);
+    settings.code_threshold = code_threshold;
+    settings.row_threshold = row_threshold;
+    settings.largest_ratio = largest_ratio;
+    settings.spills = view_.entry_rows != nullptr;
+    settings.soar_lambda = soar_lambda;
+    settings.avq = avq;
+    settings.sweeps = sweeps;
+    const nb::gil_scoped_release released;
+    const std::lock_guard<std::mutex> turn(writing_);
+    updates_.begin(std::move(settings));
+  }
+
+  size_t upsert(In<float, 2> rows, In<uint32_t, 1> ids, size_t threads) {
+    expect(rows.shape(1) == view_.dim && rows.shape(0) == ids.shape(0), "rows: [ids][dim]");
+    const nb::gil_scoped_release released;
+    const std::lock_guard<std::mutex> turn(writing_);
+    check_ids(ids, false);
+    expect(has_room(ids.shape(0)), "too many datapoints");
+    return updates_.upsert(rows.data(), ids.data(), ids.shape(0), threads);
+  }
+
+  void erase(In<uint32_t, 1> ids) {
+    const nb::gil_scoped_release released;
+    const std::lock_guard<std::mutex> turn(writing_);
+    check_ids(ids, true);
+    updates_.erase(ids.data(), ids.shape(0));
+  }
+
+  void reserve(size_t slots) {
+    const nb::gil_scoped_release released;
+    const std::lock_guard<std::mutex> turn(writing_);
+    expect(updates_.begun() && slots < UINT32_MAX, "reserve: not begun, or too much");
+    updates_.reserve(slots);
+  }
+
+  // Rows of datapoints; 2^32 - 1 for those that are not there.
+  void rows_of(In<uint32_t, 1> ids, Out<uint32_t, 1> rows) const {
+    expect(updates_.begun() && ids.shape(0) == rows.shape(0), "rows: [ids]");
+    for (size_t i = 0; i < ids.shape(0); ++i) rows.data()[i] = updates_.row_of(ids.data()[i]);
+  }
+
+  void vectors(In<uint32_t, 1> rows, Out<float, 2> out) {
+    expect(updates_.begun(), "updates have not begun");
+    expect(out.shape(0) == rows.shape(0) && out.shape(1) == view_.dim, "out: [rows][dim]");
+    const nb::gil_scoped_release released;
+    const std::lock_guard<std::mutex> turn(writing_);
+    for (size_t i = 0; i < rows.shape(0); ++i)
+      expect(rows.data()[i] < updates_.num_rows(), "rows out of range");
+    updates_.vectors(rows.data(), rows.shape(0), out.data());
+  }
+
+  // Whether the numbers of rows and entries, which have 32 bits, suffice for so many more.
+  bool has_room(size_t count) const {
+    const size_t rows = num_rows() + count, copies = view_.entry_rows != nullptr ? 2 : 1;
+    const size_t entries = view_.num_entries + (rows - view_.num_rows);
+    return count < UINT32_MAX && std::max(entries, copies * rows) < UINT32_MAX - 1;
+  }
+
+  // Squared distances to the centroids, of rows from `first` on: 0 for all, or a new one.
+  void errors(size_t first, Out<double, 1> out) {
+    expect(updates_.begun(), "updates have not begun");
+    const nb::gil_scoped_release released;
+    const std::lock_guard<std::mutex> turn(writing_);
+    expect(first == 0 || (first >= view_.num_rows && first <= updates_.num_rows()), "first: a new");
+    expect(out.shape(0) == updates_.num_rows() - first, "out: [rows from first on]");
+    updates_.errors(first, out.data());
+  }
+
+  size_t num_rows() const { return updates_.begun() ? updates_.num_rows() : view_.num_rows; }
+  size_t live_rows() const { return updates_.live_rows(); }
+  bool begun() const { return updates_.begun(); }
+  bool changed() const { return updates_.changed(); }
+  size_t changes_nbytes() const { return updates_.nbytes(); }
+
+  // Sets skip [rows] to 1 for the rows that have entries in the leaves marked in `leaves`.
+  void mark_rows(In<uint8_t, 1> leaves, Out<uint8_t, 1> skip) {
+    expect(updates_.begun(), "updates have not begun");
+    const nb::gil_scoped_release released;
+    const std::lock_guard<std::mutex> turn(writing_);
+    expect(leaves.shape(0) == view_.num_leaves, "leaves: [num_leaves]");
+    expect(skip.shape(0) == updates_.num_rows(), "skip: [rows]");
+    updates_.mark_rows(leaves.data(), skip.data());
+  }
+
+  // The number of each live row's datapoint, 2^32 - 1 for the dead.
+  void numbers(Out<uint32_t, 1> out) {
+    expect(updates_.begun() && out.shape(0) == updates_.num_rows(), "out: [rows]");
+    updates_.numbers(out.data());
+  }
+
+  size_t fold_starts(std::optional<In<uint8_t, 1>> skip, Out<uint32_t, 1> leaf_starts) {
+    expect(updates_.begun(), "updates have not begun");
+    expect(leaf_starts.shape(0) == view_.num_leaves + 1, "leaf_starts: [num_leaves + 1]");
+    const nb::gil_scoped_release released;
+    const std::lock_guard<std::mutex> turn(writing_);
+    expect(!skip || skip->shape(0) == updates_.num_rows(), "skip: [rows]");
+    return updates_.fold_starts(pointer(skip), leaf_starts.data());
+  }
+
+  void fold(std::optional<In<uint8_t, 1>> skip, In<uint32_t, 1> leaf_starts, Out<uint32_t, 1> ids,
+            std::optional<Out<uint32_t, 1>> entry_rows, std::optional<Out<uint8_t, 3>> codes,
+            std::optional<Out<uint16_t, 1>> corrections, std::optional<Out<float, 2>> rows,
+            std::optional<Out<uint16_t, 2>> rows_bf16, std::optional<Out<int8_t, 2>> rows_i8,
+            std::optional<Out<float, 1>> scales, std::optional<Out<float, 1>> squares) {
+    expect(updates_.begun(), "updates have not begun");
+    const nb::gil_scoped_release released;
+    const std::lock_guard<std::mutex> turn(writing_);
+    expect(!skip || skip->shape(0) == updates_.num_rows(), "skip: [rows]");
+    expect(leaf_starts.shape(0) == view_.num_leaves + 1, "leaf_starts: [num_leaves + 1]");
+    std::vector<uint32_t> starts(view_.num_leaves + 1);
+    const size_t n = updates_.fold_starts(pointer(skip), starts.data());
+    expect(std::equal(starts.begin(), starts.end(), leaf_starts.data()), "leaf_starts: as told");
+    const size_t groups = first_groups(leaf_starts.data(), view_.num_leaves).back();
+    expect(ids.shape(0) == n, "ids: [rows]");
+    expect(entry_rows.has_value() == (view_.entry_rows != nullptr) &&
+               (!entry_rows || entry_rows->shape(0) == starts.back()),
+           "entry_rows: [entries]");
+    expect(codes.has_value() == (view_.codes != nullptr) &&
+               (!codes || (codes->shape(0) == groups && codes->shape(1) == view_.blocks &&
+                           codes->shape(2) == block_bytes(view_.codewords))),
+           "codes: [groups][blocks][16 or 32]");
+    expect(corrections.has_value() == (view_.corrections != nullptr) &&
+               (!corrections || corrections->shape(0) == groups * kGroup),
+           "corrections: [groups * 32]");
+    const auto fits = [&](const auto& a, bool present) {
+      return a.has_value() == present && (!a || (a->shape(0) == n && a->shape(1) == view_.dim));
+    };
+    const auto fits_rows = [&](const auto& a, bool present) {
+      return a.has_value() == present && (!a || a->shape(0) == n);
+    };
+    expect(fits(rows, view_.rows.f32 != nullptr) && fits(rows_bf16, view_.rows.bf16 != nullptr) &&
+               fits(rows_i8, view_.rows.i8 != nullptr) &&
+               fits_rows(scales, view_.rows.scales != nullptr) &&
+               fits_rows(squares, view_.rows.squares != nullptr),
+           "rows: [rows][dim], in the precision of the index");
+    updates_.fold(pointer(skip),
+                  {leaf_starts.data(), ids.data(), pointer(entry_rows), pointer(codes),
+                   pointer(corrections), pointer(rows), pointer(rows_bf16), pointer(rows_i8),
+                   pointer(scales), pointer(squares)});
+  }
+
  private:
-  SearchLimits limits_of(size_t k, size_t candidates, size_t leaves) const {
-    expect(k >= 1 && candidates >= 1 && leaves >= 1, "limits must be positive");
+  // What stands between a query and the centroids.
+  void set_levels() {
+    const bool squared_l2 = view_.squared_l2();
+    expect((!rounded_centroids_ && upper_.empty()) || view_.centroids != nullptr,
+           "levels above need centroids");
+    if (rounded_centroids_)
+      view_.rounded = exact_rows(*rounded_centroids_, view_.num_leaves, view_.reduced_dim,
+                                 squared_l2);
+    size_t below = view_.num_leaves;
+    const float* spreads = view_.spreads;
+    for (const LevelArrays& level : upper_) {
+      view_.upper.push_back(upper_level(level, below, spreads, view_.reduced_dim, squared_l2));
+      below = view_.upper.back().num_leaves;
+      spreads = view_.upper.back().spreads;
+    }
+  }
+
+  // Ids differ, and are there where they must be.
+  void check_ids(const In<uint32_t, 1>& ids, bool present) const {
+    expect(updates_.begun(), "updates have not begun");
+    std::vector<uint32_t> sorted(ids.data(), ids.data() + ids.shape(0));
+    std::sort(sorted.begin(), sorted.end());
+    expect(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end(), "ids must differ");
+    expect(sorted.empty() || sorted.back() < UINT32_MAX - 1, "ids must be below 2^32 - 2");
+    for (const uint32_t id : sorted)
+      expect(!present || updates_.row_of(id) != Updates::kNowhere, "no such id");
+  }
+
+  SearchLimits limits_of(const SearchLimits& asked, size_t num_entries) const {
+    const size_t k = asked.neighbors;
     const bool reorders = view_.codes != nullptr && view_.rows.present();
     const bool spilled = view_.entry_rows != nullptr;  // a datapoint may come twice
     const size_t least = spilled ? 2 * k : k;
-    const size_t kept = reorders || spilled ? std::max(candidates, least) : k;
-    return {k, std::min(kept, std::max<size_t>(view_.num_entries, 1)),
-            std::min(leaves, view_.num_leaves)};
+    const size_t kept = reorders || spilled ? std::max(asked.candidates, least) : k;
+    return {k, std::min(kept, std::max<size_t>(num_entries, 1)),
+            std::min(asked.leaves, view_.num_leaves)};
   }
 
-  size_t run(const float* q, size_t count, const SearchLimits& limits, size_t threads,
+  size_t run(const float* q, size_t count, const SearchLimits& asked, size_t threads,
              int64_t* ids, float* distances) const {
     const nb::gil_scoped_release released;
     std::vector<float> unit;
     const size_t bad = prepare(q, count, unit);
     if (bad < count) return bad;
     if (!unit.empty()) q = unit.data();
+    const Ref<const Changes> changes = updates_.snapshot();
+    const SearchLimits limits =
+        limits_of(asked, view_.num_entries + (changes ? changes->entries : 0));
     const size_t fair = (count + threads - 1) / threads;
     const size_t block = std::clamp<size_t>(fair, 1, most_queries(view_, limits));
     const size_t k = limits.neighbors;
     parallel_for((count + block - 1) / block, threads, [&](size_t i) {
       const size_t first = i * block, size = std::min(block, count - first);
-      search_block(view_, limits, q + first * view_.dim, size, ids + first * k,
+      search_block(view_, changes.get(), limits, q + first * view_.dim, size, ids + first * k,
                    distances + first * k);
     });
     return count;
@@ -181,6 +391,8 @@ class Index {
   }
 
   IndexView view_;
+  Updates updates_{view_};
+  std::mutex writing_;
   In<uint32_t, 1> leaf_starts_;
   MaybeF32x2 centroids_;
   MaybeF32 spreads_;
@@ -193,6 +405,9 @@ class Index {
   std::optional<In<uint8_t, 3>> codes_;
   MaybeF32x2 codebook_;
   std::optional<In<uint16_t, 1>> corrections_;
+  MaybeF32x2 projection_;
+  std::optional<RowArrays> rounded_centroids_;
+  std::vector<LevelArrays> upper_;
 };
 
 // ---- Building
@@ -204,14 +419,31 @@ size_t check(In<float, 2> rows, std::optional<Out<float, 1>> norms, size_t threa
 }
 
 void assign(In<float, 2> rows, In<float, 2> centroids, Out<uint32_t, 1> labels,
-            Out<float, 1> scores, size_t threads) {
+            Out<float, 1> scores, float eta, size_t threads) {
   expect(rows.shape(1) == centroids.shape(1), "rows and centroids differ in dimension");
   expect(centroids.shape(0) >= 1, "centroids must not be empty");
+  expect(eta >= 1.0f, "eta must be at least 1");
   expect(labels.shape(0) == rows.shape(0) && scores.shape(0) == rows.shape(0),
          "labels and scores must be [count]");
   const nb::gil_scoped_release released;
   assign_leaves(rows.data(), rows.shape(0), rows.shape(1), centroids.data(), centroids.shape(0),
-                threads, labels.data(), scores.data());
+                threads, labels.data(), scores.data(), eta);
+}
+
+void move_centroids(In<float, 2> rows, In<uint32_t, 1> order, In<uint32_t, 1> starts, float eta,
+                    Out<float, 2> centroids, size_t threads) {
+  const size_t count = rows.shape(0), leaves = centroids.shape(0);
+  expect(centroids.shape(1) == rows.shape(1), "rows and centroids differ in dimension");
+  expect(order.shape(0) == count && starts.shape(0) == leaves + 1,
+         "order must be [count], starts [num_leaves + 1]");
+  expect(eta >= 1.0f, "eta must be at least 1");
+  expect(starts.data()[leaves] <= count, "starts must end with the number of rows");
+  for (size_t l = 0; l < leaves; ++l)
+    expect(starts.data()[l] <= starts.data()[l + 1], "starts must not descend");
+  for (size_t i = 0; i < count; ++i) expect(order.data()[i] < count, "order names a missing row");
+  const nb::gil_scoped_release released;
+  anisotropic_centroids(rows.data(), rows.shape(1), order.data(), starts.data(), leaves, eta,
+                        threads, centroids.data());
 }
 
 void to_bf16(In<float, 2> rows, MaybeF32 weights, Out<uint16_t, 2> out, size_t threads) {
@@ -279,11 +511,13 @@ void tiles(In<float, 2> rows, MaybeF32x2 centroids, MaybeU32 labels, Out<float, 
              targets.data(), pointer(directions));
 }
 
+template <typename Codebook>
 TileSet tile_set(const In<float, 3>& targets, const std::optional<In<float, 3>>& directions,
-                 const MaybeF32x2& weights, size_t dims_per_block) {
+                 const MaybeF32x2& weights, const Codebook& codebook, size_t dims_per_block) {
   const size_t n = targets.shape(0), dim = targets.shape(1);
   expect(targets.shape(2) == kLanes, "targets must be [tiles][dim][16]");
   expect(dims_per_block >= 1 && dims_per_block <= dim, "dims_per_block must be in 1..dim");
+  expect(codebook.shape(0) == dim, "codebook must be [dim][codewords]");
   expect(directions.has_value() == weights.has_value(), "directions and weights go together");
   if (directions)
     expect(directions->shape(0) == n && directions->shape(1) == dim &&
@@ -291,14 +525,13 @@ TileSet tile_set(const In<float, 3>& targets, const std::optional<In<float, 3>>&
                weights->shape(1) == kLanes,
            "directions must be [tiles][dim][16], weights [tiles][16]");
   return {targets.data(), pointer(directions), pointer(weights), n, dim, dims_per_block,
-          (dim + dims_per_block - 1) / dims_per_block};
+          (dim + dims_per_block - 1) / dims_per_block, codewords_of(codebook.shape(1))};
 }
 
 void encode(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF32x2 weights,
             In<float, 2> codebook, size_t dims_per_block, size_t sweeps, bool warm,
             Out<uint8_t, 3> codes, Out<float, 2> losses, size_t threads) {
-  const TileSet set = tile_set(targets, directions, weights, dims_per_block);
-  expect(codebook.shape(0) == set.dim && codebook.shape(1) == kLanes, "codebook: [dim][16]");
+  const TileSet set = tile_set(targets, directions, weights, codebook, dims_per_block);
   expect(codes.shape(0) == set.tiles && codes.shape(1) == set.blocks && codes.shape(2) == kLanes,
          "codes must be [tiles][blocks][16]");
   expect(losses.shape(0) == set.tiles && losses.shape(1) == kLanes, "losses: [tiles][16]");
@@ -308,8 +541,7 @@ void encode(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF
 
 void update(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF32x2 weights,
             In<uint8_t, 3> codes, size_t dims_per_block, Out<float, 2> codebook, size_t threads) {
-  const TileSet set = tile_set(targets, directions, weights, dims_per_block);
-  expect(codebook.shape(0) == set.dim && codebook.shape(1) == kLanes, "codebook: [dim][16]");
+  const TileSet set = tile_set(targets, directions, weights, codebook, dims_per_block);
   expect(codes.shape(0) == set.tiles && codes.shape(1) == set.blocks && codes.shape(2) == kLanes,
          "codes must be [tiles][blocks][16]");
   const nb::gil_scoped_release released;
@@ -323,11 +555,14 @@ void pack(In<float, 2> rows, std::optional<In<float, 1>> weights, MaybeF32x2 cen
   const size_t dim = rows.shape(1), leaves = leaf_starts.shape(0) - 1;
   expect(leaf_starts.shape(0) >= 2, "leaf_starts needs two entries at least");
   const std::vector<size_t> starts = first_groups(leaf_starts.data(), leaves);
+  expect(dims_per_block >= 1 && dims_per_block <= dim, "dims_per_block must be in 1..dim");
   const size_t blocks = (dim + dims_per_block - 1) / dims_per_block;
+  expect(codebook.shape(0) == dim, "codebook must be [dim][codewords]");
+  const size_t codewords = codewords_of(codebook.shape(1));
   expect(first_group < last_group && last_group <= starts.back(), "groups out of range");
-  expect(codes.shape(0) == starts.back() && codes.shape(1) == blocks && codes.shape(2) == 16,
-         "codes must be [groups][blocks][16]");
-  expect(codebook.shape(0) == dim && codebook.shape(1) == kLanes, "codebook: [dim][16]");
+  expect(codes.shape(0) == starts.back() && codes.shape(1) == blocks &&
+             codes.shape(2) == block_bytes(codewords),
+         "codes must be [groups][blocks][16], or [32] with 256 codewords");
   expect(!weights || weights->shape(0) == rows.shape(0), "weights must be [count]");
   expect(!centroids || (centroids->shape(0) == leaves && centroids->shape(1) == dim),
          "centroids must be [num_leaves][dim]");
@@ -342,7 +577,7 @@ void pack(In<float, 2> rows, std::optional<In<float, 1>> weights, MaybeF32x2 cen
   expect(rows.shape(0) == row_of(last_group) - row_of(first_group), "rows do not fill the groups");
   const PackJob job{rows.data(), pointer(weights), pointer(centroids), leaf_starts.data(),
                     starts.data(), leaves, first_group, last_group, dim, dims_per_block, blocks,
-                    sweeps, codebook.data(), codes.data(), pointer(corrections)};
+                    sweeps, codewords, codebook.data(), codes.data(), pointer(corrections)};
   const nb::gil_scoped_release released;
   pack_codes(job, threads);
 }
@@ -358,18 +593,42 @@ NB_MODULE(_native, m) {
                     std::optional<In<float, 1>>, MaybeU32, MaybeU32, MaybeF32x2,
                     std::optional<In<uint16_t, 2>>, std::optional<In<int8_t, 2>>, MaybeF32, MaybeF32,
                     std::optional<In<uint8_t, 3>>, MaybeF32x2, size_t,
-                    std::optional<In<uint16_t, 1>>, float, float>(),
+                    std::optional<In<uint16_t, 1>>, float, float, bool, size_t, MaybeF32x2,
+                    std::optional<RowArrays>, std::vector<LevelArrays>>(),
            "distance"_a, "dim"_a, "leaf_starts"_a, "centroids"_a.none(), "spreads"_a.none(),
            "ids"_a.none(), "entry_rows"_a.none(), "rows"_a.none(), "rows_bf16"_a.none(),
            "rows_i8"_a.none(), "row_scales"_a.none(), "row_squares"_a.none(), "codes"_a.none(),
-           "codebook"_a.none(), "dims_per_block"_a, "corrections"_a.none(), "correction_low"_a, "correction_span"_a)
+           "codebook"_a.none(), "dims_per_block"_a, "corrections"_a.none(), "correction_low"_a, "correction_span"_a,
+           "residual"_a = true, "reduced_dim"_a, "projection"_a.none() = nb::none(),
+           "rounded_centroids"_a.none() = nb::none(), "upper"_a = std::vector<LevelArrays>())
       .def("search", &Index::search, nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg(),
            nb::arg().noconvert(), nb::arg().noconvert())
       .def("search_one", &Index::search_one, nb::arg().noconvert(), nb::arg(), nb::arg(),
            nb::arg().noconvert(), nb::arg().noconvert())
-      .def_prop_ro("num_groups", &Index::num_groups);
+      .def_prop_ro("num_groups", &Index::num_groups)
+      .def("begun", &Index::begun)
+      .def("begin_updates", &Index::begin_updates, nb::arg().none(), nb::arg(), nb::arg().none(),
+           nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg())
+      .def("upsert", &Index::upsert, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg())
+      .def("erase", &Index::erase, nb::arg().noconvert())
+      .def("reserve", &Index::reserve)
+      .def("has_room", &Index::has_room)
+      .def("errors", &Index::errors, nb::arg(), nb::arg().noconvert())
+      .def("rows_of", &Index::rows_of, nb::arg().noconvert(), nb::arg().noconvert())
+      .def("vectors", &Index::vectors, nb::arg().noconvert(), nb::arg().noconvert())
+      .def("num_rows", &Index::num_rows)
+      .def("live_rows", &Index::live_rows)
+      .def("changed", &Index::changed)
+      .def("changes_nbytes", &Index::changes_nbytes)
+      .def("mark_rows", &Index::mark_rows, nb::arg().noconvert(), nb::arg().noconvert())
+      .def("numbers", &Index::numbers, nb::arg().noconvert())
+      .def("fold_starts", &Index::fold_starts, nb::arg().none(), nb::arg().noconvert())
+      .def("fold", &Index::fold, nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(),
+           nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
+           nb::arg().none(), nb::arg().none(), nb::arg().none());
   m.def("check_rows", &check, nb::arg().noconvert(), nb::arg().none().noconvert(), nb::arg());
   m.def("assign_leaves", &assign);
+  m.def("anisotropic_centroids", &move_centroids);
   m.def("spill_leaves", &spill);
   m.def("round_to_bf16", &to_bf16, nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
   m.def("round_to_i8", &to_i8, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
@@ -386,4 +645,5 @@ NB_MODULE(_native, m) {
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
   m.def("hardware_threads", &hardware_threads);
   bind_kernels(m);
+  bind_projection(m);
 }

@@ -41,8 +41,9 @@ BlockSpan span(const TileSet& set, size_t block) {
 // Plain l2: each codeword becomes the mean of its datapoints.
 void move_to_means(const TileSet& set, const uint8_t* codes, size_t block, float* codebook) {
   const auto [first, width] = span(set, block);
-  std::vector<double> sums(kLanes * width, 0.0);
-  size_t counts[kLanes] = {};
+  const size_t words = set.codewords;
+  std::vector<double> sums(words * width, 0.0);
+  std::vector<size_t> counts(words, 0);
   for (size_t t = 0; t < set.tiles; ++t) {
     const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
     const float* target = set.targets + (t * set.dim + first) * kLanes;
@@ -51,25 +52,31 @@ void move_to_means(const TileSet& set, const uint8_t* codes, size_t block, float
       for (size_t j = 0; j < width; ++j) sums[code[i] * width + j] += target[j * kLanes + i];
     }
   }
-  for (size_t k = 0; k < kLanes; ++k)
+  for (size_t k = 0; k < words; ++k)
     for (size_t j = 0; j < width && counts[k] > 0; ++j)
-      codebook[(first + j) * kLanes + k] = float(sums[k * width + j] / double(counts[k]));
+      codebook[(first + j) * words + k] = float(sums[k * width + j] / double(counts[k]));
 }
 
-// Tiles are summed in this many parts, whatever the number of threads, and the parts in order.
-constexpr size_t kParts = 16;
+// Tiles are summed in so many parts, whatever the number of threads, and the parts in order: 16, or
+// fewer where the equations of wide blocks are large.
+size_t num_parts(size_t words, size_t width) {
+  constexpr size_t kMostParts = 16, kMostBytes = size_t(128) << 20;
+  const size_t bytes = words * width * width * sizeof(double);
+  return std::clamp<size_t>(kMostBytes / bytes, 1, kMostParts);
+}
 
 // The normal equations of one block, for each of its codewords.
 struct Equations {
-  std::vector<double> matrix, right;  // [16][width][width] (lower half), [16][width]
-  size_t counts[kLanes] = {};
+  std::vector<double> matrix, right;  // [words][width][width] (lower half), [words][width]
+  std::vector<size_t> counts;
 
-  explicit Equations(size_t width) : matrix(kLanes * width * width), right(kLanes * width) {}
+  Equations(size_t words, size_t width)
+      : matrix(words * width * width), right(words * width), counts(words) {}
 
   void add(const Equations& other) {
     for (size_t i = 0; i < matrix.size(); ++i) matrix[i] += other.matrix[i];
     for (size_t i = 0; i < right.size(); ++i) right[i] += other.right[i];
-    for (size_t k = 0; k < kLanes; ++k) counts[k] += other.counts[k];
+    for (size_t k = 0; k < counts.size(); ++k) counts[k] += other.counts[k];
   }
 };
 
@@ -91,7 +98,7 @@ void gather_equations(const TileSet& set, const uint8_t* codes, size_t block,
       double along = parallel[t * kLanes + i];  // p + <u, t> = error of all blocks + <u, w>
       for (size_t j = 0; j < width; ++j) {
         u[j] = direction[j * kLanes + i];
-        along += u[j] * double(codebook[(first + j) * kLanes + k]);
+        along += u[j] * double(codebook[(first + j) * set.codewords + k]);
       }
       ++equations.counts[k];
       double* a = equations.matrix.data() + k * width * width;
@@ -104,20 +111,20 @@ void gather_equations(const TileSet& set, const uint8_t* codes, size_t block,
   }
 }
 
-// Solves the equations, puts the codewords in place and returns how far each moved [16][width].
+// Solves the equations, puts the codewords in place and returns how far each moved [words][width].
 std::vector<double> move_codewords(const TileSet& set, size_t block, Equations& equations,
                                    float* codebook) {
   const auto [first, width] = span(set, block);
-  const size_t square = width * width;
-  std::vector<double> moved(kLanes * width, 0.0), a(square);
-  for (size_t k = 0; k < kLanes; ++k) {
+  const size_t square = width * width, words = set.codewords;
+  std::vector<double> moved(words * width, 0.0), a(square);
+  for (size_t k = 0; k < words; ++k) {
     if (equations.counts[k] == 0) continue;
     std::copy_n(equations.matrix.begin() + ptrdiff_t(k * square), square, a.begin());
     for (size_t j = 0; j < width; ++j) a[j * width + j] += double(equations.counts[k]);
     double* solution = equations.right.data() + k * width;
     solve(a, solution, width);
     for (size_t j = 0; j < width; ++j) {
-      float& word = codebook[(first + j) * kLanes + k];
+      float& word = codebook[(first + j) * words + k];
       moved[k * width + j] = double(word) - double(float(solution[j]));
       word = float(solution[j]);
     }
@@ -131,15 +138,16 @@ void move_to_optimum(const TileSet& set, const uint8_t* codes, size_t block, siz
                      float* codebook, std::vector<double>& parallel) {
   const BlockSpan at = span(set, block);
   const size_t first = at.first, width = at.width;  // clang 14 captures no structured bindings
-  const auto bound = [&](size_t part) { return part * set.tiles / kParts; };
-  std::vector<Equations> parts(kParts, Equations(width));
-  parallel_for(kParts, threads, [&](size_t part) {
+  const size_t num = num_parts(set.codewords, width);
+  const auto bound = [&](size_t part) { return part * set.tiles / num; };
+  std::vector<Equations> parts(num, Equations(set.codewords, width));
+  parallel_for(num, threads, [&](size_t part) {
     gather_equations(set, codes, block, codebook, parallel, bound(part), bound(part + 1),
                      parts[part]);
   });
-  for (size_t part = 1; part < kParts; ++part) parts[0].add(parts[part]);
+  for (size_t part = 1; part < num; ++part) parts[0].add(parts[part]);
   const std::vector<double> moved = move_codewords(set, block, parts[0], codebook);
-  parallel_for(kParts, threads, [&](size_t part) {
+  parallel_for(num, threads, [&](size_t part) {
     for (size_t t = bound(part); t < bound(part + 1); ++t) {
       const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
       const float* direction = set.directions + (t * set.dim + first) * kLanes;
@@ -166,7 +174,7 @@ void update_codebook(const TileSet& set, const uint8_t* codes, size_t threads, f
       for (size_t i = 0; i < kLanes; ++i)
         parallel[t * kLanes + i] +=
             double(set.directions[at + i]) *
-            (double(set.targets[at + i]) - double(codebook[j * kLanes + code[i]]));
+            (double(set.targets[at + i]) - double(codebook[j * set.codewords + code[i]]));
     }
   });
   for (size_t block = 0; block < set.blocks; ++block)

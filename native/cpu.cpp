@@ -17,7 +17,7 @@ namespace {
 #if defined(__x86_64__)
 
 struct Cpu {
-  bool avx2 = false, avx512 = false;
+  bool avx2 = false, avx512 = false, vbmi = false;
 };
 
 uint64_t enabled_registers() noexcept {
@@ -44,7 +44,19 @@ Cpu detect() noexcept {
   cpu.avx2 = (saved & 0x6) == 0x6 && has(b, {3, 5, 8}) && has(ext_c, {5});  // BMI AVX2 BMI2 LZCNT
   cpu.avx512 =
       cpu.avx2 && (saved & 0xE6) == 0xE6 && has(b, {16, 17, 28, 30, 31});  // F DQ CD BW VL
+  cpu.vbmi = cpu.avx512 && has(c, {1});
   return cpu;
+}
+
+// What VBMI makes faster; all else is that of avx512.
+const KernelTable& complete_vbmi_table() noexcept {
+  static const KernelTable table = [] {
+    KernelTable t = avx512_table;
+    t.level = avx512vbmi_table.level;
+    t.lut256_scan = avx512vbmi_table.lut256_scan;
+    return t;
+  }();
+  return table;
 }
 
 #endif
@@ -60,6 +72,7 @@ struct Levels {
   Levels() noexcept {
 #if defined(__x86_64__)
     const Cpu cpu = detect();
+    if (cpu.vbmi) add(complete_vbmi_table());
     if (cpu.avx512) add(avx512_table);
     if (cpu.avx2) add(avx2_table);
 #elif defined(__aarch64__)

@@ -16,12 +16,14 @@ inline F16 accumulate(F16 sum, F16 a, F16 b) noexcept {
 inline F16 load_row(const float* p) noexcept { return f16_load(p); }
 inline F16 load_row(const uint16_t* p) noexcept { return f16_load_bf16(p); }
 inline F16 load_row(const int8_t* p) noexcept { return f16_load_i8(p); }
-inline F16 load_row_first(const float* p, size_t count) noexcept {
+// The last values of a row: what follows them may not be there to read, and 16 values before them
+// only where `behind` says so.
+inline F16 load_row_first(const float* p, size_t count, bool) noexcept {
   return f16_load_first(p, count);
 }
-// The last values of a row, by way of a buffer: what follows them may not be there to read.
 template <typename Value>
-inline F16 load_row_first(const Value* p, size_t count) noexcept {
+inline F16 load_row_first(const Value* p, size_t count, bool behind) noexcept {
+  if (kLoadsFirst || behind) return f16_load_first(p, count);
   Value buffer[16] = {};
   for (size_t i = 0; i < count; ++i) buffer[i] = p[i];
   return load_row(buffer);
@@ -46,7 +48,7 @@ inline void tile_sums(const float* queries, const Value* rows, size_t dim,
     F16 query[Q];
     for (int q = 0; q < Q; ++q) query[q] = f16_load_first(queries + q * dim + j, dim - j);
     for (int x = 0; x < X; ++x) {
-      const F16 row = load_row_first(rows + x * dim + j, dim - j);
+      const F16 row = load_row_first(rows + x * dim + j, dim - j, j > 0);
       for (int q = 0; q < Q; ++q) acc[x][q] = accumulate<metric>(acc[x][q], query[q], row);
     }
   }
@@ -158,30 +160,45 @@ void dot_gather_i8(const float* query, const int8_t* rows, const uint32_t* ids, 
   gather<Metric::dot>(query, rows, ids, count, dim, out);
 }
 
-void lut_f32(const float* query, const float* codebook, size_t dim, size_t dims_per_block,
-             bool squared_l2, float* lut, float* lows, float* highs) noexcept {
-  for (size_t j = 0, m = 0; j < dim; ++m) {
+template <size_t words>
+inline void lookup_tables(const float* query, const float* codebook, size_t dim,
+                          size_t dims_per_block, bool squared_l2, float* lut, float* lows,
+                          float* highs) noexcept {
+  for (size_t j = 0, m = 0; j < dim; j += dims_per_block, ++m) {
     const size_t end = dim - j < dims_per_block ? dim : j + dims_per_block;
-    F16 entry = f16_zero();
-    for (; j < end; ++j) {
-      const F16 codewords = f16_load(codebook + 16 * j);
-      if (squared_l2)
-        entry = f16_fma(f16_sub(f16_set(query[j] + query[j]), codewords), codewords, entry);
-      else
-        entry = f16_fma(f16_set(query[j]), codewords, entry);
+    F16 low = f16_set(__builtin_inff()), high = f16_set(-__builtin_inff());
+    for (size_t k = 0; k < words; k += 16) {
+      F16 entry = f16_zero();
+      for (size_t i = j; i < end; ++i) {
+        const F16 codewords = f16_load(codebook + words * i + k);
+        if (squared_l2)
+          entry = f16_fma(f16_sub(f16_set(query[i] + query[i]), codewords), codewords, entry);
+        else
+          entry = f16_fma(f16_set(query[i]), codewords, entry);
+      }
+      f16_store(lut + words * m + k, entry);
+      low = f16_min(low, entry);
+      high = f16_select_less(high, entry, entry, high);
     }
-    f16_store(lut + 16 * m, entry);
-    lows[m] = f16_lowest(entry);
-    highs[m] = f16_highest(entry);
+    lows[m] = f16_lowest(low);
+    highs[m] = f16_highest(high);
   }
 }
 
-void lut_quantize_u8(const float* lut, const float* lows, size_t blocks, float scale,
-                     uint8_t* out) noexcept {
-  const F16 s = f16_set(scale), half = f16_set(0.5f), most = f16_set(float(kMaxEntry));
+void lut_f32(const float* query, const float* codebook, size_t codewords, size_t dim,
+             size_t dims_per_block, bool squared_l2, float* lut, float* lows,
+             float* highs) noexcept {
+  const auto tables = codewords == kWords16 ? lookup_tables<kWords16> : lookup_tables<kWords256>;
+  tables(query, codebook, dim, dims_per_block, squared_l2, lut, lows, highs);
+}
+
+void lut_quantize_u8(const float* lut, const float* lows, size_t codewords, size_t blocks,
+                     float scale, int most, uint8_t* out) noexcept {
+  const F16 s = f16_set(scale), half = f16_set(0.5f), limit = f16_set(float(most));
   for (size_t m = 0; m < blocks; ++m) {
-    const F16 above = f16_sub(f16_load(lut + 16 * m), f16_set(lows[m]));
-    f16_store_u8(out + 16 * m, f16_min(f16_fma(above, s, half), most));
+    const F16 low = f16_set(lows[m]);
+    for (size_t k = m * codewords; k < (m + 1) * codewords; k += 16)
+      f16_store_u8(out + k, f16_min(f16_fma(f16_sub(f16_load(lut + k), low), s, half), limit));
   }
 }
 
@@ -223,18 +240,24 @@ size_t at_least_f32(const float* scores, size_t count, float threshold, uint32_t
   return found;
 }
 
+template <size_t words>
+inline F16 lookup(const float* table, const uint8_t* codes) noexcept {
+  if constexpr (words == kWords16) return f16_lookup(table, codes);
+  return f16_lookup256(table, codes);
+}
+
 // For 16 datapoints: the codeword of one block that minimises
 //   sum_j (t_j - w_j)^2 + weight * (parallel + <t - w, direction>)^2,
 // parallel being what the other blocks leave along the direction. Lanes keep their old code
 // unless another is strictly better.
-template <bool anisotropic>
+template <bool anisotropic, size_t words>
 inline F16 best_codeword(const float* target, const float* direction, const float* codebook,
                          size_t width, F16 weight, F16 parallel, F16* code) noexcept {
   F16 best = f16_set(__builtin_inff()), chosen = f16_zero();
-  for (int k = 0; k < 16; ++k) {
+  for (size_t k = 0; k < words; ++k) {
     F16 square = f16_zero(), along = parallel;
     for (size_t j = 0; j < width; ++j) {
-      const F16 e = f16_sub(f16_load(target + 16 * j), f16_set(codebook[16 * j + k]));
+      const F16 e = f16_sub(f16_load(target + 16 * j), f16_set(codebook[words * j + k]));
       square = f16_fma(e, e, square);
       if constexpr (anisotropic) along = f16_fma(e, f16_load(direction + 16 * j), along);
     }
@@ -247,32 +270,35 @@ inline F16 best_codeword(const float* target, const float* direction, const floa
 }
 
 // <t - w_code, direction> and |t - w_code|^2 of one block, lane by lane.
+template <size_t words>
 inline void block_error(const float* target, const float* direction, const float* codebook,
                         size_t width, const uint8_t* codes, F16* along, F16* square) noexcept {
   *along = f16_zero();
   *square = f16_zero();
   for (size_t j = 0; j < width; ++j) {
-    const F16 e = f16_sub(f16_load(target + 16 * j), f16_lookup(codebook + 16 * j, codes));
+    const F16 e = f16_sub(f16_load(target + 16 * j), lookup<words>(codebook + words * j, codes));
     *square = f16_fma(e, e, *square);
     if (direction != nullptr) *along = f16_fma(e, f16_load(direction + 16 * j), *along);
   }
 }
 
-void encode_tile(const float* target, const float* direction, const float* weight,
-                 const float* codebook, size_t dim, size_t dims_per_block, size_t sweeps,
-                 bool warm, uint8_t* codes, float* loss) noexcept {
+template <size_t words>
+inline void encode(const float* target, const float* direction, const float* weight,
+                   const float* codebook, size_t dim, size_t dims_per_block, size_t sweeps,
+                   bool warm, uint8_t* codes, float* loss) noexcept {
   F16 parallel = f16_zero(), total = f16_zero();
   for (size_t j = 0, m = 0; j < dim; j += dims_per_block, ++m) {
     const size_t width = dim - j < dims_per_block ? dim - j : dims_per_block;
     const float* d = direction == nullptr ? nullptr : direction + 16 * j;
     if (!warm) {
       F16 code;
-      best_codeword<false>(target + 16 * j, nullptr, codebook + 16 * j, width, total, total,
-                           &code);
+      best_codeword<false, words>(target + 16 * j, nullptr, codebook + words * j, width, total,
+                                  total, &code);
       f16_store_u8(codes + 16 * m, code);
     }
     F16 along, square;
-    block_error(target + 16 * j, d, codebook + 16 * j, width, codes + 16 * m, &along, &square);
+    block_error<words>(target + 16 * j, d, codebook + words * j, width, codes + 16 * m, &along,
+                       &square);
     parallel = f16_add(parallel, along);
     total = f16_add(total, square);
   }
@@ -284,13 +310,13 @@ void encode_tile(const float* target, const float* direction, const float* weigh
         const size_t width = dim - j < dims_per_block ? dim - j : dims_per_block;
         const float* t = target + 16 * j;
         const float* d = direction + 16 * j;
-        const float* words = codebook + 16 * j;
+        const float* book = codebook + words * j;
         uint8_t* code = codes + 16 * m;
         F16 along, square, found;
-        block_error(t, d, words, width, code, &along, &square);
+        block_error<words>(t, d, book, width, code, &along, &square);
         const F16 rest = f16_sub(parallel, along);
         const F16 reached = f16_fma(f16_mul(parallel, parallel), w, square);
-        const F16 best = best_codeword<true>(t, d, words, width, w, rest, &found);
+        const F16 best = best_codeword<true, words>(t, d, book, width, w, rest, &found);
         const uint32_t better = ~f16_at_least(best, reached) & 0xFFFFu;
         if (better == 0) continue;
         changed = true;
@@ -299,8 +325,9 @@ void encode_tile(const float* target, const float* direction, const float* weigh
         for (int i = 0; i < 16; ++i)
           if ((better >> i & 1) != 0) code[i] = next[i];
         F16 along_now, square_now;
-        block_error(t, d, words, width, code, &along_now, &square_now);
-        parallel = f16_add(rest, along_now);
+        block_error<words>(t, d, book, width, code, &along_now, &square_now);
+        // Lanes that keep their code keep every bit: a code never depends on its tile mates.
+        parallel = f16_select_less(best, reached, f16_add(rest, along_now), parallel);
         total = f16_add(total, f16_sub(square_now, square));
       }
       if (!changed) break;
@@ -308,6 +335,104 @@ void encode_tile(const float* target, const float* direction, const float* weigh
     total = f16_fma(f16_mul(parallel, parallel), w, total);
   }
   f16_store(loss, total);
+}
+
+void encode_tile(const float* target, const float* direction, const float* weight,
+                 const float* codebook, size_t codewords, size_t dim, size_t dims_per_block,
+                 size_t sweeps, bool warm, uint8_t* codes, float* loss) noexcept {
+  const auto run = codewords == kWords16 ? encode<kWords16> : encode<kWords256>;
+  run(target, direction, weight, codebook, dim, dims_per_block, sweeps, warm, codes, loss);
+}
+
+// The least of the values of all codewords: lane by lane, and the first codeword of the sixteen that
+// it was among.
+struct Least {
+  F16 value = f16_set(__builtin_inff()), first = f16_zero();
+
+  void offer(F16 values, size_t k) noexcept {
+    first = f16_select_less(values, value, f16_set(float(k)), first);
+    value = f16_min(value, values);
+  }
+
+  // The lowest codeword that has the least value.
+  template <size_t words>
+  size_t codeword() const noexcept {
+    uint32_t lanes = f16_at_least(f16_set(f16_lowest(value)), value);
+    if constexpr (words == 16) return lanes == 0 ? 0 : size_t(__builtin_ctz(lanes));
+    float of_lane[16];
+    f16_store(of_lane, first);
+    size_t lowest = lanes == 0 ? 0 : words;
+    for (; lanes != 0; lanes &= lanes - 1) {
+      const size_t lane = size_t(__builtin_ctz(lanes)), word = size_t(of_lane[lane]) + lane;
+      lowest = word < lowest ? word : lowest;
+    }
+    return lowest;
+  }
+};
+
+// Lanes are codewords here. scratch [dim + 2 blocks][words]: the errors of each dimension, then of
+// each block the squared errors and the errors along the direction.
+template <size_t words>
+inline void encode_alone(const float* target, const float* direction, float weight,
+                         const float* codebook, size_t dim, size_t dims_per_block, size_t sweeps,
+                         float* scratch, uint8_t* codes, float* loss) noexcept {
+  const size_t blocks = (dim + dims_per_block - 1) / dims_per_block;
+  float* const errors = scratch;
+  float* const squares = scratch + words * dim;
+  float* const alongs = squares + words * blocks;
+  F16 parallel = f16_zero(), total = f16_zero();
+  for (size_t j = 0, m = 0; j < dim; j += dims_per_block, ++m) {
+    const size_t end = dim - j < dims_per_block ? dim : j + dims_per_block;
+    Least nearest;
+    for (size_t k = 0; k < words; k += 16) {
+      F16 square = f16_zero(), along = f16_zero();
+      for (size_t i = j; i < end; ++i) {
+        const F16 e = f16_sub(f16_set(target[i]), f16_load(codebook + words * i + k));
+        f16_store(errors + words * i + k, e);
+        square = f16_fma(e, e, square);
+        if (direction != nullptr) along = f16_fma(e, f16_set(direction[i]), along);
+      }
+      f16_store(squares + words * m + k, square);
+      f16_store(alongs + words * m + k, along);
+      nearest.offer(square, k);
+    }
+    codes[m] = uint8_t(nearest.codeword<words>());
+    parallel = f16_add(parallel, f16_set(alongs[words * m + codes[m]]));
+    total = f16_add(total, f16_set(squares[words * m + codes[m]]));
+  }
+  const F16 w = f16_set(weight);
+  bool changed = direction != nullptr;
+  for (size_t sweep = 0; changed && sweep < sweeps; ++sweep) {
+    changed = false;
+    for (size_t j = 0, m = 0; j < dim; j += dims_per_block, ++m) {
+      const size_t end = dim - j < dims_per_block ? dim : j + dims_per_block;
+      const F16 now = f16_set(squares[words * m + codes[m]]);
+      const F16 rest = f16_sub(parallel, f16_set(alongs[words * m + codes[m]]));
+      const F16 reached = f16_fma(f16_mul(parallel, parallel), w, now);
+      Least cheapest;
+      for (size_t k = 0; k < words; k += 16) {
+        F16 along = rest;
+        for (size_t i = j; i < end; ++i)
+          along = f16_fma(f16_load(errors + words * i + k), f16_set(direction[i]), along);
+        cheapest.offer(f16_fma(f16_mul(along, along), w, f16_load(squares + words * m + k)), k);
+      }
+      if (f16_at_least(cheapest.value, reached) == 0xFFFFu) continue;  // none is better
+      const size_t best = cheapest.codeword<words>();
+      codes[m] = uint8_t(best);
+      changed = true;
+      parallel = f16_add(rest, f16_set(alongs[words * m + best]));
+      total = f16_add(total, f16_sub(f16_set(squares[words * m + best]), now));
+    }
+  }
+  if (direction != nullptr) total = f16_fma(f16_mul(parallel, parallel), w, total);
+  *loss = f16_lowest(total);
+}
+
+void encode_one(const float* target, const float* direction, float weight, const float* codebook,
+                size_t codewords, size_t dim, size_t dims_per_block, size_t sweeps, float* scratch,
+                uint8_t* codes, float* loss) noexcept {
+  const auto run = codewords == kWords16 ? encode_alone<kWords16> : encode_alone<kWords256>;
+  run(target, direction, weight, codebook, dim, dims_per_block, sweeps, scratch, codes, loss);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // The whole contract between the pipeline and the instruction sets: plain pointers and sizes.
 //
-// Each level (scalar, avx2, avx512, neon) fills one KernelTable. A null entry falls through to
+// Each level (scalar, avx2, avx512, avx512vbmi, neon) fills one KernelTable. A null entry falls through to
 // the level below. Integer kernels agree exactly between levels. Float kernels sum in a fixed
 // order: lane j % 16 takes dimension j by fused multiply-add, then lanes fold 16 -> 8 -> 4 -> 2
 // -> 1. Levels with fma therefore agree bit for bit, and a score never depends on how many
@@ -11,10 +11,23 @@
 
 namespace swann {
 
-constexpr size_t kGroup = 32;         // datapoints in one group of packed 4-bit codes
-constexpr size_t kLanes = 16;         // datapoints in a training tile; codewords of a block
-constexpr int kMaxEntry = 85;         // of a quantized lookup table: three entries add up in 8 bits
+constexpr size_t kGroup = 32;         // datapoints in one group of packed codes
+constexpr size_t kLanes = 16;         // datapoints in a training tile
 constexpr size_t kMaxScanQueries = 3; // queries that share one pass over a leaf
+
+// A block has 16 codewords, and codes of 4 bits (LUT16), or 256, and codes of 8 bits (LUT256). The
+// greatest entries of their quantized lookup tables: three of LUT16 add up in 8 bits.
+constexpr size_t kWords16 = 16, kWords256 = 256;
+constexpr int kMaxEntry16 = 85, kMaxEntry256 = 255;
+constexpr int kMaxEntryWide = 255;  // of LUT16 tables whose blocks differ much: a slower scan
+
+constexpr int max_entry(size_t codewords) noexcept {
+  return codewords == kWords16 ? kMaxEntry16 : kMaxEntry256;
+}
+// Bytes that one block of a group takes.
+constexpr size_t block_bytes(size_t codewords) noexcept {
+  return codewords == kWords16 ? kGroup / 2 : kGroup;
+}
 
 // A candidate is one 64-bit number, greater is better: the score as an order-preserving unsigned
 // 32-bit number above, the complement of the row below, so that ties go to the lowest row.
@@ -26,10 +39,11 @@ inline Key make_key(int32_t score, uint32_t row) noexcept {
 inline int32_t key_score(Key key) noexcept { return int32_t(uint32_t(key >> 32) ^ 0x80000000u); }
 inline uint32_t key_row(Key key) noexcept { return ~uint32_t(key); }
 
-// One leaf of packed codes. A group holds, block after block, 16 bytes: byte i has the code of
-// datapoint i in its low half and that of datapoint 16 + i in its high half.
+// One leaf of packed codes. A group holds block after block. A block of LUT16 takes 16 bytes: byte
+// i has the code of datapoint i in its low half and that of datapoint 16 + i in its high half. A
+// block of LUT256 takes 32 bytes: byte i has the code of datapoint i.
 struct PackedLeaf {
-  const uint8_t* codes;         // [ceil(count / 32)][blocks][16]
+  const uint8_t* codes;         // [ceil(count / 32)][blocks][16 or 32]
   const uint16_t* corrections;  // [ceil(count / 32) * 32], or null
   size_t blocks;
   size_t count;                 // datapoints
@@ -38,7 +52,7 @@ struct PackedLeaf {
 
 // One query's side of a scan: sums at or above the threshold are appended to out as keys.
 struct ScanQuery {
-  const uint8_t* lut;  // [blocks][16], entries at most kMaxEntry; a whole sum is at most 65535
+  const uint8_t* lut;  // [blocks][codewords], entries up to max_entry; a sum is at most 65535
   int32_t threshold;   // in 0..65535
   int32_t bias;        // score = sum + bias
   uint32_t multiplier; // a correction c adds (c * multiplier) >> 16
@@ -77,18 +91,25 @@ struct KernelTable {
                         size_t dim, float* out) noexcept;
 
   // Lookup tables of one query: lut[m][k] = sum over the dimensions j of block m of
-  // q_j w_jk (dot product) or (2 q_j - w_jk) w_jk (squared l2); codebook is [dim][16].
+  // q_j w_jk (dot product) or (2 q_j - w_jk) w_jk (squared l2); codebook is [dim][codewords].
   // lows and highs [blocks] get the least and greatest entry of each block.
-  void (*lut_f32)(const float* query, const float* codebook, size_t dim, size_t dims_per_block,
-                  bool squared_l2, float* lut, float* lows, float* highs) noexcept;
-  // out[m][k] = floor((lut[m][k] - lows[m]) * scale + 0.5), at most kMaxEntry by choice of scale.
-  void (*lut_quantize_u8)(const float* lut, const float* lows, size_t blocks, float scale,
-                          uint8_t* out) noexcept;
+  void (*lut_f32)(const float* query, const float* codebook, size_t codewords, size_t dim,
+                  size_t dims_per_block, bool squared_l2, float* lut, float* lows,
+                  float* highs) noexcept;
+  // out[m][k] = floor((lut[m][k] - lows[m]) * scale + 0.5), at most `most`.
+  void (*lut_quantize_u8)(const float* lut, const float* lows, size_t codewords, size_t blocks,
+                          float scale, int most, uint8_t* out) noexcept;
 
   // Scans groups of a leaf from first_group on, for up to kMaxScanQueries queries; returns the
   // group it stopped before (the number of groups when done).
   size_t (*lut16_scan)(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
                        size_t num_queries) noexcept;
+  // The same for entries up to kMaxEntryWide.
+  size_t (*lut16_wide_scan)(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
+                            size_t num_queries) noexcept;
+  // The same for codes of 8 bits.
+  size_t (*lut256_scan)(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
+                        size_t num_queries) noexcept;
 
   // Index of the greatest bias[j] + scores[j] (the lowest such j); *best gets the value.
   size_t (*argmax_f32)(const float* scores, const float* bias, size_t count,
@@ -98,12 +119,18 @@ struct KernelTable {
                          uint32_t* out) noexcept;
 
   // Codes of a tile of 16 datapoints. target and direction are [dim][16] (direction null: plain
-  // l2), weight[i] = eta - 1. From the l2 codes, coordinate descent over the blocks on
+  // l2), weight[i] = eta - 1, codebook is [dim][codewords]. From the l2 codes, coordinate descent over the blocks on
   // |e|^2 + weight <e, direction>^2 until nothing changes or `sweeps` passes. codes [blocks][16].
   // With `warm` the descent starts from the codes given. loss [16] gets what was reached.
   void (*encode_tile)(const float* target, const float* direction, const float* weight,
-                      const float* codebook, size_t dim, size_t dims_per_block, size_t sweeps,
-                      bool warm, uint8_t* codes, float* loss) noexcept;
+                      const float* codebook, size_t codewords, size_t dim, size_t dims_per_block,
+                      size_t sweeps, bool warm, uint8_t* codes, float* loss) noexcept;
+
+  // The same for one datapoint, cold: target and direction are [dim], scratch
+  // [dim + 2 blocks][codewords]; codes [blocks] and the loss are those of a lane of encode_tile, bit for bit.
+  void (*encode_one)(const float* target, const float* direction, float weight,
+                     const float* codebook, size_t codewords, size_t dim, size_t dims_per_block,
+                     size_t sweeps, float* scratch, uint8_t* codes, float* loss) noexcept;
 
   // Keeps, in their order, the keys that score at least as high as the limit-th best does;
   // returns how many (more than limit where scores tie).
@@ -128,6 +155,7 @@ extern const KernelTable scalar_table;
 #if defined(__x86_64__)
 extern const KernelTable avx2_table;
 extern const KernelTable avx512_table;
+extern const KernelTable avx512vbmi_table;
 #elif defined(__aarch64__)
 extern const KernelTable neon_table;
 #endif

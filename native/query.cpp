@@ -1,9 +1,10 @@
-// What is done once per query: the choice of its leaves and its lookup table.
+// What the pages of the pipeline share, and the lookup table of a query.
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <functional>
 
+#include "projection.h"
 #include "search.h"
 
 namespace swann {
@@ -32,75 +33,55 @@ void Candidates::cut() noexcept {
 
 namespace {
 
-constexpr size_t kQueriesAtOnce = 32;  // their scores of all centroids stay in the cache
-
-void choose_for(const IndexView& index, const float* query, float* scores, bool in_order,
-                size_t leaves, Key* keys, LeafChoice* choices) {
-  const size_t num_leaves = index.num_leaves;
-  const KernelTable& k = kernels();
-  float length = 0;
-  if (index.spreads != nullptr) {
-    k.dot_f32(query, 1, query, 1, index.dim, &length, 1);
-    length = std::sqrt(length);
-  }
-  if (index.squared_l2())
-    for (size_t c = 0; c < num_leaves; ++c) scores[c] = -scores[c];
-  k.keys_from_f32(scores, index.spreads, length, num_leaves, keys);
-  Key* const end = keys + cut_to(keys, num_leaves, leaves);
-  if (in_order)
-    std::sort(keys, end, std::greater<>());
-  else
-    std::iter_swap(keys, std::max_element(keys, end));
-  for (size_t i = 0; i < leaves; ++i) choices[i] = {key_row(keys[i]), scores[key_row(keys[i])]};
-}
+// The widest block over the root mean square of all: from here on a table is uneven.
+constexpr double kUneven = 3.0;
 
 }  // namespace
 
-void choose_leaves(const IndexView& index, const float* queries, size_t count, size_t leaves,
-                   LeafChoice* choices) {
-  const size_t num_leaves = index.num_leaves, dim = index.dim;
-  thread_local std::vector<float> scores;
-  thread_local std::vector<Key> keys;
-  scores.resize(std::min(count, kQueriesAtOnce) * num_leaves);
-  keys.resize(num_leaves);
-  const auto compute = index.squared_l2() ? kernels().squared_l2_f32 : kernels().dot_f32;
-  for (size_t first = 0; first < count; first += kQueriesAtOnce) {
-    const size_t n = std::min(kQueriesAtOnce, count - first);
-    compute(queries + first * dim, n, index.centroids, num_leaves, dim, scores.data(), num_leaves);
-    for (size_t q = 0; q < n; ++q)
-      choose_for(index, queries + (first + q) * dim, scores.data() + q * num_leaves, count == 1,
-                 leaves, keys.data(), choices + (first + q) * leaves);
-  }
+const float* reduce(const IndexView& index, const float* vectors, size_t count, size_t threads,
+                    std::vector<float>& buffer) {
+  if (!index.projects()) return vectors;
+  buffer.resize(count * index.reduced_dim);
+  project_rows(vectors, count, index.dim, index.projection, index.reduced_dim, threads,
+               buffer.data());
+  return buffer.data();
 }
 
 Table build_table(const IndexView& index, const float* query, float reach, uint8_t* lut) {
   thread_local std::vector<float> entries;
-  const size_t blocks = index.blocks;
-  entries.resize(blocks * 18);
-  float* lows = entries.data() + blocks * 16;
+  const size_t blocks = index.blocks, words = index.codewords;
+  entries.resize(blocks * (words + 2));
+  float* lows = entries.data() + blocks * words;
   float* highs = lows + blocks;
   const KernelTable& k = kernels();
-  k.lut_f32(query, index.codebook, index.dim, index.dims_per_block, index.squared_l2(),
-            entries.data(), lows, highs);
-  double low = index.correction_low, span = index.correction_span, widest = 0;
+  k.lut_f32(query, index.codebook, words, index.reduced_dim, index.dims_per_block,
+            index.squared_l2(), entries.data(), lows, highs);
+  double low = index.correction_low, span = index.correction_span, widest = 0, squares = 0;
   for (size_t m = 0; m < blocks; ++m) {
     const double width = double(highs[m]) - double(lows[m]);
     low += lows[m];
     span += width;
     widest = std::max(widest, width);
+    squares += width * width;
   }
-  // The scale is the greatest at which an entry is kMaxEntry at most, a sum with its roundings fits 16,
-  // and a score fits 31.
+  // One scale serves all blocks. Where one is far wider than most, its 85 steps leave few for the
+  // others, which together say as much: such a query is worth the slower scan.
+  const bool wide =
+      words == kWords16 && widest * widest * double(blocks) > kUneven * kUneven * squares;
+  const int most = wide ? kMaxEntryWide : max_entry(words);
+  // The scale is the greatest at which an entry is `most` at most, a sum with its roundings fits 16
+  // bits, and a score 31.
   constexpr double kScoreLimit = double(1 << 30);
   const double magnitude = std::fabs(low) + double(reach);
   double scale = kScoreLimit / std::max(magnitude, 1e-30);
-  if (widest > 0) scale = std::min(scale, double(kMaxEntry) / widest);
+  if (widest > 0) scale = std::min(scale, double(most) / widest);
   if (span > 0) scale = std::min(scale, std::max(65535.0 - double(blocks) - 1, 1.0) / span);
   scale = std::min(scale, 1e30);
-  k.lut_quantize_u8(entries.data(), lows, blocks, float(scale), lut);
+  k.lut_quantize_u8(entries.data(), lows, words, blocks, float(scale), most, lut);
   Table table;
   table.scale = scale;
   table.base = low;
+  table.wide = wide;
   table.multiplier = uint32_t(std::floor(index.correction_span * scale * (65536.0 / 65535.0)));
   return table;
 }

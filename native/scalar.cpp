@@ -33,6 +33,15 @@ inline F16 f16_load_i8(const int8_t* p) noexcept { SWANN_EACH(float(p[i])); }
 inline F16 f16_load_first(const float* p, size_t count) noexcept {
   SWANN_EACH(size_t(i) < count ? p[i] : 0.0f);
 }
+constexpr bool kLoadsFirst = true;
+inline F16 f16_load_first(const uint16_t* p, size_t count) noexcept {
+  uint16_t all[16] = {};
+  for (size_t i = 0; i < count; ++i) all[i] = p[i];
+  return f16_load_bf16(all);
+}
+inline F16 f16_load_first(const int8_t* p, size_t count) noexcept {
+  SWANN_EACH(size_t(i) < count ? float(p[i]) : 0.0f);
+}
 inline F16 f16_add(const F16& a, const F16& b) noexcept { SWANN_EACH(a.v[i] + b.v[i]); }
 inline F16 f16_sub(const F16& a, const F16& b) noexcept { SWANN_EACH(a.v[i] - b.v[i]); }
 inline F16 f16_mul(const F16& a, const F16& b) noexcept { SWANN_EACH(a.v[i] * b.v[i]); }
@@ -47,6 +56,9 @@ inline F16 f16_select_less(const F16& a, const F16& b, const F16& x, const F16& 
 }
 inline F16 f16_lookup(const float* table, const uint8_t* codes) noexcept {
   SWANN_EACH(table[codes[i]]);
+}
+inline F16 f16_lookup256(const float* table, const uint8_t* codes) noexcept {
+  return f16_lookup(table, codes);
 }
 #undef SWANN_EACH
 
@@ -90,27 +102,31 @@ namespace swann {
 
 namespace {
 
-void group_sums(const PackedLeaf& leaf, size_t group, const ScanQuery& query,
+void group_sums(const PackedLeaf& leaf, size_t group, const uint8_t* lut,
                 uint16_t* sums) noexcept {
   const uint8_t* codes = leaf.codes + group * leaf.blocks * 16;
-  uint32_t total[kGroup] = {};
+  for (size_t i = 0; i < kGroup; ++i) sums[i] = 0;
   for (size_t m = 0; m < leaf.blocks; ++m) {
-    const uint8_t* table = query.lut + 16 * m;
+    const uint8_t* table = lut + 16 * m;
     for (size_t i = 0; i < 16; ++i) {
-      total[i] += table[codes[16 * m + i] & 15];
-      total[16 + i] += table[codes[16 * m + i] >> 4];
+      sums[i] += table[codes[16 * m + i] & 15];
+      sums[16 + i] += table[codes[16 * m + i] >> 4];
     }
-  }
-  for (size_t i = 0; i < kGroup; ++i) {
-    uint32_t sum = total[i];
-    if (leaf.corrections != nullptr)
-      sum += (leaf.corrections[group * kGroup + i] * query.multiplier) >> 16;
-    sums[i] = uint16_t(sum);
   }
 }
 
-#include "lut16_scan.inl"
+#include "scan.inl"
 #include "select.inl"
+
+void offer(const PackedLeaf& leaf, size_t group, uint16_t* sums, ScanQuery& query) noexcept {
+  uint32_t mask = 0;
+  for (size_t i = 0; i < kGroup; ++i) {
+    if (leaf.corrections != nullptr)
+      sums[i] += (leaf.corrections[group * kGroup + i] * query.multiplier) >> 16;
+    mask |= uint32_t(sums[i] >= query.threshold) << i;
+  }
+  append(query, leaf, group, mask & valid_mask(leaf, group), sums);
+}
 
 size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
                   size_t num_queries) noexcept {
@@ -119,15 +135,30 @@ size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries
     if (!has_room(queries, num_queries, kGroup)) return g;
     for (size_t q = 0; q < num_queries; ++q) {
       uint16_t sums[kGroup];
-      group_sums(*leaf, g, queries[q], sums);
-      uint32_t mask = 0;
-      for (size_t i = 0; i < kGroup; ++i)
-        mask |= uint32_t(sums[i] >= queries[q].threshold) << i;
-      append(queries[q], *leaf, g, mask & valid_mask(*leaf, g), sums);
+      group_sums(*leaf, g, queries[q].lut, sums);
+      offer(*leaf, g, sums, queries[q]);
     }
   }
   return groups;
 }
+
+size_t lut16_wide_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
+                       size_t num_queries) noexcept {
+  return lut16_scan(leaf, first_group, queries, num_queries);  // adds in 16 bits anyway
+}
+
+constexpr size_t kGroupsAtOnce = 1;
+
+void lut256_sums(const PackedLeaf& leaf, size_t group, size_t, const uint8_t* lut,
+                 uint16_t* sums) noexcept {
+  const uint8_t* codes = leaf.codes + group * leaf.blocks * kGroup;
+  for (size_t i = 0; i < kGroup; ++i) sums[i] = 0;
+  for (size_t m = 0; m < leaf.blocks; ++m)
+    for (size_t i = 0; i < kGroup; ++i)
+      sums[i] += lut[kWords256 * m + codes[kGroup * m + i]];
+}
+
+#include "lut256_scan.inl"
 
 }  // namespace
 
@@ -135,8 +166,8 @@ const KernelTable scalar_table = {
     "scalar",
     dot_f32,         squared_l2_f32,  dot_bf16,        squared_l2_bf16, dot_i8,
     dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
-    lut_f32,         lut_quantize_u8, lut16_scan, argmax_f32,     at_least_f32,
-    encode_tile,     keep_best,       keys_from_f32,
+    lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
+    at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,
 };
 
 }  // namespace swann

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <utility>
 
 namespace swann {
 namespace {
@@ -21,32 +22,69 @@ struct Scratch {
   std::vector<Key> keys;
   std::vector<Candidates> candidates;
   std::vector<uint32_t> visit_starts, visits;  // leaf -> the choices that name it
-  std::vector<float> scores, gathered;
-  std::vector<uint32_t> rows;
+  std::vector<float> scores, gathered, reduced;
+  std::vector<uint32_t> rows, slots;
   std::vector<uint64_t> places;
 };
 
 struct Block {
   const IndexView& index;
+  const Changes* changes;  // or null
   const SearchLimits& limits;
-  const float* queries;
+  const float* queries;  // [count][dim], for exact scores
+  const float* reduced;  // [count][reduced_dim], for centroids and codes
   size_t count;
   Scratch& scratch;
 
   const float* query(size_t q) const { return queries + q * index.dim; }
+  const float* reduced_query(size_t q) const { return reduced + q * index.reduced_dim; }
 };
 
 size_t leaf_size(const IndexView& index, size_t leaf) {
   return index.leaf_starts[leaf + 1] - index.leaf_starts[leaf];
 }
 
+uint32_t row_of(const IndexView& index, uint32_t entry) {
+  return index.entry_rows == nullptr ? entry : index.entry_rows[entry];
+}
+
+// ---- Candidates of changed indexes
+
+// Drops the keys from `size` on whose datapoints are dead.
+void drop_dead(const Block& block, Candidates& best, size_t size) {
+  if (block.changes == nullptr || block.changes->dead == 0) return;
+  Key* const end = std::remove_if(best.keys + size, best.keys + best.size, [&](Key key) {
+    return block.changes->is_dead(row_of(block.index, key_row(key)));
+  });
+  best.size = size_t(end - best.keys);
+}
+
+// Of new datapoints: keys from `size` on name places among `slots`; makes them name entries, which
+// go on from those of the index, and drops the dead.
+void name_new(const Block& block, const uint32_t* slots, Candidates& best, size_t size) {
+  const Changes& changes = *block.changes;
+  size_t kept = size;
+  for (size_t i = size; i < best.size; ++i) {
+    const uint32_t slot = slots[key_row(best.keys[i])];
+    if (changes.dead > 0 && changes.is_dead(changes.base_rows + slot)) continue;
+    best.keys[kept++] =
+        make_key(key_score(best.keys[i]), uint32_t(block.index.num_entries + slot));
+  }
+  best.size = kept;
+}
+
 // ---- Scoring codes
 
 PackedLeaf packed_leaf(const IndexView& index, size_t leaf) {
   const size_t group = index.group_starts[leaf];
-  return {index.codes + group * index.blocks * 16,
+  return {index.codes + group * index.group_bytes(),
           index.corrections == nullptr ? nullptr : index.corrections + group * kGroup,
           index.blocks, leaf_size(index, leaf), index.leaf_starts[leaf]};
+}
+
+PackedLeaf packed_chunk(const IndexView& index, const Chunk& chunk, size_t count) {
+  return {chunk.codes.data(), chunk.corrections.empty() ? nullptr : chunk.corrections.data(),
+          index.blocks, count, 0};
 }
 
 void set_threshold(ScanQuery& scan, const Candidates& candidates) {
@@ -58,13 +96,16 @@ void set_threshold(ScanQuery& scan, const Candidates& candidates) {
   scan.threshold = int32_t(std::clamp<int64_t>(threshold, 0, 65535));
 }
 
-// Scores one leaf for up to kMaxScanQueries choices (positions in scratch.choices).
-void scan_codes(const Block& block, size_t leaf, const uint32_t* visits, size_t count) {
+// Scores datapoints of one leaf for up to kMaxScanQueries choices (positions in scratch.choices):
+// those of the index, or new ones where `slots` names them.
+void scan_codes(const Block& block, const PackedLeaf& packed, const uint32_t* slots,
+                const uint32_t* visits, size_t count) {
   const IndexView& index = block.index;
-  const PackedLeaf packed = packed_leaf(index, leaf);
   const size_t groups = (packed.count + kGroup - 1) / kGroup;
   ScanQuery scans[kMaxScanQueries];
   Candidates* candidates[kMaxScanQueries];
+  const size_t table_bytes = index.blocks * index.codewords;
+  bool wide = false;
   size_t used = 0;
   for (size_t i = 0; i < count; ++i) {
     const size_t q = visits[i] / block.limits.leaves;
@@ -73,24 +114,31 @@ void scan_codes(const Block& block, size_t leaf, const uint32_t* visits, size_t 
     const double offset = double(block.scratch.choices[visits[i]].score) + table.base;
     const auto bias = int32_t(std::lround(offset * table.scale));
     if (best.worst != 0 && int64_t(key_score(best.worst)) - bias > 65535) continue;
-    scans[used] = {block.scratch.luts.data() + q * index.blocks * 16, 0, bias, table.multiplier,
+    scans[used] = {block.scratch.luts.data() + q * table_bytes, 0, bias, table.multiplier,
                    best.keys, best.size, best.capacity};
     set_threshold(scans[used], best);
     candidates[used++] = &best;
+    wide |= table.wide;
   }
   if (used == 0) return;
+  const KernelTable& k = kernels();
+  const auto scan = index.codewords == kWords256 ? k.lut256_scan
+                    : wide                       ? k.lut16_wide_scan
+                                                 : k.lut16_scan;
   size_t group = 0;
   while (true) {
-    group = kernels().lut16_scan(&packed, group, scans, used);
+    group = scan(&packed, group, scans, used);
     for (size_t i = 0; i < used; ++i) {
       Candidates& best = *candidates[i];
-      best.size = scans[i].size;
+      const size_t before = std::exchange(best.size, scans[i].size);
+      if (slots != nullptr)
+        name_new(block, slots, best, before);
+      else
+        drop_dead(block, best, before);
       const bool full = best.capacity - best.size < 2 * kGroup;
-      if (full || (group == groups && (best.worst == 0 || best.size >= 2 * best.limit))) {
-        best.cut();
-        scans[i].size = best.size;
-        set_threshold(scans[i], best);
-      }
+      if (full || (group == groups && (best.worst == 0 || best.size >= 2 * best.limit))) best.cut();
+      scans[i].size = best.size;
+      set_threshold(scans[i], best);
     }
     if (group == groups) return;
   }
@@ -98,30 +146,37 @@ void scan_codes(const Block& block, size_t leaf, const uint32_t* visits, size_t 
 
 // ---- Scoring rows exactly
 
-void offer_scores(Candidates& best, const float* scores, size_t count, uint32_t first_row,
-                  uint32_t* found) {
+// Adds the keys of scores that reach the threshold; returns how many keys there were before, after
+// a cut where there was no room.
+size_t offer_scores(Candidates& best, const float* scores, size_t count, uint32_t first_row,
+                    uint32_t* found) {
   const float threshold = best.worst == 0 ? -std::numeric_limits<float>::infinity()
                                           : from_ordered(key_score(best.worst));
   const size_t kept = kernels().at_least_f32(scores, count, threshold, found);
   if (best.capacity - best.size < kept) best.cut();
+  const size_t before = best.size;
   for (size_t i = 0; i < kept; ++i)
     best.keys[best.size++] = make_key(ordered(scores[found[i]]), first_row + found[i]);
+  return before;
 }
 
+// The queries of `count` visits side by side: of all of a block, or of one, as they lie.
+const float* visiting(const Block& block, const uint32_t* visits, size_t count) {
+  const size_t dim = block.index.dim;
+  if (count == 1 || count == block.count) return block.query(visits[0] / block.limits.leaves);
+  std::vector<float>& gathered = block.scratch.gathered;
+  gathered.resize(block.count * dim);
+  for (size_t i = 0; i < count; ++i)
+    std::copy_n(block.query(visits[i] / block.limits.leaves), dim, gathered.data() + i * dim);
+  return gathered.data();
+}
+
+// Scores rows of one leaf for the queries that visit it.
 void scan_rows(const Block& block, size_t leaf, const uint32_t* visits, size_t count) {
   const IndexView& index = block.index;
   Scratch& scratch = block.scratch;
   const size_t dim = index.dim, first = index.leaf_starts[leaf], rows = leaf_size(index, leaf);
-  const float* queries = block.query(visits[0] / block.limits.leaves);
-  if (count > 1 && count < block.count) {  // not all of the block: bring them together
-    scratch.gathered.resize(block.count * dim);
-    for (size_t i = 0; i < count; ++i)
-      std::copy_n(block.query(visits[i] / block.limits.leaves), dim,
-                  scratch.gathered.data() + i * dim);
-    queries = scratch.gathered.data();
-  }
-  scratch.scores.resize(block.count * kExactRows);
-  scratch.rows.resize(std::max(scratch.rows.size(), kExactRows));
+  const float* queries = visiting(block, visits, count);
   for (size_t at = 0; at < rows; at += kExactRows) {
     const size_t n = std::min(kExactRows, rows - at);
     if (index.entry_rows == nullptr)
@@ -132,18 +187,52 @@ void scan_rows(const Block& block, size_t leaf, const uint32_t* visits, size_t c
         score_rows(index.rows, index.squared_l2(), queries + i * dim,
                    index.entry_rows + first + at, n, scratch.scores.data() + i * kExactRows);
     for (size_t i = 0; i < count; ++i) {
-      const float* scores = scratch.scores.data() + i * kExactRows;
-      offer_scores(scratch.candidates[visits[i] / block.limits.leaves], scores, n,
-                   uint32_t(first + at), scratch.rows.data());
+      Candidates& best = scratch.candidates[visits[i] / block.limits.leaves];
+      const size_t before =
+          offer_scores(best, scratch.scores.data() + i * kExactRows, n, uint32_t(first + at),
+                       scratch.rows.data());
+      drop_dead(block, best, before);
+    }
+  }
+}
+
+void scan_new_rows(const Block& block, const NewLeaf& leaf, const uint32_t* visits, size_t count) {
+  const IndexView& index = block.index;
+  Scratch& scratch = block.scratch;
+  const ExactRows rows = block.changes->rows->exact(index.dim);
+  for (size_t at = 0; at < leaf.count; at += kExactRows) {
+    const size_t n = std::min(kExactRows, leaf.count - at);
+    const uint32_t* slots = leaf.chunks[at / Chunk::kMost]->slots.data() + at % Chunk::kMost;
+    for (size_t i = 0; i < count; ++i) {
+      const size_t q = visits[i] / block.limits.leaves;
+      Candidates& best = scratch.candidates[q];
+      score_rows(rows, index.squared_l2(), block.query(q), slots, n, scratch.scores.data());
+      const size_t before = offer_scores(best, scratch.scores.data(), n, 0, scratch.rows.data());
+      name_new(block, slots, best, before);
     }
   }
 }
 
 void scan_leaf(const Block& block, size_t leaf, const uint32_t* visits, size_t count) {
-  if (count == 0 || leaf_size(block.index, leaf) == 0) return;
-  if (block.index.codes == nullptr) return scan_rows(block, leaf, visits, count);
-  for (size_t i = 0; i < count; i += kMaxScanQueries)
-    scan_codes(block, leaf, visits + i, std::min(kMaxScanQueries, count - i));
+  const NewLeaf* added = block.changes == nullptr ? nullptr : block.changes->leaf(leaf);
+  if (count == 0) return;
+  if (block.index.codes == nullptr) {
+    block.scratch.scores.resize(block.count * kExactRows);
+    block.scratch.rows.resize(std::max(block.scratch.rows.size(), kExactRows));
+    scan_rows(block, leaf, visits, count);
+    if (added != nullptr) scan_new_rows(block, *added, visits, count);
+    return;
+  }
+  for (size_t i = 0; i < count; i += kMaxScanQueries) {
+    const size_t n = std::min(kMaxScanQueries, count - i);
+    if (leaf_size(block.index, leaf) > 0)
+      scan_codes(block, packed_leaf(block.index, leaf), nullptr, visits + i, n);
+    for (size_t c = 0; added != nullptr && c * Chunk::kMost < added->count; ++c) {
+      const Chunk& chunk = *added->chunks[c];
+      const size_t filled = std::min(Chunk::kMost, added->count - c * Chunk::kMost);
+      scan_codes(block, packed_chunk(block.index, chunk, filled), chunk.slots.data(), visits + i, n);
+    }
+  }
 }
 
 // ---- The order of the scan
@@ -184,6 +273,32 @@ void scan(const Block& block) {
 
 // ---- Reordering
 
+// Scores the rows that the keys name; those of new datapoints come from their own store.
+void score_candidates(const Block& block, const float* query, const uint32_t* rows, size_t count,
+                      float* scores) {
+  const IndexView& index = block.index;
+  if (block.changes == nullptr || block.changes->slots == 0)
+    return score_rows(index.rows, index.squared_l2(), query, rows, count, scores);
+  const ExactRows added = block.changes->rows->exact(index.dim);
+  for (size_t i = 0, end; i < count; i = end) {  // runs of old and of new ones
+    const bool old = rows[i] < index.num_rows;
+    for (end = i + 1; end < count && (rows[end] < index.num_rows) == old;) ++end;
+    if (old) {
+      score_rows(index.rows, index.squared_l2(), query, rows + i, end - i, scores + i);
+      continue;
+    }
+    std::vector<uint32_t>& slots = block.scratch.slots;
+    slots.resize(std::max(slots.size(), end - i));
+    for (size_t j = i; j < end; ++j) slots[j - i] = uint32_t(rows[j] - index.num_rows);
+    score_rows(added, index.squared_l2(), query, slots.data(), end - i, scores + i);
+  }
+}
+
+uint32_t id_of(const Block& block, uint32_t row) {
+  if (row < block.index.num_rows) return block.index.id_of(row);
+  return block.changes->rows->ids[row - block.index.num_rows];
+}
+
 // Puts the exact scores, where there are exact rows, and the datapoints' numbers into the keys.
 void rescore(const Block& block, size_t q) {
   const IndexView& index = block.index;
@@ -194,16 +309,17 @@ void rescore(const Block& block, size_t q) {
   s.scores.resize(std::max(s.scores.size(), best.size));
   for (size_t i = 0; i < best.size; ++i) {
     const uint32_t entry = key_row(best.keys[i]);
-    s.rows[i] = index.entry_rows == nullptr ? entry : index.entry_rows[entry];
-    if (index.ids != nullptr) __builtin_prefetch(index.ids + s.rows[i]);
+    s.rows[i] = entry < index.num_entries ? row_of(index, entry)
+                                          : uint32_t(entry - index.num_entries + index.num_rows);
+    if (index.ids != nullptr && s.rows[i] < index.num_rows)
+      __builtin_prefetch(index.ids + s.rows[i]);
   }
   if (reorder)
-    score_rows(index.rows, index.squared_l2(), block.query(q), s.rows.data(), best.size,
-               s.scores.data());
+    score_candidates(block, block.query(q), s.rows.data(), best.size, s.scores.data());
   for (size_t i = 0; i < best.size; ++i) {
     int32_t score = key_score(best.keys[i]);
     if (reorder) score = ordered(s.scores[i]);
-    best.keys[i] = make_key(score, index.ids == nullptr ? s.rows[i] : index.ids[s.rows[i]]);
+    best.keys[i] = make_key(score, id_of(block, s.rows[i]));
   }
 }
 
@@ -241,21 +357,23 @@ void write_result(const Block& block, size_t q, int64_t* ids, float* distances) 
     const int32_t score = key_score(best.keys[i]);
     const float value =
         exact ? from_ordered(score) : float(double(score) / s.tables[q].scale);
-    distances[i] = index.squared_l2() ? std::max(-value, 0.0f) : value;
+    distances[i] = index.squared_l2() ? std::max(0.0f, -value) : value;  // no negative zero
   }
   std::fill(ids + found, ids + k, int64_t(-1));
   std::fill(distances + found, distances + k, std::numeric_limits<float>::quiet_NaN());
 }
 
-// Without a tree all queries share the one leaf; for codes its score is the part of the distance
-// that no table holds: -|q|^2 for squared l2.
-void choose_only_leaf(const Block& block) {
+// Codes of whole datapoints: what a leaf adds to their scores is the part of the distance that no
+// table holds, -|q|^2 for squared l2, in every leaf.
+void forget_centroids(const Block& block) {
   const IndexView& index = block.index;
+  const size_t leaves = block.limits.leaves;
   for (size_t q = 0; q < block.count; ++q) {
     float square = 0;
     if (index.squared_l2())
-      kernels().dot_f32(block.query(q), 1, block.query(q), 1, index.dim, &square, 1);
-    block.scratch.choices[q] = {0, -square};
+      kernels().dot_f32(block.reduced_query(q), 1, block.reduced_query(q), 1, index.reduced_dim,
+                        &square, 1);
+    for (size_t r = 0; r < leaves; ++r) block.scratch.choices[q * leaves + r].score = -square;
   }
 }
 
@@ -263,14 +381,15 @@ void build_tables(const Block& block) {
   const IndexView& index = block.index;
   Scratch& s = block.scratch;
   const size_t leaves = block.limits.leaves;
-  s.luts.resize(block.count * index.blocks * 16);
+  const size_t table_bytes = index.blocks * index.codewords;
+  s.luts.resize(block.count * table_bytes);
   s.tables.resize(block.count);
   for (size_t q = 0; q < block.count; ++q) {
     float reach = 0;
     for (size_t r = 0; r < leaves; ++r)
       reach = std::max(reach, std::fabs(s.choices[q * leaves + r].score));
     s.tables[q] =
-        build_table(index, block.query(q), reach, s.luts.data() + q * index.blocks * 16);
+        build_table(index, block.reduced_query(q), reach, s.luts.data() + q * table_bytes);
   }
 }
 
@@ -280,19 +399,23 @@ size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept
   constexpr size_t kMaxBlock = 512, kMaxBytes = size_t(64) << 20;
   const size_t bytes = (limits.candidates + kSlack) * sizeof(Key) +
                        limits.leaves * (sizeof(LeafChoice) + sizeof(uint32_t)) +
-                       index.blocks * 16 + index.dim * sizeof(float);
+                       index.blocks * index.codewords +
+                       (index.dim + index.reduced_dim) * sizeof(float);
   return std::clamp<size_t>(kMaxBytes / bytes, 1, kMaxBlock);
 }
 
-void search_block(const IndexView& index, const SearchLimits& limits, const float* queries,
-                  size_t count, int64_t* ids, float* distances) {
+void search_block(const IndexView& index, const Changes* changes, const SearchLimits& limits,
+                  const float* queries, size_t count, int64_t* ids, float* distances) {
   thread_local Scratch scratch;
-  const Block block{index, limits, queries, count, scratch};
-  scratch.choices.resize(count * limits.leaves);
-  if (index.centroids == nullptr)
-    choose_only_leaf(block);
-  else
-    choose_leaves(index, queries, count, limits.leaves, scratch.choices.data());
+  const Block block{index, changes, limits,
+                    queries, reduce(index, queries, count, 1, scratch.reduced), count, scratch};
+  if (index.centroids == nullptr) {
+    scratch.choices.assign(count, LeafChoice{0, 0.0f});
+  } else {
+    scratch.choices.resize(count * limits.leaves);
+    choose_leaves(index, block.reduced, count, limits.leaves, scratch.choices.data());
+  }
+  if (index.codes != nullptr && !index.codes_of_residuals()) forget_centroids(block);
   if (index.codes != nullptr) build_tables(block);
   const size_t capacity = limits.candidates + kSlack;
   scratch.keys.resize(count * capacity);

@@ -6,35 +6,61 @@
 
 #include "kernels.h"
 #include "rows.h"
+#include "updates.h"
 
 namespace swann {
 
 enum class Distance { dot_product, squared_l2, cosine };
 
+// A level of the tree above the centroids of the index, or above those of the level below: a
+// partition of them, of which a query visits the best leaves. An entry is a centroid in a leaf;
+// spilled centroids have two.
+struct UpperLevel {
+  size_t num_leaves = 0, num_entries = 0, num_below = 0;
+  const float* centroids = nullptr;   // [num_leaves][dim] of the leaves
+  const float* spreads = nullptr;     // [num_leaves], or null
+  const uint32_t* starts = nullptr;   // [num_leaves + 1] first entry of each leaf
+  const uint32_t* entries = nullptr;  // [num_entries] the centroid below
+  ExactRows rows;                     // [num_entries] the centroids below as they are scored
+  std::vector<float> reach;           // [num_entries] spreads of the centroids below, or empty
+  size_t to_search = 1;               // leaves visited, more where they hold too few entries:
+  float gather = 1;                   // fewer than this for each centroid wanted
+};
+
 // A searchable index: plain pointers into immutable arrays, in the order of the leaves. Without a
 // tree there is one leaf and no centroid. An entry is a row in a leaf; spilled rows have two.
 struct IndexView {
   Distance distance = Distance::dot_product;
-  size_t dim = 0;
+  size_t dim = 0;                          // of datapoints and queries
+  size_t reduced_dim = 0;                  // of the centroids and codes
+  const float* projection = nullptr;       // [reduced_dim][dim]; null: onto the first dimensions
   size_t num_rows = 0;
   size_t num_entries = 0;                  // more than rows where each lies in two leaves
   size_t num_leaves = 1;
-  const float* centroids = nullptr;        // [num_leaves][dim], or null
+  const float* centroids = nullptr;        // [num_leaves][reduced_dim], or null
   const float* spreads = nullptr;          // [num_leaves] leaves rank by <q, c> + |q| spread
+  ExactRows rounded;                       // the centroids as they are scored, where not as above
+  std::vector<UpperLevel> upper;           // the lowest first; they say which centroids are scored
   const uint32_t* leaf_starts = nullptr;   // [num_leaves + 1] first entry of each leaf
   const uint32_t* entry_rows = nullptr;    // [entries] row of each entry, or null: they are the same
   const uint32_t* ids = nullptr;           // [num_rows] datapoint of each row; null: the row itself
   ExactRows rows;                          // [num_rows], or absent: the codes' scores are final
   // Asymmetric hashing; codes null: rows are scored exactly.
-  const uint8_t* codes = nullptr;          // [groups][blocks][16]
-  const float* codebook = nullptr;         // [dim][16]
+  const uint8_t* codes = nullptr;          // [groups][blocks][16 or 32]
+  const float* codebook = nullptr;         // [reduced_dim][codewords]
+  size_t codewords = kWords16;             // of a block: 16 or 256
   size_t dims_per_block = 0;
   size_t blocks = 0;
   const uint16_t* corrections = nullptr;   // [groups * 32]: squared l2 with residuals
   float correction_low = 0, correction_span = 0;  // value = low + span * correction / 65535
+  bool residual = true;                    // with centroids: codes are of residuals, not datapoints
   std::vector<size_t> group_starts;        // [num_leaves + 1] first group of each leaf
 
+  size_t group_bytes() const noexcept { return blocks * block_bytes(codewords); }
   bool squared_l2() const noexcept { return distance == Distance::squared_l2; }
+  bool projects() const noexcept { return projection != nullptr || reduced_dim != dim; }
+  bool codes_of_residuals() const noexcept { return residual && centroids != nullptr; }
+  uint32_t id_of(size_t row) const noexcept { return ids == nullptr ? uint32_t(row) : ids[row]; }
 };
 
 struct SearchLimits {
@@ -43,17 +69,18 @@ struct SearchLimits {
   size_t leaves;      // searched
 };
 
-// Searches `count` queries ([count][dim], finite, unit length for cosine) on one thread. A
-// query's answer does not depend on the others beside it. ids and distances are
-// [count][neighbors], best first, ended by -1 and NaN where fewer exist.
-void search_block(const IndexView& index, const SearchLimits& limits, const float* queries,
-                  size_t count, int64_t* ids, float* distances);
+// Searches `count` queries ([count][dim], finite, unit length for cosine) on one thread, in the
+// index and the changes to it, where there are any. A query's answer does not depend on the others
+// beside it. ids and distances are [count][neighbors], best first, ended by -1 and NaN where fewer
+// exist.
+void search_block(const IndexView& index, const Changes* changes, const SearchLimits& limits,
+                  const float* queries, size_t count, int64_t* ids, float* distances);
 
 // Queries a block may have: enough that a leaf's codes are used many times while in the cache, and
 // so few that a thread's working memory stays small also where many neighbors are asked for.
 size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept;
 
-// ---- Parts shared by the two pages of the pipeline (query.cpp, search.cpp).
+// ---- Parts shared by the pages of the pipeline (query.cpp, centroids.cpp, search.cpp).
 
 // A float as an int32 of the same order.
 int32_t ordered(float value) noexcept;
@@ -83,14 +110,19 @@ struct Table {
   double scale = 1;
   double base = 0;          // what the entries' zero stands for
   uint32_t multiplier = 0;  // of corrections
+  bool wide = false;        // entries beyond kMaxEntry16
 };
 
+// Vectors [count][dim] in the space of the centroids and codes: themselves, or in `buffer`.
+const float* reduce(const IndexView& index, const float* vectors, size_t count, size_t threads,
+                    std::vector<float>& buffer);
+
 // Fills choices [count][leaves] with each query's best leaves, ties to the lowest number. The best
-// comes first; of a single query all are in order.
+// comes first; of a single query all are in order. Queries are reduced, here and below.
 void choose_leaves(const IndexView& index, const float* queries, size_t count, size_t leaves,
                    LeafChoice* choices);
 
-// Fills lut [blocks][16]. `reach` bounds the magnitude of the scores added to the entries.
+// Fills lut [blocks][codewords]. `reach` bounds the magnitude of the scores added to the entries.
 Table build_table(const IndexView& index, const float* query, float reach, uint8_t* lut);
 
 }  // namespace swann

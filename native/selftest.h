@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels.h"
+
 namespace selftest {
 
 // ---- Counting
@@ -29,6 +31,17 @@ struct Group {
 inline void check(bool holds, const char* what, size_t a = 0, size_t b = 0) {
   ++(holds ? passed : failed);
   if (!holds && failed <= 20) std::printf("     failed: %s (%zu, %zu)\n", what, a, b);
+}
+
+// ---- Codes
+
+// The code of a datapoint in one block of packed codes, of 4 or of 8 bits.
+inline size_t packed_code(const uint8_t* codes, size_t codewords, size_t blocks, size_t at,
+                          size_t block) {
+  const size_t bytes = swann::block_bytes(codewords), i = at % swann::kGroup;
+  const uint8_t* packed = codes + (at / swann::kGroup * blocks + block) * bytes;
+  if (codewords == swann::kWords256) return packed[i];
+  return i < 16 ? packed[i] & 15 : packed[i - 16] >> 4;
 }
 
 // ---- Inputs
@@ -70,5 +83,7 @@ inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) 
 void test_kernels();   // selftest_kernels.cpp
 void test_training();  // selftest_training.cpp
 void test_pipeline();  // selftest_pipeline.cpp
+void test_centroids();  // selftest_centroids.cpp
+void test_projection();  // selftest_projection.cpp
 
 }  // namespace selftest

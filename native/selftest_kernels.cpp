@@ -36,21 +36,23 @@ struct Reference {
     return lane[0];
   }
 
-  float lut_entry(const float* q, const float* words, size_t k, size_t width, bool l2) const {
+  // words are [width][codewords].
+  float lut_entry(const float* q, const float* words, size_t codewords, size_t k, size_t width,
+                  bool l2) const {
     float entry = 0;
     for (size_t j = 0; j < width; ++j) {
-      const float w = words[16 * j + k];
+      const float w = words[codewords * j + k];
       entry = fma(l2 ? q[j] + q[j] - w : q[j], w, entry);
     }
     return entry;
   }
 
   // |t - w_code|^2 of one block of one datapoint; along += <t - w_code, direction>.
-  float error(const float* t, const float* d, const float* words, size_t width, size_t code,
-              float& along) const {
+  float error(const float* t, const float* d, const float* words, size_t codewords, size_t width,
+              size_t code, float& along) const {
     float square = 0;
     for (size_t j = 0; j < width; ++j) {
-      const float e = t[16 * j] - words[16 * j + code];
+      const float e = t[16 * j] - words[codewords * j + code];
       square = fma(e, e, square);
       if (d != nullptr) along = fma(e, d[16 * j], along);
     }
@@ -58,41 +60,42 @@ struct Reference {
   }
 
   void encode(const float* target, const float* direction, const float* weight,
-              const float* codebook, size_t dim, size_t per_block, size_t sweeps, bool warm,
-              uint8_t* codes, float* loss) const {
+              const float* codebook, size_t codewords, size_t dim, size_t per_block,
+              size_t sweeps, bool warm, uint8_t* codes, float* loss) const {
     float parallel[16] = {}, total[16] = {};
     for (size_t sweep = 0; sweep <= (direction == nullptr ? 0 : sweeps); ++sweep)
       for (size_t j = 0; j < dim; j += per_block) {
         const size_t width = std::min(per_block, dim - j);
         uint8_t* code = codes + 16 * (j / per_block);
         float rest[16], square[16];
-        bool moved = sweep == 0;
+        bool moved[16];
         uint8_t next[16];
         for (size_t i = 0; i < 16; ++i) {
           const float* t = target + 16 * j + i;
           const float* d = direction == nullptr ? nullptr : direction + 16 * j + i;
-          const float* words = codebook + 16 * j;
+          const float* words = codebook + codewords * j;
           float along = 0, least = std::numeric_limits<float>::infinity();
-          rest[i] = parallel[i], square[i] = 0, next[i] = code[i];
+          rest[i] = parallel[i], square[i] = 0, next[i] = code[i], moved[i] = sweep == 0;
           if (sweep == 0 && warm) continue;
           if (sweep > 0) {
-            square[i] = error(t, d, words, width, code[i], along);
+            square[i] = error(t, d, words, codewords, width, code[i], along);
             rest[i] = parallel[i] - along;
             least = fma(parallel[i] * parallel[i], weight[i], square[i]);
           }
-          for (size_t k = 0; k < 16; ++k) {
+          for (size_t k = 0; k < codewords; ++k) {
             float p = rest[i];
-            float e = error(t, sweep == 0 ? nullptr : d, words, width, k, p);
+            float e = error(t, sweep == 0 ? nullptr : d, words, codewords, width, k, p);
             if (sweep > 0) e = fma(p * p, weight[i], e);
-            if (e < least) least = e, next[i] = uint8_t(k), moved = true;
+            if (e < least) least = e, next[i] = uint8_t(k), moved[i] = true;
           }
         }
-        // The lanes of a tile move together: those that keep their code sum the same terms again.
-        for (size_t i = 0; i < 16 && moved; ++i) {
+        for (size_t i = 0; i < 16; ++i) {
+          if (!moved[i]) continue;
           const float* d = direction == nullptr ? nullptr : direction + 16 * j + i;
           float along = 0;
           const float now =
-              error(target + 16 * j + i, d, codebook + 16 * j, width, next[i], along);
+              error(target + 16 * j + i, d, codebook + codewords * j, codewords, width, next[i],
+                    along);
           code[i] = next[i];
           parallel[i] = rest[i] + along;
           total[i] += now - square[i];
@@ -105,13 +108,10 @@ struct Reference {
   }
 };
 
-uint32_t scan_sum(const PackedLeaf& leaf, const ScanQuery& query, size_t row) {
-  const size_t group = row / kGroup, i = row % kGroup;
+uint32_t scan_sum(const PackedLeaf& leaf, size_t codewords, const ScanQuery& query, size_t row) {
   uint32_t sum = 0;
-  for (size_t m = 0; m < leaf.blocks; ++m) {
-    const uint8_t byte = leaf.codes[(group * leaf.blocks + m) * 16 + i % 16];
-    sum += query.lut[16 * m + (i < 16 ? byte & 15 : byte >> 4)];
-  }
+  for (size_t m = 0; m < leaf.blocks; ++m)
+    sum += query.lut[codewords * m + packed_code(leaf.codes, codewords, leaf.blocks, row, m)];
   if (leaf.corrections != nullptr) sum += (leaf.corrections[row] * query.multiplier) >> 16;
   return sum;
 }
@@ -201,67 +201,69 @@ void test_narrow_rows(const KernelTable& k, const Reference& reference) {
   test_narrow<int8_t>("dot, int8", reference, false, k.dot_i8, k.dot_gather_i8, i8);
 }
 
-void test_tables(const KernelTable& k, const Reference& reference) {
-  Group group(std::string(k.level) + ": lut_f32, lut_quantize_u8");
+void test_tables(const KernelTable& k, const Reference& reference, size_t n) {
+  Group group(std::string(k.level) + ": lut_f32, lut_quantize_u8, " + std::to_string(n));
   Random random;
   for (const size_t dim : {1, 2, 3, 7, 16, 25, 100})
     for (const size_t per_block : {1, 2, 3, 4, 7})
       for (const bool l2 : {false, true}) {
         const size_t blocks = (dim + per_block - 1) / per_block;
-        const auto q = random.reals(dim), words = random.reals(dim * 16);
-        std::vector<float> lut(blocks * 16), want(lut), lows(blocks), highs(blocks);
-        k.lut_f32(q.data(), words.data(), dim, per_block, l2, lut.data(), lows.data(),
+        const auto q = random.reals(dim), words = random.reals(dim * n);
+        std::vector<float> lut(blocks * n), want(lut), lows(blocks), highs(blocks);
+        k.lut_f32(q.data(), words.data(), n, dim, per_block, l2, lut.data(), lows.data(),
                   highs.data());
         bool bounds = true;
         float widest = 1e-6f;
         for (size_t m = 0; m < blocks; ++m) {
           const size_t first = m * per_block, width = std::min(per_block, dim - first);
-          float* entries = &want[16 * m];
-          for (size_t i = 0; i < 16; ++i)
-            entries[i] = reference.lut_entry(&q[first], &words[16 * first], i, width, l2);
-          bounds &= lows[m] == *std::min_element(entries, entries + 16);
-          bounds &= highs[m] == *std::max_element(entries, entries + 16);
+          float* entries = &want[n * m];
+          for (size_t i = 0; i < n; ++i)
+            entries[i] = reference.lut_entry(&q[first], &words[n * first], n, i, width, l2);
+          bounds &= lows[m] == *std::min_element(entries, entries + n);
+          bounds &= highs[m] == *std::max_element(entries, entries + n);
           widest = std::max(widest, highs[m] - lows[m]);
         }
         check(same_bits(lut.data(), want.data(), lut.size()), "lut_f32", dim, per_block);
         check(bounds, "lows and highs", dim, per_block);
-        const float most = float(kMaxEntry), scale = most / widest;
-        std::vector<uint8_t> bytes(blocks * 16), want_bytes(bytes);
-        k.lut_quantize_u8(lut.data(), lows.data(), blocks, scale, bytes.data());
+        const float most = float(max_entry(n)), scale = most / widest;
+        std::vector<uint8_t> bytes(blocks * n), want_bytes(bytes);
+        k.lut_quantize_u8(lut.data(), lows.data(), n, blocks, scale, max_entry(n), bytes.data());
         for (size_t i = 0; i < lut.size(); ++i)
           want_bytes[i] =
-              uint8_t(std::min(reference.fma(lut[i] - lows[i / 16], scale, 0.5f), most));
+              uint8_t(std::min(reference.fma(lut[i] - lows[i / n], scale, 0.5f), most));
         check(bytes == want_bytes, "lut_quantize_u8", dim, per_block);
       }
 }
 
+using Scan = decltype(KernelTable::lut16_scan);
+
 // A leaf of `count` datapoints, for one to three queries whose buffers may fill before the end:
 // then every full group so far was offered, and the scan goes on where it stopped.
-void test_scan_once(const KernelTable& k, Random& random, size_t count, size_t blocks,
-                    size_t num_queries, bool corrected, bool greatest) {
+void test_scan_once(Scan scan, size_t codewords, int most, Random& random, size_t count,
+                    size_t blocks, size_t num_queries, bool corrected, bool greatest) {
   const size_t groups = (count + kGroup - 1) / kGroup;
-  const auto codes = random.bytes(groups * blocks * 16, 256);
+  const auto codes = random.bytes(groups * blocks * block_bytes(codewords), 256);
   std::vector<uint16_t> corrections(groups * kGroup);
   for (uint16_t& c : corrections) c = uint16_t(random.next());
   const PackedLeaf leaf{codes.data(), corrected ? corrections.data() : nullptr, blocks, count,
                         1000};
   // The greatest entries and the greatest correction sum up to 65535, never beyond.
-  const size_t limit = std::min<size_t>(kMaxEntry + 1, 65536 / blocks);
+  const size_t limit = std::min<size_t>(size_t(most) + 1, 65536 / blocks);
   const uint32_t left = uint32_t(65535 - (limit - 1) * blocks);
   std::vector<std::vector<uint8_t>> luts;
   std::vector<std::vector<Key>> out(num_queries, std::vector<Key>(96)), found(num_queries);
   ScanQuery queries[kMaxScanQueries];
   for (size_t q = 0; q < num_queries; ++q) {
-    luts.push_back(random.bytes(blocks * 16, limit));
+    luts.push_back(random.bytes(blocks * codewords, limit));
     if (greatest) std::fill(luts[q].begin(), luts[q].end(), uint8_t(limit - 1));
     queries[q] = {luts[q].data(), 0, int32_t(random.below(2000)) - 1000, left, out[q].data(), 0,
                   96};
-    if (q > 0) queries[q].threshold = int32_t(scan_sum(leaf, queries[q], random.below(count)));
+    if (q > 0) queries[q].threshold = int32_t(scan_sum(leaf, codewords, queries[q], random.below(count)));
   }
   size_t group = 0, calls = 0;
   bool stopped_well = true;
   while (group < groups && calls++ <= groups) {
-    group = k.lut16_scan(&leaf, group, queries, num_queries);
+    group = scan(&leaf, group, queries, num_queries);
     bool full = false;
     for (size_t q = 0; q < num_queries; ++q) {
       full |= queries[q].capacity - queries[q].size < kGroup;
@@ -274,27 +276,28 @@ void test_scan_once(const KernelTable& k, Random& random, size_t count, size_t b
   for (size_t q = 0; q < num_queries; ++q) {
     std::vector<Key> want;
     for (size_t row = 0; row < count; ++row) {
-      const auto sum = int32_t(scan_sum(leaf, queries[q], row));
+      const auto sum = int32_t(scan_sum(leaf, codewords, queries[q], row));
       if (sum >= queries[q].threshold)
         want.push_back(make_key(sum + queries[q].bias, uint32_t(1000 + row)));
     }
-    check(found[q] == want, "lut16_scan", count, blocks);
+    check(found[q] == want, "the keys found", count, blocks);
   }
 }
 
-void test_scan(const KernelTable& k) {
-  Group group(std::string(k.level) + ": lut16_scan");
+void test_scan(const char* level, const char* name, Scan scan, size_t codewords, int most) {
+  Group group(std::string(level) + ": " + name);
   Random random;
   for (const size_t count : {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 128, 250, 353})
     for (const size_t blocks : {1, 2, 3, 4, 5, 7, 8, 13, 50, 257, 800})
       for (size_t queries = 1; queries <= kMaxScanQueries; ++queries)
         for (const bool corrected : {false, true})
           for (const bool greatest : {false, true})
-            test_scan_once(k, random, count, blocks, queries, corrected, greatest);
+            test_scan_once(scan, codewords, most, random, count, blocks, queries, corrected,
+                           greatest);
   const ScanQuery no_room{nullptr, 0, 0, 0, nullptr, 0, kGroup - 1};
   const PackedLeaf leaf{nullptr, nullptr, 1, 40, 0};
   ScanQuery query = no_room;
-  check(k.lut16_scan(&leaf, 1, &query, 1) == 1 && query.size == 0, "no room: nothing is done");
+  check(scan(&leaf, 1, &query, 1) == 1 && query.size == 0, "no room: nothing is done");
 }
 
 void test_choosing(const KernelTable& k) {
@@ -332,8 +335,8 @@ void test_choosing(const KernelTable& k) {
   }
 }
 
-void test_encode(const KernelTable& k, const Reference& reference) {
-  Group group(std::string(k.level) + ": encode_tile");
+void test_encode(const KernelTable& k, const Reference& reference, size_t n) {
+  Group group(std::string(k.level) + ": encode_tile, " + std::to_string(n));
   Random random;
   for (const size_t dim : {1, 2, 3, 8, 17, 50})
     for (const size_t per_block : {1, 2, 3, 5})
@@ -341,17 +344,17 @@ void test_encode(const KernelTable& k, const Reference& reference) {
         for (const bool warm : {false, true}) {
           if (per_block > dim) continue;
           const size_t blocks = (dim + per_block - 1) / per_block;
-          const auto target = random.reals(dim * 16), words = random.reals(dim * 16);
+          const auto target = random.reals(dim * 16), words = random.reals(dim * n);
           auto direction = random.reals(dim * 16), weight = random.reals(16);
           for (float& w : weight) w = std::fabs(w) * 5;
           for (float& d : direction) d /= std::sqrt(float(dim));
           const float* d = anisotropic ? direction.data() : nullptr;
-          auto codes = random.bytes(blocks * 16, 16), want_codes = codes;
+          auto codes = random.bytes(blocks * 16, n), want_codes = codes;
           float loss[16], want[16];
-          k.encode_tile(target.data(), d, weight.data(), words.data(), dim, per_block, 6, warm,
+          k.encode_tile(target.data(), d, weight.data(), words.data(), n, dim, per_block, 6, warm,
                         codes.data(), loss);
-          reference.encode(target.data(), d, weight.data(), words.data(), dim, per_block, 6, warm,
-                           want_codes.data(), want);
+          reference.encode(target.data(), d, weight.data(), words.data(), n, dim, per_block, 6,
+                           warm, want_codes.data(), want);
           check(codes == want_codes, "codes of a tile", dim, per_block);
           check(same_bits(loss, want, 16), "loss of a tile", dim, per_block);
           double worst = 0;  // what was said to be reached, against the loss itself
@@ -359,7 +362,7 @@ void test_encode(const KernelTable& k, const Reference& reference) {
             double square = 0, along = 0;
             for (size_t j = 0; j < dim; ++j) {
               const double e = double(target[16 * j + i]) -
-                               words[16 * j + codes[16 * (j / per_block) + i]];
+                               words[n * j + codes[16 * (j / per_block) + i]];
               square += e * e, along += anisotropic ? e * direction[16 * j + i] : 0;
             }
             const double exact = square + (anisotropic ? weight[i] * along * along : 0);
@@ -379,10 +382,14 @@ void test_kernels() {
     const Reference reference{std::strcmp(all[i].name, "scalar") != 0};
     test_pairs(k, reference);
     test_narrow_rows(k, reference);
-    test_tables(k, reference);
-    test_scan(k);
     test_choosing(k);
-    test_encode(k, reference);
+    test_scan(k.level, "lut16_scan", k.lut16_scan, kWords16, kMaxEntry16);
+    test_scan(k.level, "lut16_wide_scan", k.lut16_wide_scan, kWords16, kMaxEntryWide);
+    test_scan(k.level, "lut256_scan", k.lut256_scan, kWords256, kMaxEntry256);
+    for (const size_t codewords : {kWords16, kWords256}) {
+      test_tables(k, reference, codewords);
+      test_encode(k, reference, codewords);
+    }
   }
 }
 

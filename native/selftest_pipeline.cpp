@@ -27,9 +27,10 @@ struct SmallIndex {
   IndexView view;
 
   SmallIndex(Random& random, Distance distance, size_t count, size_t dim, size_t leaves,
-             size_t per_block)
+             size_t per_block, size_t codewords = kWords16)
       : rows(random.integers(count * dim)), starts{0, uint32_t(count)} {
-    view.distance = distance, view.dim = dim, view.num_rows = view.num_entries = count;
+    view.distance = distance, view.dim = view.reduced_dim = dim, view.codewords = codewords;
+    view.num_rows = view.num_entries = count;
     if (leaves > 0) make_tree(random, leaves);
     view.leaf_starts = starts.data();
     view.group_starts.assign(view.num_leaves + 1, 0);
@@ -75,13 +76,13 @@ struct SmallIndex {
 
   void make_codes(Random& random, size_t per_block) {
     view.dims_per_block = per_block, view.blocks = (view.dim + per_block - 1) / per_block;
-    codebook = random.reals(view.dim * kLanes);
-    codes.resize(view.group_starts.back() * view.blocks * 16);
+    codebook = random.reals(view.dim * view.codewords);
+    codes.resize(view.group_starts.back() * view.group_bytes());
     std::vector<float> cross(view.group_starts.back() * kGroup);
     const bool corrected = view.squared_l2() && view.centroids != nullptr;
     pack_codes({rows.data(), nullptr, view.centroids, starts.data(), view.group_starts.data(),
                 view.num_leaves, 0, view.group_starts.back(), view.dim, per_block, view.blocks, 1,
-                codebook.data(), codes.data(), corrected ? cross.data() : nullptr},
+                view.codewords, codebook.data(), codes.data(), corrected ? cross.data() : nullptr},
                2);
     view.codes = codes.data(), view.codebook = codebook.data();
     if (!corrected) return;
@@ -107,12 +108,11 @@ struct SmallIndex {
 
   // The code of the block that dimension j is in.
   size_t code(size_t leaf, size_t row, size_t j) const {
-    const size_t i = row - starts[leaf], group = view.group_starts[leaf] + i / kGroup;
-    const uint8_t byte = codes[(group * view.blocks + j / view.dims_per_block) * 16 + i % 16];
-    return i % kGroup < 16 ? byte & 15 : byte >> 4;
+    const size_t at = view.group_starts[leaf] * kGroup + row - starts[leaf];
+    return packed_code(codes.data(), view.codewords, view.blocks, at, j / view.dims_per_block);
   }
   double value_of_code(size_t leaf, size_t row, size_t j) const {
-    return codebook[j * kLanes + code(leaf, row, j)];
+    return codebook[j * view.codewords + code(leaf, row, j)];
   }
   uint16_t correction(size_t leaf, size_t row) const {
     return corrections[view.group_starts[leaf] * kGroup + row - starts[leaf]];
@@ -130,7 +130,7 @@ Answer search(const IndexView& view, size_t k, size_t candidates, size_t leaves,
   const bool reorders = view.codes != nullptr && view.rows.present();
   const SearchLimits limits{k, std::min(reorders ? std::max(candidates, k) : k, view.num_rows),
                             std::min(leaves, view.num_leaves)};
-  search_block(view, limits, queries, count, answer.ids.data(), answer.distances.data());
+  search_block(view, nullptr, limits, queries, count, answer.ids.data(), answer.distances.data());
   return answer;
 }
 
@@ -166,7 +166,7 @@ std::vector<Key> keys_of(const SmallIndex& index, const float* q, size_t leaves,
       }
       auto sum = int32_t(std::lround((centre + table->base) * table->scale));
       for (size_t m = 0; m < view.blocks; ++m)
-        sum += lut[16 * m + index.code(l, row, m * view.dims_per_block)];
+        sum += lut[view.codewords * m + index.code(l, row, m * view.dims_per_block)];
       if (view.corrections != nullptr)
         sum += int32_t((index.correction(l, row) * table->multiplier) >> 16);
       keys.push_back(make_key(sum, row));
@@ -179,7 +179,7 @@ std::vector<Key> keys_of(const SmallIndex& index, const float* q, size_t leaves,
 bool as_sorted(const SmallIndex& index, const float* q, size_t k, size_t candidates,
                size_t leaves, const int64_t* ids, const float* distances) {
   const IndexView& view = index.view;
-  std::vector<uint8_t> lut(view.blocks * 16);
+  std::vector<uint8_t> lut(view.blocks * view.codewords);
   Table table;
   if (view.codes != nullptr) table = build_table(view, q, 0, lut.data());
   auto keys = keys_of(index, q, leaves, view.codes == nullptr ? nullptr : &table, lut.data());
@@ -225,7 +225,7 @@ bool near(const SmallIndex& index, const float* q, size_t k, size_t leaves, cons
       sorted.push_back(score);
     }
   std::sort(sorted.begin(), sorted.end(), std::greater<>());
-  std::vector<uint8_t> lut(view.blocks * 16);
+  std::vector<uint8_t> lut(view.blocks * view.codewords);
   const double scale = build_table(view, q, 0, lut.data()).scale;
   // Each entry rounds by 1/2, so does the bias; a correction loses less than 2.
   const double bound = (0.5 * double(view.blocks) + 2.5) / scale + 1e-3;
@@ -246,12 +246,13 @@ bool near(const SmallIndex& index, const float* q, size_t k, size_t leaves, cons
   return right;
 }
 
-void test_search(const char* name, Distance distance, size_t leaves, size_t per_block) {
+void test_search(const char* name, Distance distance, size_t leaves, size_t per_block,
+                 size_t codewords = kWords16) {
   Group group(std::string("pipeline: ") + name);
   Random random;
   constexpr size_t kQueries = 7, kDim = 9;
   for (const size_t count : {1, 31, 33, 1500}) {
-    SmallIndex index(random, distance, count, kDim, leaves, per_block);
+    SmallIndex index(random, distance, count, kDim, leaves, per_block, codewords);
     const IndexView& view = index.view;
     auto queries = random.integers(kQueries * kDim);
     std::fill_n(queries.begin(), kDim, 0.0f);  // to it, all dot products are equal
@@ -291,7 +292,7 @@ void test_tie() {
   std::vector<uint8_t> codes(2 * 16);
   codes[0] = 2;
   IndexView view;
-  view.dim = view.dims_per_block = view.blocks = 1;
+  view.dim = view.reduced_dim = view.dims_per_block = view.blocks = 1;
   view.num_rows = view.num_entries = view.num_leaves = 2;
   view.centroids = centroids, view.leaf_starts = starts;
   view.codes = codes.data(), view.codebook = codebook.data();
@@ -329,7 +330,7 @@ void test_spilled() {
     for (const size_t count : {1, 4}) {
       const Answer want = search(index.view, k, k, 12, queries.data(), count);
       Answer answer{std::vector<int64_t>(count * k), std::vector<float>(count * k)};
-      search_block(spilled, {k, 2 * k, 12}, queries.data(), count, answer.ids.data(),
+      search_block(spilled, nullptr, {k, 2 * k, 12}, queries.data(), count, answer.ids.data(),
                    answer.distances.data());
       check(answer.ids == want.ids && same_bits(answer.distances, want.distances),
             "as without spilling", k, count);
@@ -371,6 +372,9 @@ void test_pipeline() {
   test_search("codes, squared l2", Distance::squared_l2, 0, 2);
   test_search("tree and codes, dot product", Distance::dot_product, 12, 4);
   test_search("tree and codes, squared l2", Distance::squared_l2, 12, 2);
+  test_search("codes of 8 bits, dot product", Distance::dot_product, 0, 2, kWords256);
+  test_search("tree and codes of 8 bits, dot product", Distance::dot_product, 12, 4, kWords256);
+  test_search("tree and codes of 8 bits, squared l2", Distance::squared_l2, 12, 2, kWords256);
   test_tie();
   test_spilled();
   test_choice(Distance::dot_product);

@@ -93,6 +93,70 @@ void test_leaves() {
   }
 }
 
+// Anisotropic assignment, and centroids against steps aside from them.
+void test_anisotropic() {
+  Group group("training: anisotropic leaves");
+  Random random;
+  for (const size_t dim : {1, 6, 19})
+    for (const float eta : {1.0f, 2.5f, 1000.0f}) {
+      const size_t count = 150, leaves = 7;
+      auto rows = random.reals(count * dim);
+      std::fill_n(rows.begin(), dim, 0.0f);  // no direction
+      const auto start = random.reals(leaves * dim);
+      const auto loss = [&](size_t i, const float* c) {
+        double square = 0, along = 0, norm = 0;
+        for (size_t j = 0; j < dim; ++j) {
+          const double x = rows[i * dim + j], e = x - c[j];
+          square += e * e, along += e * x, norm += x * x;
+        }
+        return square + (norm > 0 ? (double(eta) - 1) * along * along / norm : 0.0);
+      };
+      std::vector<uint32_t> labels(count), again(count), order(count), starts(leaves + 1);
+      std::vector<float> scores(count);
+      assign_leaves(rows.data(), count, dim, start.data(), leaves, 3, again.data(), scores.data(),
+                    eta);
+      assign_leaves(rows.data(), count, dim, start.data(), leaves, 1, labels.data(), scores.data(),
+                    eta);
+      bool nearest = true;
+      for (size_t i = 0; i < count; ++i)
+        for (size_t c = 0; c < leaves; ++c)
+          nearest &= loss(i, &start[labels[i] * dim]) <=
+                     loss(i, &start[c * dim]) + 1e-5 * double(eta);
+      check(nearest && labels == again, "the nearest", dim, size_t(eta));
+
+      sort_by_leaf(labels.data(), count, leaves, order.data(), starts.data());
+      auto moved = start, threaded = start;
+      anisotropic_centroids(rows.data(), dim, order.data(), starts.data(), leaves, eta, 1,
+                            moved.data());
+      anisotropic_centroids(rows.data(), dim, order.data(), starts.data(), leaves, eta, 3,
+                            threaded.data());
+      check(same_bits(moved, threaded), "centroids on three threads", dim, size_t(eta));
+      bool best = true, stays = true;
+      for (size_t l = 0; l < leaves; ++l) {
+        const auto total = [&](const float* c) {
+          double sum = 0;
+          for (size_t i = starts[l]; i < starts[l + 1]; ++i) sum += loss(order[i], c);
+          return sum;
+        };
+        if (starts[l] == starts[l + 1]) {
+          stays &= same_bits(&moved[l * dim], &start[l * dim], dim);
+          continue;
+        }
+        std::vector<float> aside(moved.begin() + ptrdiff_t(l * dim),
+                                 moved.begin() + ptrdiff_t((l + 1) * dim));
+        const double reached = total(aside.data());
+        best &= reached <= total(&start[l * dim]) + 1e-4;
+        for (size_t j = 0; j < dim; ++j)
+          for (const float step : {0.01f, -0.01f}) {
+            aside[j] += step;
+            best &= reached <= total(aside.data());
+            aside[j] = moved[l * dim + j];
+          }
+      }
+      check(best && stays, "the best centroids", dim, size_t(eta));
+    }
+}
+
 void test_spilling() {
   Group group("training: spill_leaves");
   Random random;
@@ -178,7 +242,8 @@ struct Tiles {
   TileSet set;
 
   Tiles(Random& random, const std::vector<float>& rows, size_t count, size_t dim,
-        size_t per_block, const float* centroids, const uint32_t* labels, bool anisotropic) {
+        size_t per_block, size_t codewords, const float* centroids, const uint32_t* labels,
+        bool anisotropic) {
     const size_t tiles = (count + kLanes - 1) / kLanes;
     targets.resize(tiles * dim * kLanes, -1.0f);
     directions.resize(targets.size(), -1.0f);
@@ -186,7 +251,7 @@ struct Tiles {
     for (size_t i = 0; i < count; ++i) weights[i] = float(random.below(5));
     make_tiles(rows.data(), count, dim, centroids, labels, 3, targets.data(), directions.data());
     set = {targets.data(), anisotropic ? directions.data() : nullptr, weights.data(), tiles, dim,
-           per_block, (dim + per_block - 1) / per_block};
+           per_block, (dim + per_block - 1) / per_block, codewords};
   }
 
   double loss(const uint8_t* codes, const float* codebook) const {
@@ -197,7 +262,7 @@ struct Tiles {
         for (size_t j = 0; j < set.dim; ++j) {
           const size_t at = (t * set.dim + j) * kLanes + i;
           const size_t code = codes[(t * set.blocks + j / set.dims_per_block) * kLanes + i];
-          const double e = double(targets[at]) - codebook[j * kLanes + code];
+          const double e = double(targets[at]) - codebook[j * set.codewords + code];
           square += e * e, along += e * directions[at];
         }
         if (set.directions != nullptr) square += weights[t * kLanes + i] * along * along;
@@ -217,7 +282,7 @@ void test_tiles() {
   std::vector<uint32_t> labels(count);
   for (uint32_t& label : labels) label = uint32_t(random.below(leaves));
   for (const bool centred : {false, true}) {
-    const Tiles tiles(random, rows, count, dim, 2, centred ? centroids.data() : nullptr,
+    const Tiles tiles(random, rows, count, dim, 2, 16, centred ? centroids.data() : nullptr,
                       centred ? labels.data() : nullptr, true);
     bool right = true, unit = true;
     for (size_t i = 0; i < tiles.set.tiles * kLanes; ++i) {
@@ -237,18 +302,18 @@ void test_tiles() {
   }
 }
 
-void test_codebook() {
-  Group group("training: encode_tiles, update_codebook");
+void test_codebook(size_t n) {
+  Group group("training: encode_tiles, update_codebook, " + std::to_string(n));
   Random random;
   for (const size_t dim : {1, 5, 24})
     for (const size_t per_block : {1, 2, 5})
       for (const bool anisotropic : {false, true}) {
         if (per_block > dim) continue;
         const auto rows = random.reals(500 * dim);
-        const Tiles tiles(random, rows, 500, dim, per_block, nullptr, nullptr, anisotropic);
+        const Tiles tiles(random, rows, 500, dim, per_block, n, nullptr, nullptr, anisotropic);
         const TileSet& set = tiles.set;
-        auto codebook = random.reals(dim * kLanes), other = codebook;
-        for (size_t j = 0; j < dim; ++j) codebook[j * kLanes + 3] = other[j * kLanes + 3] = 99;
+        auto codebook = random.reals(dim * n), other = codebook;
+        for (size_t j = 0; j < dim; ++j) codebook[j * n + 3] = other[j * n + 3] = 99;
         std::vector<uint8_t> codes(set.tiles * set.blocks * kLanes), codes_other(codes);
         std::vector<float> losses(set.tiles * kLanes), losses_other(losses);
         double loss = std::numeric_limits<double>::infinity();
@@ -278,15 +343,15 @@ void test_codebook() {
         for (size_t j = (set.blocks - 1) * per_block; j < dim; ++j)
           for (const float step : {-1e-2f, 1e-2f}) {
             auto moved = codebook;
-            moved[j * kLanes + 5] += step;
+            moved[j * n + 5] += step;
             least &= tiles.loss(codes.data(), moved.data()) >= loss * (1 - 1e-6);
           }
         check(least, "the codewords are optimal", dim, per_block);
       }
 }
 
-void test_packing() {
-  Group group("training: pack_codes");
+void test_packing(size_t codewords) {
+  Group group("training: pack_codes, " + std::to_string(codewords));
   Random random;
   const std::vector<uint32_t> starts = {0, 40, 40, 57, 121, 122};  // one leaf is empty
   const size_t leaves = 5, count = 122, dim = 7, per_block = 2, blocks = 4;
@@ -294,17 +359,17 @@ void test_packing() {
   for (size_t l = 0; l < leaves; ++l)
     groups[l + 1] = groups[l] + (starts[l + 1] - starts[l] + kGroup - 1) / kGroup;
   const auto rows = random.reals(count * dim), centroids = random.reals(leaves * dim);
-  const auto codebook = random.reals(dim * kLanes);
+  const auto codebook = random.reals(dim * codewords);
   auto weights = random.reals(count);
   for (float& w : weights) w = w * 3 + 3;
   for (const bool anisotropic : {false, true}) {
-    std::vector<uint8_t> codes(groups.back() * blocks * 16), pieces(codes);
+    std::vector<uint8_t> codes(groups.back() * blocks * block_bytes(codewords)), pieces(codes);
     std::vector<float> corrections(groups.back() * kGroup), corrections_pieces(corrections);
     const auto pack = [&](size_t first, size_t last, size_t row, size_t threads, uint8_t* out,
                           float* cross) {
       pack_codes({rows.data() + row * dim, anisotropic ? weights.data() + row : nullptr,
                   centroids.data(), starts.data(), groups.data(), leaves, first, last, dim,
-                  per_block, blocks, 5, codebook.data(), out, cross},
+                  per_block, blocks, 5, codewords, codebook.data(), out, cross},
                  threads);
     };
     pack(0, groups.back(), 0, 1, codes.data(), corrections.data());
@@ -316,7 +381,8 @@ void test_packing() {
       const size_t n = starts[l + 1] - starts[l];
       const std::vector<float> own(&rows[starts[l] * dim], &rows[starts[l] * dim] + n * dim);
       const std::vector<uint32_t> labels(n, uint32_t(l));
-      Tiles tiles(random, own, n, dim, per_block, centroids.data(), labels.data(), anisotropic);
+      Tiles tiles(random, own, n, dim, per_block, codewords, centroids.data(), labels.data(),
+                  anisotropic);
       std::copy_n(weights.begin() + starts[l], n, tiles.weights.begin());
       std::vector<uint8_t> want(tiles.set.tiles * blocks * kLanes);
       std::vector<float> losses(tiles.set.tiles * kLanes);
@@ -327,10 +393,9 @@ void test_packing() {
         double cross = 0;
         for (size_t j = 0; j < dim; ++j) {
           const size_t m = j / per_block;
-          const uint8_t byte = codes[(g * blocks + m) * 16 + i % 16];
-          const uint8_t code = i % kGroup < 16 ? byte & 15 : byte >> 4;
+          const size_t code = packed_code(codes.data(), codewords, blocks, groups[l] * kGroup + i, m);
           right &= code == want[(i / kLanes * blocks + m) * kLanes + i % kLanes];
-          cross -= 2.0 * centroids[l * dim + j] * codebook[j * kLanes + code];
+          cross -= 2.0 * centroids[l * dim + j] * codebook[j * codewords + code];
         }
         near &= std::fabs(corrections[g * kGroup + i % kGroup] - cross) < 1e-5;
       }
@@ -345,11 +410,14 @@ void test_packing() {
 void test_training() {
   test_rows();
   test_leaves();
+  test_anisotropic();
   test_spilling();
   test_rounding();
   test_tiles();
-  test_codebook();
-  test_packing();
+  for (const size_t codewords : {kWords16, kWords256}) {
+    test_codebook(codewords);
+    test_packing(codewords);
+  }
 }
 
 }  // namespace selftest

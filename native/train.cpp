@@ -43,30 +43,67 @@ size_t check_rows(const float* rows, size_t count, size_t dim, float* norms, siz
   return bad;
 }
 
-void assign_leaves(const float* rows, size_t count, size_t dim, const float* centroids,
-                   size_t num_leaves, size_t threads, uint32_t* labels, float* scores) {
-  const KernelTable& k = kernels();
-  std::vector<float> bias(num_leaves);
+void centroid_halves(const float* centroids, size_t num_leaves, size_t dim, float* halves) {
   for (size_t c = 0; c < num_leaves; ++c) {
-    k.dot_f32(centroids + c * dim, 1, centroids + c * dim, 1, dim, &bias[c], 1);
-    bias[c] *= -0.5f;
+    kernels().dot_f32(centroids + c * dim, 1, centroids + c * dim, 1, dim, &halves[c], 1);
+    halves[c] *= -0.5f;
+  }
+}
+
+void assign_leaves(const float* rows, size_t count, size_t dim, const float* centroids,
+                   size_t num_leaves, size_t threads, uint32_t* labels, float* scores, float eta,
+                   const float* halves) {
+  const KernelTable& k = kernels();
+  std::vector<float> computed, scaled;
+  if (halves == nullptr) {
+    computed.resize(num_leaves);
+    centroid_halves(centroids, num_leaves, dim, computed.data());
+    halves = computed.data();
+  }
+  // The greatest (<x, c> - |c|^2 / 2) / eta - (1 - 1 / eta) / 2 <e, x / |x|>^2: divided by eta, no
+  // part can overflow.
+  const float share = 1.0f / eta, across = 0.5f - 0.5f * share;
+  const float* bias = halves;
+  if (eta > 1.0f) {
+    scaled.resize(num_leaves);
+    for (size_t c = 0; c < num_leaves; ++c) scaled[c] = halves[c] * share;
+    bias = scaled.data();
   }
   const size_t stride = std::min(num_leaves, kCentroidsAtOnce);
   parallel_for(tasks(count, kRowsPerTask), threads, [&](size_t task) {
-    thread_local std::vector<float> dots;
+    thread_local std::vector<float> dots, costs;
     dots.resize(kRowsPerTask * stride);
+    costs.resize(stride);
     const size_t first = task * kRowsPerTask, n = std::min(kRowsPerTask, count - first);
-    std::fill_n(scores + first, n, -std::numeric_limits<float>::infinity());
+    float reached[kRowsPerTask], length[kRowsPerTask];
+    std::fill_n(reached, n, -std::numeric_limits<float>::infinity());
+    std::fill_n(scores + first, n, 0.0f);
     std::fill_n(labels + first, n, 0u);
+    for (size_t i = 0; i < n && eta > 1.0f; ++i) {
+      const float* x = rows + (first + i) * dim;
+      k.dot_f32(x, 1, x, 1, dim, &length[i], 1);
+      length[i] = std::sqrt(length[i]);
+    }
     for (size_t c = 0; c < num_leaves; c += stride) {
       const size_t width = std::min(stride, num_leaves - c);
       k.dot_f32(rows + first * dim, n, centroids + c * dim, width, dim, dots.data(), stride);
       for (size_t i = 0; i < n; ++i) {
+        const float* dot = dots.data() + i * stride;
+        const float* value = dot;
+        if (eta > 1.0f) {
+          const float inverse = length[i] > 0 ? 1.0f / length[i] : 0.0f;
+          for (size_t j = 0; j < width; ++j) {
+            const float along = length[i] - dot[j] * inverse;
+            costs[j] = share * dot[j] - across * along * along;
+          }
+          value = costs.data();
+        }
         float best;
-        const size_t at = k.argmax_f32(dots.data() + i * stride, bias.data() + c, width, &best);
-        if (best > scores[first + i]) {
-          scores[first + i] = best;
+        const size_t at = k.argmax_f32(value, bias + c, width, &best);
+        if (best > reached[i]) {
+          reached[i] = best;
           labels[first + i] = uint32_t(c + at);
+          scores[first + i] = dot[at] + halves[c + at];
         }
       }
     }
@@ -177,10 +214,28 @@ void encode_tiles(const TileSet& set, const float* codebook, size_t sweeps, bool
     kernels().encode_tile(set.targets + at,
                           set.directions == nullptr ? nullptr : set.directions + at,
                           set.weights == nullptr ? nullptr : set.weights + t * kLanes, codebook,
-                          set.dim, set.dims_per_block, sweeps, warm,
+                          set.codewords, set.dim, set.dims_per_block, sweeps, warm,
                           codes + t * set.blocks * kLanes, losses + t * kLanes);
   });
 }
+
+namespace {
+
+// The codes of 32 datapoints, [2][blocks][16], as a group of packed codes.
+void pack_group(const uint8_t* halves, size_t blocks, size_t codewords, uint8_t* packed) {
+  const uint8_t* low = halves;
+  const uint8_t* high = halves + blocks * kLanes;
+  for (size_t m = 0; m < blocks; ++m, low += kLanes, high += kLanes) {
+    if (codewords == kWords16) {
+      for (size_t i = 0; i < kLanes; ++i) *packed++ = uint8_t(low[i] | high[i] << 4);
+    } else {
+      packed = std::copy_n(low, kLanes, packed);
+      packed = std::copy_n(high, kLanes, packed);
+    }
+  }
+}
+
+}  // namespace
 
 void pack_codes(const PackJob& job, size_t threads) {
   constexpr size_t kGroupsPerTask = 8;
@@ -220,22 +275,20 @@ void pack_codes(const PackJob& job, size_t threads) {
         uint8_t* codes = halves.data() + half * job.blocks * kLanes;
         kernels().encode_tile(target.data(),
                               job.weights == nullptr ? nullptr : direction.data(), weights,
-                              job.codebook, job.dim, job.dims_per_block, job.sweeps, false,
-                              codes, losses);
+                              job.codebook, job.codewords, job.dim, job.dims_per_block, job.sweeps,
+                              false, codes, losses);
         if (job.corrections == nullptr) continue;
         for (size_t i = 0; i < kLanes; ++i) {
           double cross = 0;
           for (size_t j = 0; j < job.dim; ++j) {
             const uint8_t code = codes[j / job.dims_per_block * kLanes + i];
-            cross += double(centroid[j]) * double(job.codebook[j * kLanes + code]);
+            cross += double(centroid[j]) * double(job.codebook[j * job.codewords + code]);
           }
           job.corrections[group * kGroup + half * kLanes + i] = float(-2 * cross);
         }
       }
-      uint8_t* packed = job.codes + group * job.blocks * kLanes;
-      const uint8_t* high = halves.data() + job.blocks * kLanes;
-      for (size_t b = 0; b < job.blocks * kLanes; ++b)
-        packed[b] = uint8_t(halves[b] | high[b] << 4);
+      pack_group(halves.data(), job.blocks, job.codewords,
+                 job.codes + group * job.blocks * block_bytes(job.codewords));
     }
   });
 }

@@ -11,9 +11,13 @@ namespace swann {
 constexpr double kMaxNorm = 1e18;  // keeps every dot product and squared distance finite
 size_t check_rows(const float* rows, size_t count, size_t dim, float* norms, size_t threads);
 
-// The nearest centroid by squared l2: labels [count], and the greatest <x, c> - |c|^2 / 2.
+// The nearest centroid by squared l2, or with eta > 1 the one that minimises
+// |e|^2 + (eta - 1) <e, x / |x|>^2, e = x - c: labels [count], and its <x, c> - |c|^2 / 2.
+// halves [num_leaves], -|c|^2 / 2, where the caller has them from centroid_halves; or null.
 void assign_leaves(const float* rows, size_t count, size_t dim, const float* centroids,
-                   size_t num_leaves, size_t threads, uint32_t* labels, float* scores);
+                   size_t num_leaves, size_t threads, uint32_t* labels, float* scores,
+                   float eta = 1.0f, const float* halves = nullptr);
+void centroid_halves(const float* centroids, size_t num_leaves, size_t dim, float* halves);
 
 // A second leaf for every row (SOAR: Sun et al. 2023, equation 6): the centroid c, other than the
 // row's own, that minimises |x - c|^2 + lambda <x - c, u>^2, u being the direction of the residual
@@ -30,6 +34,13 @@ void sort_by_leaf(const uint32_t* labels, size_t count, size_t num_leaves, uint3
 void leaf_means(const float* rows, size_t dim, const uint32_t* order, const uint32_t* starts,
                 size_t num_leaves, size_t threads, float* means);
 
+// Moves centroids [num_leaves][dim] to where they minimise the sum of
+// |e|^2 + (eta - 1) <e, x / |x|>^2 over the rows of their leaves; those of empty leaves stay. From
+// wherever they are, the loss does not rise.
+void anisotropic_centroids(const float* rows, size_t dim, const uint32_t* order,
+                           const uint32_t* starts, size_t num_leaves, float eta, size_t threads,
+                           float* centroids);
+
 // Tiles of 16 rows, [ceil(count / 16)][dim][16]: residuals to the row's centroid (rows themselves
 // when centroids is null) and, where wanted, unit directions. Missing rows of the last tile are 0.
 void make_tiles(const float* rows, size_t count, size_t dim, const float* centroids,
@@ -40,9 +51,10 @@ struct TileSet {
   const float* directions;  // the same, or null for plain l2
   const float* weights;     // [tiles][16]: eta - 1
   size_t tiles, dim, dims_per_block, blocks;
+  size_t codewords;         // of a block: 16 or 256
 };
 
-// Codes [tiles][blocks][16] of every tile, by KernelTable::encode_tile; losses [tiles][16].
+// Codebooks are [dim][codewords]. Codes [tiles][blocks][16] of every tile, by KernelTable::encode_tile; losses [tiles][16].
 void encode_tiles(const TileSet& set, const float* codebook, size_t sweeps, bool warm,
                   size_t threads, uint8_t* codes, float* losses);
 
@@ -60,8 +72,9 @@ struct PackJob {
   const uint32_t* leaf_starts;   // [num_leaves + 1]
   const size_t* group_starts;    // [num_leaves + 1]
   size_t num_leaves, first_group, last_group, dim, dims_per_block, blocks, sweeps;
+  size_t codewords;    // of a block: 16 or 256
   const float* codebook;
-  uint8_t* codes;      // [groups][blocks][16], the whole index's
+  uint8_t* codes;      // [groups][blocks][block_bytes], the whole index's
   float* corrections;  // [groups * 32] -2 <c, decoded residual>, or null
 };
 void pack_codes(const PackJob& job, size_t threads);

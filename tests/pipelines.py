@@ -26,6 +26,7 @@ class Pipeline:
     tree: bool
     ah: bool
     reorder: bool
+    hash_type: str = "lut16"
 
     def builder(
         self,
@@ -42,7 +43,8 @@ class Pipeline:
             leaves = {"num_leaves": LEAVES, "num_leaves_to_search": LEAVES}
             builder.tree(**(leaves | {"min_partition_size": 1} | (tree or {})))
         if self.ah:
-            builder.score_ah(**({"dimensions_per_block": 2} | (ah or {})))
+            settings = {"dimensions_per_block": 2, "hash_type": self.hash_type}
+            builder.score_ah(**(settings | (ah or {})))
         else:
             builder.score_brute_force()
         if self.reorder:
@@ -66,6 +68,7 @@ PIPELINES = [
     Pipeline("AH", tree=False, ah=True, reorder=False),
     Pipeline("brute force", tree=False, ah=False, reorder=False),
     Pipeline("tree+brute force", tree=True, ah=False, reorder=False),
+    Pipeline("tree+AH256+reorder", tree=True, ah=True, reorder=True, hash_type="lut256"),
 ]
 
 

@@ -218,7 +218,6 @@ CASES: list[Case] = [
     Case("the input is left alone", sensible.input_is_left_alone),
     # Too little
     refused_db("empty list", [], ShapeError, "db is empty"),
-    refused_db("without rows", DB[:0], ShapeError, "db is empty (shape (0, 8))"),
     refused_db("without columns", DB[:, :0], ShapeError, "db is empty (shape (120, 0))"),
     *(
         Case(f"{n} datapoints, {measure}", sensible.finds_all_of_few(n, measure))
@@ -304,10 +303,10 @@ CASES: list[Case] = [
             f"threshold {value!r}",
             with_settings(ah={"anisotropic_quantization_threshold": value}),
             ConfigError,
-            "expected a number between 0 and 1",
+            "expected a finite number above 0",
             has_ah,
         )
-        for value in (0, 1, -0.2, 1.5, INF, "0.2")
+        for value in (0, -0.2, INF, "0.2")
     ),
     # Given twice, in contradiction, or not at all
     Case("tree twice", lambda p: p.builder().tree(2, 1), ConfigError, "tree was already", has_tree),

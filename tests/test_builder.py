@@ -65,7 +65,7 @@ def test_defaults() -> None:
 def test_a_builder_can_build_twice_and_tells_its_progress() -> None:
     seen: list[tuple[str, int, int]] = []
     builder = start().tree(10, 10, min_partition_size=1).score_brute_force()
-    first = builder.build(lambda *step: seen.append(step))
+    first = builder.build(progress=lambda *step: seen.append(step))
     second = builder.build()
     assert seen
     for stage, done, total in seen:
@@ -80,7 +80,7 @@ def test_an_error_in_the_progress_callback_comes_out() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        start().score_brute_force().build(stop)
+        start().score_brute_force().build(progress=stop)
 
 
 def test_repr_says_what_was_given() -> None:
@@ -111,7 +111,7 @@ def _misuse() -> list[tuple[str, Any, str]]:
         ),
         ("two reorders", lambda b: b.reorder(5).reorder(5), "reorder was already called"),
         ("two seeds", lambda b: b.seed(1).seed(1), "seed was already called"),
-        ("neither score", lambda b: b.tree(5, 1).build(), r"call score_ah\(...\) for speed or"),
+        ("neither score", lambda b: b.tree(5, 1).build(), r"call score_ah\(...\) for speed,"),
         ("wide blocks", lambda b: b.score_ah(9), "is 9, but db has only 8 dimensions"),
         ("threads 0", lambda b: b.set_n_training_threads(0), "threads is 0; expected at least 1"),
         ("threads -1", lambda b: b.set_n_training_threads(-1), "threads is -1"),

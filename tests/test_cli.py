@@ -110,6 +110,16 @@ def test_every_option_of_build(data: Path, run: Run) -> None:
     assert config.seed == 7
 
 
+def test_projections(data: Path, run: Run) -> None:
+    args = ("build", data / "db.npy", data / "index", "--distance-measure", "cosine")
+    for kind in ("pca", "truncate"):
+        code, text, err = run(*args, f"--{kind}", 6)
+        assert code == 0, err
+        assert f"{kind}(6)" in text
+        projection = swann.load_searcher(data / "index").config.projection
+        assert projection == swann.ProjectionConfig(kind=kind, reduction_dim=6)  # type: ignore[arg-type]
+
+
 def test_defaults_of_build(data: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     args = ("build", data / "db.npy", data / "index", "--distance-measure", "squared_l2")
     assert run(*args)[0] == 0
@@ -183,8 +193,10 @@ BAD = [
         "num_leaves_to_search is 0",
     ),
     ("file as OUT", ["build", "db.npy", "queries.npy", *L2], "is not a directory"),
-    ("threshold", [*BUILD, *L2, "--threshold", "1.5"], "threshold is 1.5"),
+    ("threshold", [*BUILD, *L2, "--threshold", "-1.5"], "threshold is -1.5"),
     ("reorder", [*BUILD, *L2, "--reorder", "-1"], "reordering_num_neighbors is -1"),
+    ("pca", [*BUILD, *L2, "--pca", "13"], "reduction_dim is 13; expected at most 12"),
+    ("truncate", [*BUILD, *L2, "--pca", "5", "--truncate", "5"], "contradict"),
     ("no tree", [*BUILD, *L2, "--leaves-to-search", "3"], "there is no tree"),
     ("contradiction", [*BUILD, *L2, "--brute-force", "--threshold", ".2"], "contradict"),
     ("not a number", [*BUILD, *L2, "--leaves", "many"], "leaves"),

@@ -14,18 +14,39 @@ from hypothesis import strategies as st
 
 from swann.config import (
     AHConfig,
+    AutopilotConfig,
     BruteForceConfig,
+    IncrementalMode,
     IndexConfig,
+    ProjectionConfig,
     ReorderConfig,
+    ReorderType,
     TreeConfig,
+    UpperTreeConfig,
     check_count,
 )
 from swann.errors import ConfigError
 
 counts = st.integers(1, 2**40)
+factors = st.none() | st.floats(1, 100)
+upper_trees = st.builds(
+    lambda **rest: UpperTreeConfig(num_leaves=3, num_leaves_to_search=2, **rest),
+    avq=factors,
+    soar_lambda=factors,
+    scoring_mode=st.sampled_from(ReorderType),
+    upper=st.none() | st.just(UpperTreeConfig(num_leaves=2, num_leaves_to_search=1)),
+)
+projections = st.builds(
+    ProjectionConfig, kind=st.sampled_from(["pca", "truncate"]), reduction_dim=counts
+) | st.builds(
+    ProjectionConfig,
+    kind=st.just("pca"),
+    pca_significance_threshold=st.floats(0, 1, exclude_min=True),
+    pca_truncation_threshold=st.none() | st.floats(0, 1, exclude_min=True),
+)
 trees = st.builds(
     lambda leaves, extra, **rest: TreeConfig(
-        num_leaves=leaves + extra, num_leaves_to_search=leaves, **rest
+        num_leaves=leaves + extra + 1, num_leaves_to_search=leaves, **rest
     ),
     counts,
     counts,
@@ -34,13 +55,17 @@ trees = st.builds(
     training_iterations=counts,
     spherical=st.booleans(),
     random_init=st.booleans(),
+    quantize_centroids=st.booleans(),
+    incremental_threshold=st.none() | counts | st.floats(0, 10, exclude_min=True),
+    avq=factors,
+    upper=st.none() | st.just(UpperTreeConfig(num_leaves=2, num_leaves_to_search=1)),
 )
 hashes = st.builds(
     AHConfig,
     dimensions_per_block=counts,
     anisotropic_quantization_threshold=st.none()
     | st.just(math.nan)
-    | st.floats(0, 1, exclude_min=True, exclude_max=True),
+    | st.floats(0, 100, exclude_min=True),
     training_sample_size=counts,
     training_iterations=counts,
 )
@@ -51,8 +76,21 @@ configs = st.builds(
     tree=st.none() | trees,
     score=hashes | st.just(BruteForceConfig()),
     reorder=st.none() | st.builds(ReorderConfig, reordering_num_neighbors=counts),
+    projection=st.none() | projections,
+    autopilot=st.none()
+    | st.builds(
+        AutopilotConfig,
+        mode=st.sampled_from(IncrementalMode),
+        quantize=st.sampled_from(ReorderType),
+    ),
     seed=st.integers(0, 2**63 - 1),
 )
+
+
+@given(upper_trees)
+def test_levels_survive_json(upper: UpperTreeConfig) -> None:
+    tree = TreeConfig(num_leaves=3, num_leaves_to_search=1, upper=upper)
+    assert TreeConfig.from_dict(json.loads(json.dumps(tree.to_dict()))) == tree
 
 
 @given(configs)
@@ -88,6 +126,9 @@ def test_scann_defaults() -> None:
         "random_init": True,
         "soar_lambda": None,
         "overretrieve_factor": None,
+        "incremental_threshold": None,
+        "avq": None,
+        "upper": None,
     }
     assert AHConfig().to_dict() == {
         "dimensions_per_block": 2,
@@ -140,16 +181,57 @@ INDEX: dict[str, Any] = {"num_neighbors": 10, "distance_measure": "cosine"}
         (TreeConfig, TREE | {"training_iterations": 0}, "training_iterations is 0"),
         (TreeConfig, TREE | {"spherical": 1}, "spherical is 1; expected True or False"),
         (TreeConfig, TREE | {"random_init": "no"}, "random_init is 'no'"),
-        (TreeConfig, TREE | {"quantize_centroids": True}, "quantize_centroids=True is not supp"),
+        (TreeConfig, TREE | {"quantize_centroids": 1}, "quantize_centroids is 1"),
+        (
+            TreeConfig,
+            TREE | {"incremental_threshold": 0},
+            "incremental_threshold is 0; exp",
+        ),
+        (TreeConfig, TREE | {"incremental_threshold": 0.0}, "is 0.0; expected a positive fraction"),
+        (TreeConfig, TREE | {"incremental_threshold": math.nan}, "incremental_threshold is nan"),
+        (TreeConfig, TREE | {"avq": 0.5}, "avq is 0.5; expected a finite number of at least 1"),
+        (TreeConfig, TREE | {"upper": 3}, "upper is 3; expected an UpperTreeConfig"),
+        (
+            TreeConfig,
+            TREE | {"upper": UpperTreeConfig(num_leaves=99, num_leaves_to_search=1)},
+            "the upper tree has num_leaves=99, more than the 10 centroids",
+        ),
+        (UpperTreeConfig, {"num_leaves": 2, "num_leaves_to_search": 3}, "only num_leaves=2"),
+        (
+            UpperTreeConfig,
+            {"num_leaves": 2, "num_leaves_to_search": 1, "scoring_mode": "INT4"},
+            "scoring_mode is 'INT4'",
+        ),
+        (ProjectionConfig, {"kind": "pca"}, "expected just one"),
+        (
+            ProjectionConfig,
+            {"kind": "random", "reduction_dim": 3},
+            "kind of projection is 'random'",
+        ),
+        (ProjectionConfig, {"kind": "pca", "reduction_dim": 0}, "reduction_dim is 0"),
+        (
+            ProjectionConfig,
+            {"kind": "pca", "pca_significance_threshold": 1.5},
+            "pca_significance_threshold is 1.5",
+        ),
+        (
+            ProjectionConfig,
+            {"kind": "truncate", "pca_significance_threshold": 0.5},
+            "truncate takes reduction_dim only",
+        ),
+        (
+            ProjectionConfig,
+            {"kind": "pca", "reduction_dim": 3, "pca_truncation_threshold": 0.5},
+            "given without pca_significance_threshold",
+        ),
+        (AutopilotConfig, {"mode": "SOMETIMES"}, "mode is 'SOMETIMES'"),
         (AHConfig, {"dimensions_per_block": 0}, "dimensions_per_block is 0"),
-        (AHConfig, {"anisotropic_quantization_threshold": 0.0}, "threshold is 0.0; expected a num"),
-        (AHConfig, {"anisotropic_quantization_threshold": 1}, "threshold is 1.0; expected a num"),
+        (AHConfig, {"anisotropic_quantization_threshold": 0.0}, "threshold is 0.0; expected a fin"),
         (AHConfig, {"anisotropic_quantization_threshold": -0.2}, "threshold is -0.2"),
         (AHConfig, {"anisotropic_quantization_threshold": math.inf}, "threshold is inf"),
         (AHConfig, {"anisotropic_quantization_threshold": "0.2"}, "threshold is '0.2'"),
         (AHConfig, {"anisotropic_quantization_threshold": True}, "threshold is True"),
         (AHConfig, {"training_iterations": 0}, "training_iterations is 0"),
-        (AHConfig, {"hash_type": "lut256"}, "'lut256' is not supported yet; expected 'lut16'"),
         (AHConfig, {"hash_type": "pq"}, "hash_type is 'pq'; expected 'lut16'"),
         (ReorderConfig, {"reordering_num_neighbors": 0}, "reordering_num_neighbors is 0"),
         (IndexConfig, INDEX | {"num_neighbors": 0}, "num_neighbors is 0"),

@@ -17,6 +17,7 @@ TREE = [
     (errors.FormatVersionError, (errors.IndexFormatError,)),
     (errors.CorruptIndexError, (errors.IndexFormatError,)),
     (errors.MissingExtraError, (errors.SwannError, ImportError)),
+    (errors.UnknownDocidError, (errors.SwannError, KeyError)),
 ]
 
 

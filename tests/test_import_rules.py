@@ -15,11 +15,11 @@ ROOT = Path(swann.__file__).parent
 
 # A module may import from its own level and from those before it; a new one needs a place here.
 LEVELS = [
-    {"errors", "distance", "config", "vectors", "files"},
+    {"errors", "distance", "config", "vectors", "files", "tensors"},
     {"kernels"},
     {"partition", "quantize"},
     {"index"},
-    {"builder", "searcher", "evaluate"},
+    {"autopilot", "builder", "searcher", "evaluate"},
     {"compat", "cli"},
     {"__init__", "__main__"},
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from swann import kernels
+from swann.partition import kmeans
 from swann.partition.kmeans import train_centroids
 
 F32 = NDArray[np.float32]
@@ -208,14 +210,36 @@ class Zeros:
     def integers(self, *_: object) -> int:
         return 0
 
-    def random(self) -> float:
-        return 0.0
+    def random(self, count: int) -> NDArray[np.float64]:
+        return np.zeros(count)
 
 
 def test_plus_plus_never_takes_a_datapoint_of_weight_zero() -> None:
     sample = np.array([[1], [1], [1], [5], [5], [9]], np.float32)
     centroids = train_centroids(sample, 3, iterations=1, random_init=False, rng=Zeros())  # type: ignore[arg-type]
     assert sorted(centroids.ravel().tolist()) == [1, 5, 9]
+
+
+def test_plus_plus_draws_as_if_one_by_one() -> None:
+    """The chosen sets of three come as often as the definition says; many are drawn at once."""
+    sample = np.array([[0], [1], [3], [4], [9]], np.float32)
+    points = sample[:, 0].astype(float)
+    expected: dict[tuple[int, ...], float] = {}
+    for chosen in itertools.permutations(range(5), 3):
+        chance = 1 / 5
+        for i in (1, 2):
+            nearest = ((points[:, None] - points[list(chosen[:i])]) ** 2).min(axis=1)
+            chance *= nearest[chosen[i]] / nearest.sum()
+        key = tuple(sorted(chosen))
+        expected[key] = expected.get(key, 0) + chance
+    rng = np.random.default_rng(0)
+    seen = dict.fromkeys(expected, 0)
+    runs = 6000
+    for _ in range(runs):
+        centroids = kmeans._plus_plus(sample, 3, rng, 1)
+        seen[tuple(np.flatnonzero(np.isin(sample, centroids)).tolist())] += 1
+    statistic = sum((seen[key] - runs * p) ** 2 / (runs * p) for key, p in expected.items())
+    assert statistic < 33  # 9 degrees of freedom: one in ten thousand is above
 
 
 def skewed() -> F32:

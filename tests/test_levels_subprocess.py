@@ -32,6 +32,9 @@ for measure in ("dot_product", "squared_l2", "cosine"):
         swann.builder(np.load(directory + "/db.npy"), 10, measure)
         .tree(20, 5).score_ah(2, 0.2).reorder(50).build().search_batched(queries).indices
     )
+    searcher = swann.load_searcher(directory + "/" + measure + " lut256")
+    found[measure + " lut256"] = searcher.search_batched(queries).indices
+    found[measure + " lut256 one"] = np.array([searcher.search(q).indices for q in queries])
 np.savez(directory + "/" + level + ".npz", **found)
 """
 
@@ -55,6 +58,9 @@ def test_every_level_gives_the_same_answers(tmp_path: Path) -> None:
     for measure in ("dot_product", "squared_l2", "cosine"):
         builder = swann.builder(db, 10, measure)  # type: ignore[arg-type]
         builder.tree(20, 5).score_ah(2, 0.2).reorder(50).build().serialize(tmp_path / measure)
+        wide = swann.builder(db, 10, measure)  # type: ignore[arg-type]
+        wide.tree(20, 5).score_ah(2, 0.2, hash_type="lut256")
+        wide.build().serialize(tmp_path / f"{measure} lut256")
     found = {}
     for level in LEVELS:
         done = run(SEARCH, level, str(tmp_path), level)
@@ -70,7 +76,8 @@ def test_every_level_gives_the_same_answers(tmp_path: Path) -> None:
             assert (ids == best[name]).mean() >= least, (level, name)
             np.testing.assert_array_equal(ids[:, 0] >= 0, True)
     for measure in ("dot_product", "squared_l2", "cosine"):
-        np.testing.assert_array_equal(best[measure], best[measure + " one"])
+        for name in (measure, measure + " lut256"):
+            np.testing.assert_array_equal(best[name], best[name + " one"])
 
 
 @pytest.mark.parametrize("level", ["sse9", "AVX2", "avx", "x" * 300])

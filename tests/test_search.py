@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import swann
 from swann import Searcher, SearchResult
 from swann.index.packed import PackedIndex
 from swann.kernels import reference
-from swann.kernels.reference import MAX_ENTRY
+from swann.kernels.reference import MAX_ENTRY, MAX_ENTRY_256
 
 F32 = NDArray[np.float32]
 
@@ -34,6 +35,8 @@ PIPELINES = [
     Pipeline("tree+AH", tree=True, ah=True, reorder=False),
     Pipeline("brute force", tree=False, ah=False, reorder=False),
     Pipeline("tree+brute force", tree=True, ah=False, reorder=False),
+    Pipeline("tree+AH256+reorder", tree=True, ah=True, reorder=True, hash_type="lut256"),
+    Pipeline("AH256", tree=False, ah=True, reorder=False, hash_type="lut256"),
 ]
 
 each_pipeline = pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda p: p.name)
@@ -336,8 +339,10 @@ def rounding(index: PackedIndex, query: F32, reach: float) -> float:
     squared_l2 = index.config.distance_measure == "squared_l2"
     _, lows, highs = reference.lut_f32(query, index.codebook, width, squared_l2)
     blocks, widths = len(lows), highs - lows
+    uneven = widths.max() > 3 * np.sqrt((widths**2).mean())  # then entries go to 255
     scale = min(
-        MAX_ENTRY / widths.max(),
+        (MAX_ENTRY if index.codebook.shape[1] == 16 and not uneven else MAX_ENTRY_256)
+        / widths.max(),
         (65535 - blocks - 1) / (widths.sum() + index.correction_span),
         2**30 / (abs(lows.sum() + index.correction_low) + reach),
     )
@@ -355,7 +360,7 @@ def test_approximate_distances_are_those_of_the_codes(
     pipeline: Pipeline, measure: str, width: int, threshold: float | None
 ) -> None:
     """Decoded, the codes give the distances of the search, up to the rounding of its tables."""
-    searcher = Pipeline("", pipeline.tree, ah=True, reorder=False).build(
+    searcher = replace(pipeline, reorder=False).build(
         database(),
         measure=measure,
         tree={"num_leaves": 6, "num_leaves_to_search": 6},
@@ -389,7 +394,7 @@ def test_approximate_distances_are_those_of_the_codes(
 @hashed
 @each_measure
 def test_approximate_distances_are_near_the_true_ones(pipeline: Pipeline, measure: str) -> None:
-    searcher = Pipeline("", pipeline.tree, ah=True, reorder=False).build(
+    searcher = replace(pipeline, reorder=False).build(
         database(), measure=measure, ah={"dimensions_per_block": 1}
     )
     found = searcher.search_batched(QUERIES, N)

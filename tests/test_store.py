@@ -277,7 +277,18 @@ def test_other_versions_are_refused(version: object, tmp_path: Path) -> None:
         load_searcher(tmp_path)
 
 
-@pytest.mark.parametrize("features", [["lut256"], None, {}, "x"])
+def test_codes_of_8_bits_are_a_feature(tmp_path: Path) -> None:
+    """What cannot read them says so; codes of the other width are not believed."""
+    wide = next(pipeline for pipeline in PIPELINES if pipeline.hash_type == "lut256")
+    assert "lut256" not in manifest(saved(tmp_path / "a"))["features"]
+    content = manifest(saved(tmp_path / "b", wide))
+    assert "lut256" in content["features"]
+    content["config"]["score"]["hash_type"] = "lut16"
+    write_manifest(tmp_path / "b", content)
+    assert_refused(tmp_path / "b")
+
+
+@pytest.mark.parametrize("features", [["from_the_future"], None, {}, "x"])
 def test_unknown_features_are_refused(features: object, tmp_path: Path) -> None:
     write_manifest(tmp_path, manifest(saved(tmp_path)) | {"features": features})
     assert_refused(tmp_path, FormatVersionError)

@@ -70,7 +70,7 @@ def test_spreads_are_the_deviation_of_a_leaf() -> None:
     centroids = train(db, settings(7))
     leaves, scores = tree.assign([(0, db)], 500, centroids, 1)
     norms = np.linalg.norm(db, axis=1)
-    spreads = tree.leaf_spreads(leaves, scores, norms, 8, 6)
+    spreads = tree.leaf_spreads(tree.leaf_distances(leaves, scores, norms, 8), 6)
     for leaf in range(7):
         residuals = db[leaves == leaf] - centroids[leaf]
         expected = tree.SPREADS_ABOVE * np.sqrt((residuals**2).mean())

@@ -15,15 +15,20 @@
 ((10,), (10,))
 """
 
-from swann.builder import Builder, builder
-from swann.compat import scann_ops_pybind
+from swann.builder import Builder, build, builder
+from swann.compat import scann_ops, scann_ops_pybind
+from swann.compat.scann_load import load_scann
 from swann.config import (
     AHConfig,
+    AutopilotConfig,
     BruteForceConfig,
+    IncrementalMode,
     IndexConfig,
+    ProjectionConfig,
     ReorderConfig,
     ReorderType,
     TreeConfig,
+    UpperTreeConfig,
 )
 from swann.errors import (
     ConfigError,
@@ -36,6 +41,7 @@ from swann.errors import (
     NonFiniteError,
     ShapeError,
     SwannError,
+    UnknownDocidError,
     ZeroVectorError,
 )
 from swann.evaluate import (
@@ -52,18 +58,21 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AHConfig",
+    "AutopilotConfig",
     "BruteForceConfig",
     "Builder",
     "ConfigError",
     "CorruptIndexError",
     "DTypeError",
     "FormatVersionError",
+    "IncrementalMode",
     "IndexConfig",
     "IndexFormatError",
     "InvalidInputError",
     "MissingExtraError",
     "NonFiniteError",
     "OperatingPoint",
+    "ProjectionConfig",
     "ReorderConfig",
     "ReorderType",
     "SearchResult",
@@ -71,14 +80,19 @@ __all__ = [
     "ShapeError",
     "SwannError",
     "TreeConfig",
+    "UnknownDocidError",
+    "UpperTreeConfig",
     "ZeroVectorError",
     "__version__",
+    "build",
     "builder",
     "exact_neighbors",
     "leaf_ladder",
+    "load_scann",
     "load_searcher",
     "recall",
     "recall_with_ties",
+    "scann_ops",
     "scann_ops_pybind",
     "speed_recall",
 ]

@@ -13,6 +13,7 @@
         ├── IndexFormatError   (also ValueError)   a directory does not hold a usable index
         │   ├── FormatVersionError                 written by another version of the format
         │   └── CorruptIndexError                  damaged: missing, truncated or altered arrays
+        ├── UnknownDocidError  (also KeyError)     no such datapoint is in the index
         └── MissingExtraError  (also ImportError)  an optional dependency is not installed
 
 Catch `SwannError` for all of them. Messages name the argument, what came and what was expected.
@@ -31,6 +32,7 @@ __all__ = [
     "NonFiniteError",
     "ShapeError",
     "SwannError",
+    "UnknownDocidError",
     "ZeroVectorError",
 ]
 
@@ -73,6 +75,13 @@ class FormatVersionError(IndexFormatError):
 
 class CorruptIndexError(IndexFormatError):
     """The index is damaged: a file is missing, truncated or altered."""
+
+
+class UnknownDocidError(SwannError, KeyError):
+    """A datapoint is named that is not in the index."""
+
+    # KeyError shows its argument quoted, as a key.
+    __str__ = Exception.__str__
 
 
 class MissingExtraError(SwannError, ImportError):

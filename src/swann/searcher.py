@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swann import kernels
-from swann.config import AHConfig, IndexConfig, check_count
-from swann.errors import InvalidInputError, ZeroVectorError
+from swann.autopilot import build_tuned, outgrown
+from swann.config import AHConfig, IncrementalMode, IndexConfig, TreeConfig, check_count
+from swann.errors import ConfigError, InvalidInputError, ZeroVectorError
+from swann.index.build import Progress
+from swann.index.live import LiveIndex
 from swann.index.packed import PackedIndex
-from swann.index.store import Verify, load_index, save_index
+from swann.index.state import State
+from swann.index.store import Verify, load_state, save_state
 from swann.vectors import as_queries, check_finite
 
 __all__ = ["SearchResult", "Searcher", "load_searcher"]
@@ -24,27 +30,29 @@ class SearchResult(NamedTuple):
 
     Attributes
     ----------
-    indices : int64 array of shape (k,) or (num_queries, k)
-        Row numbers in the database; -1 where fewer than k were found.
+    indices : array of shape (k,) or (num_queries, k)
+        Row numbers in the database, int64, -1 where fewer than k were found. Of an index with
+        docids the docids: int64 with -1, or strings (dtype object) with None.
     distances : float32 array of the same shape
         Dot products (cosines) descending, or squared l2 distances ascending; NaN where fewer
         than k were found. Exact after reordering or brute force, else approximate.
     """
 
-    indices: NDArray[np.int64]
+    indices: NDArray[Any]
     distances: NDArray[np.float32]
 
 
 class Searcher:
     """Finds the nearest datapoints of queries. Made by `Builder.build` or `load_searcher`.
 
-    An index never changes, so any number of Python threads may search one at the same time; the
-    GIL is released for the whole of a search. A query's answer is the same whether it comes alone
-    or in a batch, on any number of threads.
+    Any number of Python threads may search one at the same time, also while it is updated: a
+    search sees one state of it from its beginning to its end. The GIL is released for the whole of
+    a search. A query's answer is the same whether it comes alone or in a batch, on any number of
+    threads.
 
     Parameters
     ----------
-    index : PackedIndex
+    index : PackedIndex or State
         The arrays to search.
 
     Examples
@@ -57,12 +65,19 @@ class Searcher:
     (42, 1.0)
     """
 
-    def __init__(self, index: PackedIndex) -> None:
-        self._index = index
-        self._native = index.native
+    def __init__(self, index: PackedIndex | State) -> None:
+        self._live = LiveIndex(index if isinstance(index, State) else State.of(index))
         self._threads = kernels.hardware_threads()
-        self._query_shape = (index.dimension,)
-        config = index.config
+        self._query_shape = (self._index.dimension,)
+        self._settle()
+
+    @property
+    def _index(self) -> PackedIndex:
+        return self._live.view.packed
+
+    def _settle(self) -> None:
+        """Take the defaults from the plan."""
+        config = self._live.plan
         tree, reorder = config.tree, config.reorder
         self._reorders = reorder is not None and isinstance(config.score, AHConfig)
         self._overretrieve = 1.0
@@ -71,9 +86,14 @@ class Searcher:
         self._asked = (
             config.num_neighbors,
             reorder.reordering_num_neighbors if reorder is not None else config.num_neighbors,
-            tree.num_leaves_to_search if tree is not None else 1,
+            1 if tree is None else self._leaves_to_search(tree),
         )
         self._defaults = self._limits(*self._asked)
+
+    def _leaves_to_search(self, tree: TreeConfig) -> int:
+        """Return the default, which grows with the leaves where these were split."""
+        growth = max(1.0, self._index.num_leaves / tree.num_leaves)
+        return math.ceil(tree.num_leaves_to_search * growth)
 
     # ---- Searching
 
@@ -116,13 +136,16 @@ class Searcher:
         if type(q) is np.ndarray and q.dtype == np.float32 and q.shape == self._query_shape:
             query = q if q.flags.c_contiguous and q.flags.aligned else q.copy()
         else:
-            query = as_queries(q, self._index.dimension, 1, "q")
+            query = as_queries(q, self._query_shape[0], 1, "q")
         k, candidates, leaves = limits
         ids = np.empty(k, np.int64)
         distances = np.empty(k, np.float32)
-        if self._native.search_one(query, candidates, leaves, ids, distances) == 0:
+        view = self._live.view
+        if view.packed.native.search_one(query, candidates, leaves, ids, distances) == 0:
             check_finite(query, "q", source=query)
             raise _bad_query(query, "q")
+        if view.docids is not None:
+            return SearchResult(view.docids.names(ids), distances)
         return SearchResult(ids, distances)
 
     def search_batched(
@@ -147,7 +170,7 @@ class Searcher:
         SearchResult
             Arrays of shape (num_queries, k).
         """
-        matrix = as_queries(queries, self._index.dimension, 2, "queries")
+        matrix = as_queries(queries, self._query_shape[0], 2, "queries")
         limits = self._resolve(final_num_neighbors, pre_reorder_num_neighbors, leaves_to_search)
         return self._search(matrix, limits, 1)
 
@@ -173,7 +196,7 @@ class Searcher:
         SearchResult
             Arrays of shape (num_queries, k).
         """
-        matrix = as_queries(queries, self._index.dimension, 2, "queries")
+        matrix = as_queries(queries, self._query_shape[0], 2, "queries")
         limits = self._resolve(final_num_neighbors, pre_reorder_num_neighbors, leaves_to_search)
         check_count("batch_size", batch_size)
         return self._search(matrix, limits, self._threads)
@@ -185,10 +208,14 @@ class Searcher:
         count = len(queries)
         ids = np.empty((count, k), np.int64)
         distances = np.empty((count, k), np.float32)
-        bad = self._native.search(queries, candidates, leaves, threads, ids, distances)
+        view = self._live.view
+        native = view.packed.native
+        bad = native.search(queries, candidates, leaves, threads, ids, distances)
         if bad != count:
             check_finite(queries, "queries", source=queries)
             raise _bad_query(queries[bad], f"queries[{bad}]")
+        if view.docids is not None:
+            return SearchResult(view.docids.names(ids), distances)
         return SearchResult(ids, distances)
 
     def _resolve(
@@ -206,32 +233,199 @@ class Searcher:
         return self._limits(k, c, visited)
 
     def _limits(self, k: int, candidates: int, leaves: int) -> tuple[int, int, int]:
-        n = self._index.num_datapoints
-        candidates = max(k, min(candidates, n)) if self._reorders else k
-        candidates = math.ceil(candidates * self._overretrieve)
-        return k, candidates, min(leaves, self._index.num_leaves)
+        # The native call lowers what is more than there is.
+        candidates = max(k, candidates) if self._reorders else k
+        return k, math.ceil(candidates * self._overretrieve), leaves
+
+    # ---- Changing
+
+    def upsert(self, docids: object, vectors: object, batch_size: int = 1) -> NDArray[Any]:
+        """Insert datapoints, or give those that are there new vectors.
+
+        Done entirely or not at all. Searches go on meanwhile, each on the index as it was when it
+        began. A new datapoint is encoded as the others were and put into the leaf of its nearest
+        centroid; `rebalance` trains anew.
+
+        Parameters
+        ----------
+        docids : str, int, sequence of either, or None
+            Which datapoints. An index built with docids gives new ones a place and replaces those
+            that it has. An index without replaces the datapoints of these row ids; None: gives new
+            ones the next row ids.
+        vectors : array_like of shape (m, d), or (d,) for one
+            As many as there are docids.
+        batch_size : int
+            Accepted for ScaNN's sake and checked; all come at once.
+
+        Returns
+        -------
+        array of shape (m,)
+            The docids or row ids of the datapoints.
+
+        Raises
+        ------
+        ShapeError, DTypeError, NonFiniteError, ZeroVectorError
+            If the vectors are not finite, of the index's dimension, as many as the docids.
+        InvalidInputError
+            If a docid comes twice.
+        UnknownDocidError
+            If a row id is not in the index.
+        """
+        if batch_size != 1:
+            check_count("batch_size", batch_size)
+        written = self._live.upsert(docids, vectors)
+        self._keep_up()
+        return written
+
+    def delete(self, docids: object) -> None:
+        """Remove datapoints; all of them, or none where one is not there.
+
+        Parameters
+        ----------
+        docids : str, int, or sequence of either
+            Docids, or row ids in an index without.
+
+        Raises
+        ------
+        UnknownDocidError
+            If one is not in the index; it is a KeyError too.
+        InvalidInputError
+            If one comes twice.
+        """
+        self._live.delete(docids)
+        self._keep_up()
+
+    def reserve(self, num_datapoints: int) -> None:
+        """Make room for `num_datapoints` in all, so that upserts need not.
+
+        Raises
+        ------
+        ConfigError
+            If it is negative or not an integer.
+        """
+        self._live.reserve(check_count("num_datapoints", num_datapoints, minimum=0))
+
+    def rebalance(
+        self, config: IndexConfig | None = None, progress: Progress | None = None
+    ) -> None:
+        """Build the index anew from its datapoints: new centroids, new codebooks.
+
+        Searches go on in the old one until the new one is there; updates wait. Takes as long as a
+        build, and the memory of one. Without rows to reorder by, datapoints are decoded from their
+        codes, at a loss.
+
+        Parameters
+        ----------
+        config : IndexConfig, optional
+            Other settings from now on; as it was built unless given.
+        progress : callable, optional
+            Called as ``progress(stage, done, total)``.
+
+        Raises
+        ------
+        ConfigError
+            If `config` does not suit the datapoints, or is of another distance measure.
+        """
+        if config is not None and not isinstance(config, IndexConfig):
+            raise ConfigError(f"config is {config!r}; expected an IndexConfig or None")
+        measure = self._live.plan.distance_measure
+        if config is not None and config.distance_measure != measure:
+            raise ConfigError(
+                f"config has distance_measure {config.distance_measure!r}; expected {measure!r}, "
+                "the index's own"
+            )
+        plan = self._live.plan if config is None else config
+        build = None
+        if plan.autopilot is not None:
+            build = partial(
+                build_tuned,
+                distance_measure=measure,
+                num_neighbors=plan.num_neighbors,
+                autopilot=dataclasses.replace(plan.autopilot, reasons=()),
+                seed=plan.seed,
+                num_threads=self._threads,
+                progress=progress,
+            )
+        self._live.rebalance(config, self._threads, progress, build)
+        self._settle()
+
+    def _keep_up(self) -> None:
+        """Do what the index was asked to do by itself."""
+        plan = self._live.plan
+        tree, autopilot = plan.tree, plan.autopilot
+        by_itself = autopilot is not None and autopilot.mode is not IncrementalMode.NONE
+        if by_itself and outgrown(plan, self.size(), self.dimension):
+            self.rebalance()
+            return
+        if tree is None or tree.incremental_threshold is None:
+            return
+        if self._live.keep_shape(tree.incremental_threshold, self._threads):
+            self._settle()
+
+    def size(self) -> int:
+        """Return the number of datapoints."""
+        return self._live.size()
+
+    def initialize_health_stats(self) -> None:
+        """Measure all datapoints for `get_health_stats`; updates then keep its figures true.
+
+        The first `get_health_stats` does it too. From then on an upsert takes a little longer.
+        """
+        self._live.initialize_health_stats()
+
+    def get_health_stats(self) -> dict[str, float]:
+        """Return figures that tell when updates have worn the index out.
+
+        Returns
+        -------
+        dict
+            ScaNN's figures, with L leaves of n_l entries, n in all, m = n / L on average. An entry
+            is a datapoint in a leaf; with spilling each datapoint has two.
+
+            ``avg_quantization_error``: the root of the mean, over entries, of the squared distance
+            to the centroid of the leaf. Of an index without exact rows the distance is that of
+            what the codes stand for.
+            ``partition_weighted_avg_relative_imbalance``: the mean over entries of
+            ``n_l / m - 1``, that is ``L sum(n_l^2) / n^2 - 1``; 0 for leaves of one size.
+            ``partition_avg_relative_positive_imbalance``: the mean of ``n_l / m - 1`` over the
+            leaves where it is positive; 0 if there are none.
+            ``sum_partition_sizes``: n.
+
+            All are 0 without a tree.
+        """
+        return self._live.health_stats()
 
     # ---- What it is
 
     @property
     def config(self) -> IndexConfig:
-        """What the index was built with."""
-        return self._index.config
+        """What the index was built with; of an empty one, what `rebalance` will build."""
+        return self._live.plan
+
+    @property
+    def docids(self) -> list[Any] | None:
+        """The docids of all datapoints, a new list; None for an index without."""
+        return self._live.docids()
+
+    @property
+    def has_docids(self) -> bool:
+        """Whether datapoints have docids; without, they have row ids."""
+        return self._live.view.docids is not None
 
     @property
     def num_datapoints(self) -> int:
         """Datapoints in the index."""
-        return self._index.num_datapoints
+        return self._live.size()
 
     @property
     def dimension(self) -> int:
         """Dimension of datapoints and queries."""
-        return self._index.dimension
+        return self._query_shape[0]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory (or mapped file) that the index takes."""
-        return self._index.nbytes
+        """Bytes of memory (or mapped file) that the index takes, docids not counted."""
+        return self._live.nbytes
 
     @property
     def num_threads(self) -> int:
@@ -253,20 +447,22 @@ class Searcher:
         self.num_threads = num_threads
 
     def __len__(self) -> int:
-        return self._index.num_datapoints
+        return self._live.size()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickle and copy keep: the index and the number of threads."""
-        return {"index": self._index, "threads": self._threads}
+        return {"state": self._live.state(), "threads": self._threads}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a pickled or copied searcher."""
-        Searcher.__init__(self, state["index"])
+        Searcher.__init__(self, state["state"])
         self._threads = state["threads"]
 
     def __repr__(self) -> str:
         index, config = self._index, self._index.config
-        parts = [f"{index.num_datapoints:,} x {index.dimension}", config.distance_measure]
+        parts = [f"{len(self):,} x {index.dimension}", config.distance_measure]
+        if index.projects and config.projection is not None:
+            parts.append(f"{config.projection.kind}({index.reduced_dim})")
         if config.tree is not None:
             parts.append(f"tree({index.num_leaves}, search {self._defaults[2]})")
         if isinstance(config.score, AHConfig):
@@ -279,7 +475,7 @@ class Searcher:
             parts.append("score_brute_force()")
         if self._reorders:
             parts.append(f"reorder({self._defaults[1]})")
-        size = f"{index.nbytes / 1e6:,.1f} MB"
+        size = f"{self.nbytes / 1e6:,.1f} MB"
         return f"<swann.Searcher {', '.join(parts)}, k={self._defaults[0]}, {size}>"
 
     # ---- Keeping it
@@ -297,7 +493,7 @@ class Searcher:
         OSError
             If it cannot be written. An index saved there before is still whole then.
         """
-        save_index(self._index, artifacts_dir)
+        save_state(self._live.state(), artifacts_dir)
 
 
 def load_searcher(
@@ -322,7 +518,7 @@ def load_searcher(
     IndexFormatError
         If there is no index, it is of another version, or it is damaged.
     """
-    return Searcher(load_index(artifacts_dir, verify=verify))
+    return Searcher(load_state(artifacts_dir, verify=verify))
 
 
 def _bad_query(query: NDArray[np.float32], name: str) -> Exception:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann.errors import DTypeError, InvalidInputError, NonFiniteError, ShapeError
+from swann.tensors import is_bfloat16, to_numpy
 
 __all__ = [
     "as_database",
@@ -28,17 +29,19 @@ _REAL_KINDS = "fiu"
 _EXPECTED_DTYPE = "expected real numbers (float16, float32, float64 or integers)"
 
 
-def as_database(db: object, name: str = "db") -> NDArray[Any]:
+def as_database(db: object, name: str = "db", *, allow_empty: bool = False) -> NDArray[Any]:
     """Check that `db` is a matrix of real numbers, and return it as an ndarray.
 
     Parameters
     ----------
     db : array_like of shape (n, d)
         An ndarray or memory map of float16, float32, float64 or integers in any byte order and
-        memory layout; or anything that speaks DLPack, ``__array__`` or the buffer protocol; or
-        nested sequences of numbers.
+        memory layout; or a tensor of another library (see `swann.tensors`); or anything with
+        ``__array__`` or the buffer protocol; or nested sequences of numbers.
     name : str
         What to call it in an error.
+    allow_empty : bool
+        Whether there may be no rows; there must be columns.
 
     Returns
     -------
@@ -54,7 +57,7 @@ def as_database(db: object, name: str = "db") -> NDArray[Any]:
         Ragged, object, complex, string, bool.
     """
     array = _as_array(db, name)
-    if array.size == 0:
+    if array.size == 0 and not (allow_empty and array.ndim == 2 and array.shape[1]):
         raise ShapeError(
             f"{name} is empty (shape {array.shape}); expected shape (datapoints, dimensions) "
             "with at least one of each"
@@ -173,7 +176,7 @@ def check_finite(
 def _as_array(given: object, name: str) -> NDArray[Any]:
     """Return a plain ndarray of real numbers over the memory of `given`, where it has any."""
     array = given if type(given) is np.ndarray else _import_array(given, name)
-    if array.dtype.kind not in _REAL_KINDS:
+    if array.dtype.kind not in _REAL_KINDS and not is_bfloat16(array.dtype):
         came = f"dtype {array.dtype}"
         if array.dtype.kind == "O":
             came += " (ragged rows, or values that are not numbers)"
@@ -187,10 +190,7 @@ def _import_array(given: object, name: str) -> NDArray[Any]:
     if given is None or isinstance(given, (str, bytes, dict, set, frozenset)):
         raise DTypeError(f"{name} is of type {type(given).__name__}; {_EXPECTED_DTYPE}")
     try:
-        # np.ndarray speaks DLPack too, but not for every dtype and byte order.
-        if hasattr(given, "__dlpack__") and not isinstance(given, np.ndarray):
-            return np.from_dlpack(given)
-        return np.asarray(given)
+        return to_numpy(given)
     except Exception as error:
         # Foreign conversions raise whatever they like, MemoryError apart.
         if isinstance(error, MemoryError):

@@ -70,7 +70,7 @@ def build(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Anisotropic quantization threshold, between 0 and 1; try 0.2."),
+        typer.Option(help="Anisotropic quantization threshold; try 0.2 times the length of a row."),
     ] = None,
     reorder: Annotated[
         int | None,
@@ -79,6 +79,14 @@ def build(
     brute_force: Annotated[
         bool, typer.Option("--brute-force", help="Exact scores instead of codes.")
     ] = False,
+    pca: Annotated[
+        int | None,
+        typer.Option(help="Principal components to keep, for the tree and the codes."),
+    ] = None,
+    truncate: Annotated[
+        int | None,
+        typer.Option(help="First dimensions to keep, for the tree and the codes (matryoshka)."),
+    ] = None,
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
 ) -> None:
@@ -117,10 +125,14 @@ def build(
         reorder = 10 * num_neighbors
     if reorder:
         builder.reorder(reorder)
+    if pca is not None:
+        builder.pca(pca)
+    if truncate is not None:
+        builder.truncate(truncate)
 
     start = time.perf_counter()
     with show.progress() as bars:
-        searcher = builder.build(bars.update)
+        searcher = builder.build(progress=bars.update)
     built = time.perf_counter() - start
     searcher.serialize(out)
     show.say(f"{searcher!r}\nbuilt in {built:.1f} s, saved to {out} ({show.disk_size(out)})")

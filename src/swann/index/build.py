@@ -18,13 +18,17 @@ from swann.config import AHConfig, BruteForceConfig, IndexConfig, ReorderConfig,
 from swann.distance import SQUARED_L2, normalize_rows, normalizes
 from swann.errors import InvalidInputError
 from swann.index.packed import PackedIndex, ranks_by_reach
-from swann.kernels import GROUP, LANES
+from swann.index.routes import build_routes
+from swann.index.rows import RowArrays
+from swann.kernels import GROUP, LANES, Tiles
 from swann.partition import tree
+from swann.partition.avq import move_to_datapoints
 from swann.quantize.anisotropic import anisotropic_weights
 from swann.quantize.product import MAX_SWEEPS, train_codebook
+from swann.quantize.projection import TRAINING_SAMPLE_SIZE, project, train_projection
 from swann.vectors import check_finite, slice_rows, take
 
-__all__ = ["Progress", "build_index"]
+__all__ = ["LONGEST", "Progress", "build_index"]
 
 F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
@@ -34,8 +38,10 @@ Progress = Callable[[str, int, int], None]
 
 _CHUNK_VALUES = 4 * 1024 * 1024
 _ENOUGH_TO_TRAIN = 16384
+_ENOUGH_TO_COMPARE, _ITERATIONS_TO_COMPARE = 4096, 3
 _MAX_ROWS = 2**32 - 2
-_LONGEST = 1e18
+LONGEST = 1e18
+"""Rows and queries longer than this are refused: float32 scores would overflow."""
 
 
 def build_index(
@@ -62,6 +68,7 @@ def build_index(
     Returns
     -------
     PackedIndex
+        Without datapoints there is nothing to train on: then one that scores by brute force.
 
     Raises
     ------
@@ -86,8 +93,11 @@ class _Build:
         self.n, self.dimension = db.shape
         self.unit = normalizes(config.distance_measure)
         self.chunk_rows = max(GROUP, _CHUNK_VALUES // self.dimension // GROUP * GROUP)
-        if isinstance(config.score, AHConfig):
-            config.score.check_dimension(self.dimension)
+        self.basis: F32 | None = None
+        self.reduced_dim = self.dimension  # of the centroids and codes
+        config.check_dimension(self.dimension)
+        if self.n == 0:
+            self.config = config = _untrained(config)
         spills = config.tree is not None and config.tree.soar_lambda is not None
         most = _MAX_ROWS // 2 if spills else _MAX_ROWS  # entries have 32-bit numbers
         if self.n > most:
@@ -96,13 +106,22 @@ class _Build:
     def run(self) -> PackedIndex:
         norms = self.check()
         config = self.config
+        self.choose_projection(norms)
+        reduced_norms = np.empty_like(norms) if self.projects else norms
         centroids, spreads = None, None
         leaves = np.zeros(self.n, np.uint32)
         if config.tree is not None:
-            centroids, leaves, spreads = self.partition(norms)
+            centroids, leaves, spreads = self.partition(reduced_norms)
+        elif self.projects:
+            for _ in self.reduced_chunks(reduced_norms):
+                pass
         ah = config.score if isinstance(config.score, AHConfig) else None
-        weights = self.loss_weights(ah, norms)
-        codebook = None if ah is None else self.train(ah, centroids, leaves, weights)
+        weights = self.loss_weights(ah, reduced_norms)
+        codebook, origins = None, centroids  # what codes are counted from
+        if ah is not None:
+            if centroids is not None and not self.residuals_pay(ah, centroids, leaves, weights):
+                origins = None
+            codebook = self.train(ah, origins, leaves, weights)
         order: U32 | None = None
         entry_rows: U32 | None = None
         starts = np.array([0, self.n], np.uint32)
@@ -110,7 +129,7 @@ class _Build:
             order, starts = kernels.sort_by_leaf(leaves, len(centroids))
             if config.tree is not None and config.tree.soar_lambda is not None:
                 spilled = self.spill(centroids, leaves, config.tree.soar_lambda)
-                starts, entry_rows = _entries(starts, spilled[order])
+                starts, entry_rows = tree.spill_entries(starts, spilled[order])
         del leaves
         rows = self.keep_rows(order, norms)
         codes, corrections = None, None
@@ -119,7 +138,7 @@ class _Build:
             datapoints = order if entry_rows is None or order is None else order[entry_rows]
             codes, corrections = self.encode(
                 ah,
-                centroids,
+                origins,
                 datapoints,
                 starts,
                 weights,
@@ -131,17 +150,20 @@ class _Build:
             config=config,
             num_datapoints=self.n,
             dimension=self.dimension,
+            projection=self.basis,
             leaf_starts=starts,
             ids=order,
             entry_rows=entry_rows,
             centroids=centroids,
             spreads=spreads,
+            routes={} if centroids is None else self.routes(centroids),
             **rows,
             codes=codes,
             codebook=codebook,
             corrections=packed,
             correction_low=low,
             correction_span=span,
+            residual=origins is centroids,
         )
 
     # ---- Reading
@@ -183,7 +205,7 @@ class _Build:
             if bad < len(rows):
                 check_finite(rows, "db", first, source=self.db)
                 raise InvalidInputError(
-                    f"db[{first + bad}] is longer than {_LONGEST:g}; float32 scores would overflow"
+                    f"db[{first + bad}] is longer than {LONGEST:g}; float32 scores would overflow"
                 )
             if self.unit and not norms[first:last].all():
                 normalize_rows(rows, "db", first)  # raises, naming the row
@@ -192,15 +214,67 @@ class _Build:
             norms.fill(1.0)
         return norms
 
+    # ---- Projecting
+
+    @property
+    def projects(self) -> bool:
+        return self.basis is not None or self.reduced_dim != self.dimension
+
+    def choose_projection(self, norms: F32) -> None:
+        config = self.config
+        if config.projection is None or not config.projects:
+            return
+        if config.projection.kind == "truncate":
+            assert config.projection.reduction_dim is not None
+            self.reduced_dim = config.projection.reduction_dim
+            return
+        ids = self.sample_ids(TRAINING_SAMPLE_SIZE, stream=3)
+        self.basis = train_projection(
+            self.sampled_chunks(ids),
+            config.projection,
+            self.dimension,
+            float(norms.max()),
+            least=config.score.dimensions_per_block if isinstance(config.score, AHConfig) else 1,
+            threads=self.threads,
+        )
+        if self.basis is not None:
+            self.reduced_dim = len(self.basis)
+
+    def sampled_chunks(self, ids: NDArray[np.int64]) -> Iterator[F32]:
+        for first in range(0, len(ids), self.chunk_rows):
+            yield self.finish(take(self.db, ids[first : first + self.chunk_rows]))
+            self.report("projection", min(len(ids), first + self.chunk_rows), len(ids))
+
+    def reduce(self, rows: F32) -> F32:
+        """Rows in the space of the centroids and codes."""
+        return project(rows, self.basis, self.reduced_dim, self.threads)
+
+    def reduced_chunks(self, norms: F32) -> Iterator[tuple[int, F32]]:
+        """All rows, reduced; where that changes them, `norms` is filled with what is left."""
+        for first, last in self.row_spans():
+            rows = self.reduce(self.finish(slice_rows(self.db, first, last), first))
+            if self.projects:
+                _, norms[first:last] = kernels.check_rows(rows, self.threads)
+            yield first, rows
+
+    def reduced_sample(self, ids: NDArray[np.int64]) -> F32:
+        if not self.projects:
+            return self.sample(ids)
+        rows = np.empty((len(ids), self.reduced_dim), np.float32)
+        for first in range(0, len(ids), self.chunk_rows):
+            part = slice(first, first + self.chunk_rows)
+            rows[part] = self.reduce(self.finish(take(self.db, ids[part])))
+        return rows
+
     # ---- Training
 
     def partition(self, norms: F32) -> tuple[F32, U32, F32 | None]:
         config = self.config.tree
         assert config is not None
         ids = self.sample_ids(max(config.training_sample_size, config.num_leaves), stream=0)
-        total = config.training_iterations
+        total = config.training_iterations + tree.anisotropic_iterations(config)
         centroids = tree.train_tree(
-            self.sample(ids),
+            self.reduced_sample(ids),
             config,
             rng=np.random.default_rng([self.config.seed, 1]),
             threads=self.threads,
@@ -208,19 +282,36 @@ class _Build:
         )
         self.report("tree", total, total)
         leaves, scores = tree.assign(
-            (
-                (first, self.finish(slice_rows(self.db, first, last), first))
-                for first, last in self.row_spans()
-            ),
+            self.reduced_chunks(norms),
             self.n,
             centroids,
             self.threads,
             on_rows=lambda done: self.report("assign", done, self.n),
+            avq=config.avq,
         )
+        if config.avq is None:
+            distances = tree.leaf_distances(leaves, scores, norms, len(centroids))
+        else:
+            order, starts = kernels.sort_by_leaf(leaves, len(centroids))
+            centroids, distances = move_to_datapoints(
+                lambda ids: self.reduce(self.finish(take(self.db, ids))),
+                order,
+                starts,
+                centroids,
+                config.avq,
+                most_rows=self.chunk_rows,
+                threads=self.threads,
+                on_rows=lambda done: self.report("centroids", done, self.n),
+            )
         if not ranks_by_reach(self.config):
             return centroids, leaves, None
-        spreads = tree.leaf_spreads(leaves, scores, norms, len(centroids), self.dimension)
-        return centroids, leaves, spreads
+        return centroids, leaves, tree.leaf_spreads(distances, self.reduced_dim, config.avq)
+
+    def routes(self, centroids: F32) -> dict[str, NDArray[Any]]:
+        def report(done: int, total: int) -> None:
+            self.report("upper tree", done, total)
+
+        return build_routes(self.config, centroids, self.threads, report)
 
     def spill(self, centroids: F32, leaves: U32, soar_lambda: float) -> U32:
         """Return a second leaf of every datapoint; its own where there is only one."""
@@ -228,7 +319,7 @@ class _Build:
             return leaves
         spilled = np.empty(self.n, np.uint32)
         for first, last in self.row_spans():
-            rows = self.finish(slice_rows(self.db, first, last), first)
+            rows = self.reduce(self.finish(slice_rows(self.db, first, last), first))
             spilled[first:last] = kernels.spill_leaves(
                 rows, centroids, leaves[first:last], soar_lambda, self.threads
             )
@@ -238,26 +329,44 @@ class _Build:
     def loss_weights(self, ah: AHConfig | None, norms: F32) -> F32 | None:
         if ah is None or not ah.anisotropic:
             return None
-        return anisotropic_weights(norms, self.dimension, ah.anisotropic_quantization_threshold)
+        return anisotropic_weights(norms, self.reduced_dim, ah.anisotropic_quantization_threshold)
 
-    def train(self, ah: AHConfig, centroids: F32 | None, leaves: U32, weights: F32 | None) -> F32:
+    def residuals_pay(self, ah: AHConfig, centroids: F32, leaves: U32, weights: F32 | None) -> bool:
+        """Whether codes of residuals lose less than codes of whole datapoints, on a small sample.
+
+        They nearly always do. Where many values of the datapoints are alike (zeros, say), codewords
+        hit these exactly, and centroids only blur them. Under dot products residuals always pay:
+        what a centroid scores is then exact, and tables have less to span.
+        """
+        if self.config.distance_measure != SQUARED_L2:
+            return True
+        ids = self.sample_ids(_ENOUGH_TO_COMPARE, stream=2)
+
+        def loss(origins: F32 | None) -> float:
+            seen: list[float] = []
+            train_codebook(
+                self.tiles(ids, origins, leaves, weights),
+                ah.dimensions_per_block,
+                codewords=ah.codewords,
+                iterations=_ITERATIONS_TO_COMPARE,
+                rng=np.random.default_rng([self.config.seed, 4]),
+                threads=self.threads,
+                on_iteration=lambda _, reached: seen.append(reached),
+            )
+            return seen[-1]
+
+        return loss(centroids) <= loss(None)
+
+    def train(self, ah: AHConfig, origins: F32 | None, leaves: U32, weights: F32 | None) -> F32:
         # A third of the database is plenty, and keeps the tiles (up to two floats a value) small
         # beside it.
         size = min(ah.training_sample_size, max(_ENOUGH_TO_TRAIN, self.n // 3))
-        ids = self.sample_ids(size, stream=0)
-        # Tiles are full: a few datapoints of the sample come twice.
-        ids = np.resize(ids, -(-len(ids) // LANES) * LANES)
-        tiles = kernels.make_tiles(
-            self.sample(ids),
-            centroids,
-            None if centroids is None else leaves[ids],
-            None if weights is None else weights[ids],
-            self.threads,
-        )
+        tiles = self.tiles(self.sample_ids(size, stream=0), origins, leaves, weights)
         total = ah.training_iterations * (1 if weights is None else 2)
         codebook = train_codebook(
             tiles,
             ah.dimensions_per_block,
+            codewords=ah.codewords,
             iterations=ah.training_iterations,
             rng=np.random.default_rng([self.config.seed, 2]),
             threads=self.threads,
@@ -265,6 +374,19 @@ class _Build:
         )
         self.report("codebook", total, total)
         return codebook
+
+    def tiles(
+        self, ids: NDArray[np.int64], origins: F32 | None, leaves: U32, weights: F32 | None
+    ) -> Tiles:
+        """Training data of some datapoints; a few come twice, since tiles are full."""
+        ids = np.resize(ids, -(-len(ids) // LANES) * LANES)
+        return kernels.make_tiles(
+            self.reduced_sample(ids),
+            origins,
+            None if origins is None else leaves[ids],
+            None if weights is None else weights[ids],
+            self.threads,
+        )
 
     # ---- Encoding
 
@@ -276,7 +398,7 @@ class _Build:
             exact = config.score
         if exact is None:
             return {}
-        kept = _RowArrays(exact.quantize, self.n, self.dimension)
+        kept = RowArrays(exact.quantize, self.n, self.dimension)
         weights = None
         if isinstance(exact, ReorderConfig) and exact.quantize is not ReorderType.FLOAT32:
             threshold = exact.anisotropic_quantization_threshold
@@ -308,8 +430,8 @@ class _Build:
         """
         group_starts = _group_starts(starts)
         groups = int(group_starts[-1])
-        blocks = kernels.num_blocks(self.dimension, ah.dimensions_per_block)
-        codes = np.empty((groups, blocks, 16), np.uint8)
+        blocks = kernels.num_blocks(self.reduced_dim, ah.dimensions_per_block)
+        codes = np.empty((groups, blocks, kernels.block_bytes(ah.codewords)), np.uint8)
         residual_l2 = centroids is not None and self.config.distance_measure == SQUARED_L2
         corrections = np.empty(groups * GROUP, np.float32) if residual_l2 else None
         step = self.chunk_rows // GROUP
@@ -322,8 +444,9 @@ class _Build:
                 chunk_weights = weights[
                     slice(first, last) if datapoints is None else datapoints[first:last]
                 ]
+            chunk = self.ordered_rows(datapoints, first, last) if rows is None else rows[first:last]
             kernels.pack_codes(
-                self.ordered_rows(datapoints, first, last) if rows is None else rows[first:last],
+                self.reduce(chunk),
                 chunk_weights,
                 centroids,
                 starts,
@@ -339,62 +462,17 @@ class _Build:
         return codes, corrections
 
 
-class _RowArrays:
-    """The rows of an index in one precision, filled chunk by chunk."""
-
-    def __init__(self, precision: ReorderType, count: int, dimension: int) -> None:
-        self.precision = precision
-        dtypes = {
-            ReorderType.FLOAT32: np.float32,
-            ReorderType.BFLOAT16: np.uint16,
-            ReorderType.INT8: np.int8,
-        }
-        self.rows: NDArray[Any] = np.empty((count, dimension), dtypes[precision])
-        of_rows = count if precision is ReorderType.INT8 else 0
-        self.scales = np.empty(of_rows, np.float32)
-        self.squares = np.empty(of_rows, np.float32)
-
-    def put(self, span: slice, rows: F32, weights: F32 | None, threads: int) -> None:
-        match self.precision:
-            case ReorderType.FLOAT32:
-                self.rows[span] = rows
-            case ReorderType.BFLOAT16:
-                kernels.round_to_bf16(rows, weights, self.rows[span], threads)
-            case ReorderType.INT8:
-                kernels.round_to_i8(
-                    rows, weights, self.rows[span], self.scales[span], self.squares[span], threads
-                )
-
-    def arrays(self, distance_measure: str) -> dict[str, Any]:
-        match self.precision:
-            case ReorderType.FLOAT32:
-                return {"rows": self.rows}
-            case ReorderType.BFLOAT16:
-                return {"rows_bf16": self.rows}
-        kept = {"rows_i8": self.rows, "row_scales": self.scales}
-        if distance_measure == SQUARED_L2:
-            kept["row_squares"] = self.squares
-        return kept
-
-
-def _entries(starts: U32, spilled: U32) -> tuple[U32, U32]:
-    """Give every row a second entry, in the leaf that `spilled` names.
-
-    Returns
-    -------
-    tuple of (uint32 array of shape (leaves + 1,), uint32 array of shape (2 n,))
-        Where each leaf's entries start, its own rows first; and the row of each entry.
-    """
-    leaves = len(starts) - 1
-    guests, guest_starts = kernels.sort_by_leaf(spilled, leaves)
-    rows = np.empty(2 * len(spilled), np.uint32)
-    for leaf in range(leaves):
-        own, end = int(starts[leaf]), int(starts[leaf + 1])
-        guest, last = int(guest_starts[leaf]), int(guest_starts[leaf + 1])
-        place = own + guest
-        rows[place : place + end - own] = np.arange(own, end)
-        rows[place + end - own : end + last] = guests[guest:last]
-    return starts + guest_starts, rows
+def _untrained(config: IndexConfig) -> IndexConfig:
+    """Return settings for an empty index, as close to `config` as can be without training."""
+    if config.tree is None and isinstance(config.score, BruteForceConfig):
+        return config
+    exact = config.score if isinstance(config.score, BruteForceConfig) else BruteForceConfig()
+    return IndexConfig(
+        num_neighbors=config.num_neighbors,
+        distance_measure=config.distance_measure,
+        score=exact,
+        seed=config.seed,
+    )
 
 
 def _group_starts(leaf_starts: U32) -> NDArray[np.int64]:

@@ -7,8 +7,9 @@ Datapoints lie in the order of the leaves, so that a leaf is one contiguous run 
 
     leaf_starts  uint32  (leaves + 1,)        first entry of each leaf
     entry_rows   uint32  (entries,)           row of each entry              (with spilling)
-    ids          uint32  (n,)                 datapoint of each row          (with a tree)
-    centroids    float32 (leaves, d)                                         (with a tree)
+    ids          uint32  (n,)                 number of each row's datapoint (tree or updates)
+    projection   float32 (r, d)               orthonormal directions         (pca)
+    centroids    float32 (leaves, r)                                         (with a tree)
     spreads      float32 (leaves,)            reach above the centroid    (see ranks_by_reach)
     rows         float32 (n, d)               exact rows           (brute force or reordering)
     rows_bf16    uint16  (n, d)               or the upper halves of float32
@@ -16,12 +17,17 @@ Datapoints lie in the order of the leaves, so that a leaf is one contiguous run 
     row_scales   float32 (n,)                                                (int8 rows)
     row_squares  float32 (n,)                 squared lengths of int8 rows   (squared l2)
     codes        uint8   (groups, blocks, 16) packed 4-bit codes             (asymmetric hashing)
-    codebook     float32 (d, 16)              codeword k of all blocks       (asymmetric hashing)
+                         or (..., 32)         8-bit codes                    (lut256)
+    codebook     float32 (r, 16 or 256)       codeword k of all blocks       (asymmetric hashing)
     corrections  uint16  (groups * 32,)       -2 <centroid, residual>   (squared l2 and residuals)
+
+r is the dimension of the centroids and codes: d, or what a projection leaves of it
+(`PackedIndex.reduced_dim`). `swann.index.routes` draws the
+arrays that lead a query to its leaves.
 
 An *entry* is a row in a leaf. Entries and rows are the same unless the tree spills (SOAR): then a
 leaf has first the entries of its own rows and then those of rows spilled to it, and each row has
-two entries.
+two entries (or one, in an index that ScaNN made).
 
 A leaf's codes are cut into groups of 32 datapoints; its last group may be part empty. Within a
 group, 16 bytes a block follow each other; byte i holds datapoint i in its low four bits and
@@ -33,6 +39,8 @@ datapoint 16 + i in its high four: one 512-bit load brings four blocks of 32 dat
     byte    | 0      | 1      | ... | 15     | 16     | ...
     low     | dp 0   | dp 1   |     | dp 15  | dp 0   |
     high    | dp 16  | dp 17  |     | dp 31  | dp 16  |
+
+Codes of 8 bits take 32 bytes a block: byte i holds datapoint i.
 """
 
 from __future__ import annotations
@@ -45,14 +53,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann.config import AHConfig, IndexConfig
+from swann.index.routes import native_routes
 from swann.kernels import NativeIndex
+from swann.quantize.projection import project
 
-__all__ = ["ARRAYS", "PackedIndex", "ranks_by_reach"]
+__all__ = ["ARRAYS", "PackedIndex", "ranks_by_reach", "unprojected_dim"]
 
 ARRAYS: dict[str, np.dtype[Any]] = {
     "leaf_starts": np.dtype("<u4"),
     "ids": np.dtype("<u4"),
     "entry_rows": np.dtype("<u4"),
+    "projection": np.dtype("<f4"),
     "centroids": np.dtype("<f4"),
     "spreads": np.dtype("<f4"),
     "rows": np.dtype("<f4"),
@@ -79,6 +90,11 @@ class PackedIndex:
         Of the database.
     correction_low, correction_span : float
         A stored correction c stands for ``low + span * c / 65535``.
+    residual : bool
+        Where there is a tree: whether codes are of residuals, as swann builds them, or of whole
+        datapoints, as ScaNN's are under squared l2.
+    routes : dict of str to array
+        What `swann.index.routes.build_routes` makes of the centroids.
     """
 
     config: IndexConfig
@@ -99,6 +115,9 @@ class PackedIndex:
     corrections: NDArray[np.uint16] | None = None
     correction_low: float = 0.0
     correction_span: float = 0.0
+    residual: bool = True
+    projection: NDArray[np.float32] | None = None
+    routes: dict[str, NDArray[Any]] = field(default_factory=dict)
     native: NativeIndex = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -124,6 +143,10 @@ class PackedIndex:
             corrections=self.corrections,
             correction_low=self.correction_low,
             correction_span=self.correction_span,
+            residual=self.residual,
+            reduced_dim=self.reduced_dim,
+            projection=self.projection,
+            **native_routes(self.config, self.routes),
         )
         object.__setattr__(self, "native", native)
 
@@ -131,6 +154,33 @@ class PackedIndex:
     def num_leaves(self) -> int:
         """Leaves of the tree; 1 without a tree."""
         return len(self.leaf_starts) - 1
+
+    @property
+    def changed(self) -> bool:
+        """Whether datapoints were added or removed since these arrays were made."""
+        return self.native.changed()
+
+    def numbers(self) -> NDArray[np.int64]:
+        """Return the number of each row's datapoint."""
+        if self.ids is None:
+            return np.arange(self.num_datapoints)
+        return self.ids.astype(np.int64)
+
+    @property
+    def reduced_dim(self) -> int:
+        """Dimension of the centroids and codes."""
+        if self.projection is not None:
+            return len(self.projection)
+        return unprojected_dim(self.config, self.dimension)
+
+    @property
+    def projects(self) -> bool:
+        """Whether the centroids and codes are in a space of their own."""
+        return self.projection is not None or self.reduced_dim != self.dimension
+
+    def reduce(self, rows: NDArray[np.float32], threads: int = 1) -> NDArray[np.float32]:
+        """Return rows (n, d), normalised under cosine, in the space of the centroids and codes."""
+        return project(rows, self.projection, self.reduced_dim, threads)
 
     @property
     def nbytes(self) -> int:
@@ -145,21 +195,29 @@ class PackedIndex:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that this index has, by name."""
         present = ((name, getattr(self, name)) for name in ARRAYS)
-        return {name: array for name, array in present if array is not None}
+        return {name: array for name, array in present if array is not None} | self.routes
 
 
 def _make_index(kept: dict[str, Any]) -> PackedIndex:
     return PackedIndex(**kept)
 
 
+def unprojected_dim(config: IndexConfig, dimension: int) -> int:
+    """Return the dimension of the centroids and codes of an index that has no basis."""
+    if config.projects and config.projection is not None and config.projection.kind == "truncate":
+        return config.projection.reduction_dim or dimension
+    return dimension
+
+
 def ranks_by_reach(config: IndexConfig) -> bool:
     """Whether leaves are ranked by what their best datapoint may score: `spreads` are kept.
 
     Not under squared l2, where it changes nothing, nor for spherical centroids, whose lengths say
-    nothing of their leaves (on GloVe-100 it costs recall there: .935 against .952).
+    nothing of their leaves (on GloVe-100 it costs recall there: .935 against .952). Anisotropic
+    centroids have lengths that say something, also where spherical ones were their start.
     """
     return (
         config.tree is not None
-        and not config.tree.spherical
+        and (not config.tree.spherical or config.tree.avq is not None)
         and config.distance_measure != "squared_l2"
     )

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Any, Literal
@@ -24,16 +25,39 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.config import AHConfig, IndexConfig, ReorderType
+from swann.config import AHConfig, IndexConfig
 from swann.errors import ConfigError, CorruptIndexError, FormatVersionError, IndexFormatError
-from swann.index.packed import ARRAYS, PackedIndex, ranks_by_reach
+from swann.index.docids import Docids, Kind
+from swann.index.packed import ARRAYS, PackedIndex, ranks_by_reach, unprojected_dim
+from swann.index.routes import route_dtype, route_shapes
+from swann.index.rows import row_shapes
+from swann.index.state import State
+from swann.kernels import block_bytes
 
-__all__ = ["FORMAT_VERSION", "Verify", "load_index", "save_index"]
+__all__ = ["FORMAT_VERSION", "Verify", "holds_index", "load_state", "save_state"]
 
 FORMAT_VERSION = 1
 """Of the layout on disk. A reader refuses versions that it does not know."""
 
 Verify = Literal["manifest", "full"]
+
+# Features that an index may need beyond version 1; a reader refuses those it does not know.
+_PLAIN_CODES = "plain_codes"  # a tree's codes are of whole datapoints, not of residuals
+_LUT256 = "lut256"  # codes of 8 bits
+_ROW_IDS = "row_ids"  # numbers of datapoints do not run from 0 to n, or not in the order of rows
+_DOCIDS = "docids"  # datapoints have names
+_PLAN = "plan"  # a rebalance builds something else than what is there
+_PROJECTED = "projected"  # the centroids and codes have a dimension of their own
+_FEATURES = (_PLAIN_CODES, _LUT256, _ROW_IDS, _DOCIDS, _PLAN, _PROJECTED)
+
+_DOCID_ARRAYS: dict[str, np.dtype[Any]] = {
+    "docid_ints": np.dtype("<i8"),
+    "docid_bytes": np.dtype("u1"),  # UTF-8, one after the other
+    "docid_ends": np.dtype("<u8"),  # in docid_bytes
+}
+_DTYPES: dict[str, np.dtype[Any]] = ARRAYS | _DOCID_ARRAYS
+_ARRAY_FILE = re.compile(r"(\w+)-[0-9a-f]{16}\.npy")
+_MAX_NUMBER = 2**32 - 1
 
 _MANIFEST = "manifest.json"
 _MAX_MANIFEST_BYTES = 1 << 20
@@ -41,13 +65,13 @@ _PIECE = 1 << 24
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def save_index(index: PackedIndex, directory: str | os.PathLike[str]) -> None:
+def save_state(state: State, directory: str | os.PathLike[str]) -> None:
     """Write an index, replacing the one that `directory` may hold.
 
     Parameters
     ----------
-    index : PackedIndex
-        What to save.
+    state : State
+        What to save; its index has no changes that are not folded in.
     directory : path
         Made if it is missing.
 
@@ -61,9 +85,9 @@ def save_index(index: PackedIndex, directory: str | os.PathLike[str]) -> None:
     present = {path.name for path in root.iterdir()}
     entries: dict[str, dict[str, Any]] = {}
     try:
-        for name, array in index.arrays().items():
+        for name, array in (state.packed.arrays() | _docid_arrays(state.docids)).items():
             entries[name] = _write_array(root, name, array)
-        _replace(root / _MANIFEST, json.dumps(_manifest_of(index, entries), indent=1).encode())
+        _replace(root / _MANIFEST, json.dumps(_manifest_of(state, entries), indent=1).encode())
     except BaseException:
         for entry in entries.values():
             if entry["file"] not in present:
@@ -73,19 +97,19 @@ def save_index(index: PackedIndex, directory: str | os.PathLike[str]) -> None:
     _remove_stale(root, {entry["file"] for entry in entries.values()})
 
 
-def load_index(directory: str | os.PathLike[str], *, verify: Verify = "manifest") -> PackedIndex:
-    """Open an index; its arrays are memory-mapped.
+def load_state(directory: str | os.PathLike[str], *, verify: Verify = "manifest") -> State:
+    """Open an index; its arrays are memory-mapped. Docids are read into memory.
 
     Parameters
     ----------
     directory : path
-        Where `save_index` wrote it, or where that directory was moved.
+        Where `save_state` wrote it, or where that directory was moved.
     verify : {"manifest", "full"}
         ``"full"`` reads all of the arrays to check their digests.
 
     Returns
     -------
-    PackedIndex
+    State
 
     Raises
     ------
@@ -101,35 +125,60 @@ def load_index(directory: str | os.PathLike[str], *, verify: Verify = "manifest"
     root = Path(directory)
     content = _read_manifest(root)
     try:
+        features = content["features"]
         config = IndexConfig.from_dict(content["config"])
-        numbers = {key: _natural(content, key) for key in ("num_datapoints", "dimension")}
+        plan = IndexConfig.from_dict(content["plan"]) if _PLAN in features else config
+        n, dimension = _natural(content, "num_datapoints", 0), _natural(content, "dimension", 1)
+        next_number = _natural(content, "next_number", n) if _ROW_IDS in features else n
         scalars = {key: _number(content, key) for key in ("correction_low", "correction_span")}
+        if _DOCIDS in features and next_number != n:
+            raise ValueError(f"next_number is {next_number} for {n} datapoints with docids")
         if scalars["correction_span"] < 0:
             raise ValueError(f"correction_span is {scalars['correction_span']}")
         described = dict(content["arrays"])
-    except (KeyError, TypeError, ValueError) as error:
+        reduced_dim = _reduced_dim(config, dimension, described.get("projection"))
+    except (LookupError, TypeError, ValueError) as error:
         raise CorruptIndexError(f"{root / _MANIFEST} is not a valid manifest: {error}") from error
-    expected = _expected_shapes(config, **numbers)
-    if set(described) != set(expected):
+    expected = _expected_shapes(config, features, n, dimension, reduced_dim)
+    if "projection" in described:
+        expected["projection"] = (reduced_dim, dimension)
+    names = _expected_docids(described, n) if _DOCIDS in features else {}
+    if set(described) != set(expected) | set(names):
         raise CorruptIndexError(
             f"{root / _MANIFEST} lists arrays {sorted(described)}; its config needs "
             f"{sorted(expected)}"
         )
     arrays = {
-        name: _map_array(root, name, described[name], expected[name], verify) for name in expected
+        name: _map_array(root, name, described[name], shape, verify)
+        for name, shape in (expected | names).items()
     }
-    entries = len(arrays["entry_rows"]) if "entry_rows" in arrays else numbers["num_datapoints"]
+    docids = _docids_of(root, arrays) if _DOCIDS in features else None
+    arrays = {name: arrays[name] for name in expected}
+    entries = len(arrays["entry_rows"]) if "entry_rows" in arrays else n
     _check_leaf_starts(root, arrays["leaf_starts"], entries)
+    if "ids" in arrays and n and int(arrays["ids"].max()) >= next_number:
+        raise CorruptIndexError(f"ids of {root} are not all below {next_number}")
     try:
-        return PackedIndex(config=config, **numbers, **scalars, **arrays)  # type: ignore[arg-type]
+        residual = _PLAIN_CODES not in features
+        own = {name: array for name, array in arrays.items() if name in ARRAYS}
+        routes = {name: array for name, array in arrays.items() if name not in ARRAYS}
+        kept: dict[str, Any] = {**scalars, **own, "residual": residual, "routes": routes}
+        packed = PackedIndex(config, num_datapoints=n, dimension=dimension, **kept)
     except ValueError as error:
         raise CorruptIndexError(f"the arrays of {root} do not fit together: {error}") from error
+    return State(packed, docids, next_number, plan)
+
+
+def holds_index(directory: str | os.PathLike[str]) -> bool:
+    """Whether there is an index of swann's, whole or not."""
+    return (Path(directory) / _MANIFEST).exists()
 
 
 # ---- Writing
 
 
-def _manifest_of(index: PackedIndex, entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _manifest_of(state: State, entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    index = state.packed
     content: dict[str, Any] = {
         "format": "swann",
         "version": FORMAT_VERSION,
@@ -141,7 +190,33 @@ def _manifest_of(index: PackedIndex, entries: dict[str, dict[str, Any]]) -> dict
         "correction_span": index.correction_span,
         "arrays": entries,
     }
+    if not index.residual:
+        content["features"].append(_PLAIN_CODES)
+    if index.projects:
+        content["features"].append(_PROJECTED)
+    if isinstance(index.config.score, AHConfig) and index.config.score.codewords == 256:
+        content["features"].append(_LUT256)
+    if state.numbered:
+        content["features"].append(_ROW_IDS)
+        content["next_number"] = state.next_number
+    if state.docids is not None:
+        content["features"].append(_DOCIDS)
+    if state.plan != index.config:
+        content["features"].append(_PLAN)
+        content["plan"] = state.plan.to_dict()
     return content | {"digest": _digest_of_json(content)}
+
+
+def _docid_arrays(docids: Docids | None) -> dict[str, NDArray[Any]]:
+    if docids is None or docids.kind is None:  # an index that never had one has no arrays
+        return {}
+    listed = docids.tolist()
+    if docids.kind == "int":
+        return {"docid_ints": np.array(listed, np.int64)}
+    # Lone surrogates, which some file names hold, survive.
+    encoded = [docid.encode("utf-8", "surrogatepass") for docid in listed]
+    ends = np.cumsum([len(docid) for docid in encoded], dtype=np.uint64)
+    return {"docid_bytes": np.frombuffer(b"".join(encoded), np.uint8), "docid_ends": ends}
 
 
 def _writer() -> str:
@@ -150,7 +225,7 @@ def _writer() -> str:
 
 
 def _write_array(root: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
-    stored = np.ascontiguousarray(array, dtype=ARRAYS[name])
+    stored = np.ascontiguousarray(array, dtype=_dtype_of(name))
     temporary = root / f".{name}-{_writer()}.tmp"
     digest = hashlib.sha256()
     try:
@@ -203,10 +278,11 @@ def _sync_directory(root: Path) -> None:
 
 def _remove_stale(root: Path, kept: set[str]) -> None:
     """Remove array files of indexes that stood here before."""
-    for name in ARRAYS:
-        for path in root.glob(f"{name}-{'[0-9a-f]' * 16}.npy"):
-            if path.name not in kept:
-                path.unlink(missing_ok=True)
+    for path in root.glob("*.npy"):
+        named = _ARRAY_FILE.fullmatch(path.name)
+        ours = named is not None and (named[1] in _DTYPES or route_dtype(named[1]) is not None)
+        if ours and path.name not in kept:
+            path.unlink(missing_ok=True)
 
 
 # ---- Reading
@@ -241,7 +317,7 @@ def _read_manifest(root: Path) -> dict[str, Any]:
             f"{path} has format version {version!r}; this swann reads version {FORMAT_VERSION}. "
             "Open it with the swann that wrote it, or build the index again"
         )
-    if features != []:
+    if not isinstance(features, list) or any(name not in _FEATURES for name in features):
         raise FormatVersionError(
             f"{path} needs features {features!r} that this swann does not have; a newer one may"
         )
@@ -250,9 +326,9 @@ def _read_manifest(root: Path) -> dict[str, Any]:
     return content
 
 
-def _natural(content: dict[str, Any], key: str) -> int:
+def _natural(content: dict[str, Any], key: str, least: int) -> int:
     value = content[key]
-    if type(value) is not int or not 1 <= value < 2**32:
+    if type(value) is not int or not least <= value <= _MAX_NUMBER:
         raise ValueError(f"{key} is {value!r}")
     return value
 
@@ -264,35 +340,89 @@ def _number(content: dict[str, Any], key: str) -> float:
     return value
 
 
+def _reduced_dim(config: IndexConfig, dimension: int, basis: object) -> int:
+    """Return the dimension of the centroids and codes, given the manifest's entry of a basis."""
+    asked = config.projection
+    config.check_dimension(dimension)
+    if basis is None:
+        if config.projects and asked is not None and asked.kind == "pca" and asked.reduction_dim:
+            raise ValueError("there is no projection")
+        return unprojected_dim(config, dimension)
+    if asked is None or asked.kind != "pca" or not config.projects:
+        raise ValueError("there is a projection that the config does not ask for")
+    reduced_dim = basis["shape"][0]  # type: ignore[index]
+    if reduced_dim != (asked.reduction_dim or reduced_dim) or not 1 <= reduced_dim <= dimension:
+        raise ValueError(f"projection has {reduced_dim!r} rows")
+    return int(reduced_dim)
+
+
 def _expected_shapes(
-    config: IndexConfig, num_datapoints: int, dimension: int
+    config: IndexConfig,
+    features: list[str],
+    num_datapoints: int,
+    dimension: int,
+    reduced_dim: int,
 ) -> dict[str, tuple[int | None, ...]]:
     """Arrays that an index of this config has, and their shapes (None: any length)."""
     shapes: dict[str, tuple[int | None, ...]] = {"leaf_starts": (None,)}
+    residual = _PLAIN_CODES not in features
+    if _ROW_IDS in features:
+        shapes["ids"] = (num_datapoints,)
     if config.tree is not None:
-        shapes |= {"ids": (num_datapoints,), "centroids": (None, dimension)}
+        shapes |= {"ids": (num_datapoints,), "centroids": (None, reduced_dim)}
         if config.tree.soar_lambda is not None:
             shapes["entry_rows"] = (None,)
         if ranks_by_reach(config):
             shapes["spreads"] = (None,)
+        shapes |= route_shapes(config, reduced_dim)
     if isinstance(config.score, AHConfig):
-        blocks = -(-dimension // config.score.dimensions_per_block)
-        shapes |= {"codes": (None, blocks, 16), "codebook": (dimension, 16)}
-        if config.tree is not None and config.distance_measure == "squared_l2":
+        blocks = -(-reduced_dim // config.score.dimensions_per_block)
+        codewords = config.score.codewords
+        shapes |= {
+            "codes": (None, blocks, block_bytes(codewords)),
+            "codebook": (reduced_dim, codewords),
+        }
+        if residual and config.tree is not None and config.distance_measure == "squared_l2":
             shapes["corrections"] = (None,)
     exact = config.reorder if isinstance(config.score, AHConfig) else config.score
     if exact is not None:
-        match exact.quantize:
-            case ReorderType.FLOAT32:
-                shapes["rows"] = (num_datapoints, dimension)
-            case ReorderType.BFLOAT16:
-                shapes["rows_bf16"] = (num_datapoints, dimension)
-            case ReorderType.INT8:
-                shapes["rows_i8"] = (num_datapoints, dimension)
-                shapes["row_scales"] = (num_datapoints,)
-                if config.distance_measure == "squared_l2":
-                    shapes["row_squares"] = (num_datapoints,)
+        shapes |= row_shapes(exact.quantize, num_datapoints, dimension, config.distance_measure)
     return shapes
+
+
+def _expected_docids(described: dict[str, Any], count: int) -> dict[str, tuple[int | None, ...]]:
+    if count == 0 and not described.keys() & _DOCID_ARRAYS.keys():
+        return {}
+    if "docid_ints" in described:
+        return {"docid_ints": (count,)}
+    return {"docid_bytes": (None,), "docid_ends": (count,)}
+
+
+def _docids_of(root: Path, arrays: dict[str, NDArray[Any]]) -> Docids:
+    """Read docids back; they are unique, and ints are not negative."""
+    kind: Kind | None = "int" if "docid_ints" in arrays else "str"
+    if "docid_ints" in arrays:
+        listed = arrays["docid_ints"].tolist()
+        sound = all(docid >= 0 for docid in listed)
+    elif "docid_ends" not in arrays:
+        kind, listed, sound = None, [], True
+    else:
+        data, ends = arrays["docid_bytes"].tobytes(), arrays["docid_ends"].tolist()
+        starts = [0, *ends[:-1]] if ends else []
+        sound = all(a <= b for a, b in zip(starts, ends, strict=True))
+        sound = sound and (ends[-1] if ends else 0) == len(data)
+        try:
+            pairs = zip(starts, ends, strict=True) if sound else ()
+            listed = [data[a:b].decode("utf-8", "surrogatepass") for a, b in pairs]
+        except UnicodeDecodeError:
+            sound = False
+    if not sound or len(set(listed)) < len(listed):
+        raise CorruptIndexError(f"the docids of {root} are damaged")
+    return Docids(listed, kind)
+
+
+def _dtype_of(name: str) -> np.dtype[Any]:
+    return route_dtype(name) or _DTYPES[name]
 
 
 def _map_array(
@@ -306,29 +436,45 @@ def _map_array(
     except (KeyError, TypeError) as error:
         raise CorruptIndexError(f"the manifest of {root} describes {name} badly") from error
     path = root / named
-    if file != named or dtype != ARRAYS[name].str or not _matches(shape, expected):
+    if file != named or dtype != _dtype_of(name).str or not _matches(shape, expected):
         raise CorruptIndexError(
             f"the manifest of {root} gives {name} as {dtype} {shape} in {file!r}; expected "
-            f"{ARRAYS[name].str} of shape {expected} in {named!r}"
+            f"{_dtype_of(name).str} of shape {expected} in {named!r}"
         )
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array, begin = _open_array(path, shape)
     except (FileNotFoundError, IsADirectoryError):
         raise CorruptIndexError(f"{path} is missing") from None
-    except (ValueError, EOFError, OverflowError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # of a bad header, NumPy raises whatever its parser did
         raise CorruptIndexError(f"{path} is damaged: {error}") from error
-    if array.dtype != ARRAYS[name] or array.shape != shape or not array.flags.c_contiguous:
+    if array.dtype != _dtype_of(name) or array.shape != shape or not array.flags.c_contiguous:
         raise CorruptIndexError(
             f"{path} holds {array.dtype} of shape {array.shape}; its manifest says {dtype} of "
             f"shape {shape}"
         )
-    size = array.offset + array.nbytes
+    size = begin + array.nbytes
     if path.stat().st_size != size:
         raise CorruptIndexError(f"{path} has {path.stat().st_size} bytes; expected {size}")
     if verify == "full" and _digest_of_array(array) != digest:
         raise CorruptIndexError(f"{path} is damaged: its digest does not match the manifest")
     native: NDArray[Any] = array.view(np.ndarray)
     return native if native.dtype.isnative else native.astype(native.dtype.newbyteorder("="))
+
+
+def _open_array(path: Path, shape: tuple[int, ...]) -> tuple[NDArray[Any], int]:
+    """Map an array file; return the array and where it begins in the file."""
+    if all(shape):
+        array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="r")
+        return array, array.offset
+    with open(path, "rb") as file:  # nothing cannot be mapped
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("its header is of another version")
+        found, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        if found != shape or fortran:
+            raise ValueError(f"its shape is {found}")
+        return np.empty(shape, dtype), file.tell()
 
 
 def _matches(shape: tuple[object, ...], expected: tuple[int | None, ...]) -> bool:

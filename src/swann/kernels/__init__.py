@@ -25,6 +25,8 @@ __all__ = [
     "NativeIndex",
     "Tiles",
     "active_level",
+    "add_moments",
+    "anisotropic_centroids",
     "assign_leaves",
     "check_rows",
     "encode_tiles",
@@ -33,19 +35,22 @@ __all__ = [
     "leaf_means",
     "make_tiles",
     "pack_codes",
+    "project_rows",
     "round_to_bf16",
     "round_to_i8",
     "sort_by_leaf",
     "spill_leaves",
+    "symmetric_eigen",
     "update_codebook",
 ]
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 U32 = NDArray[np.uint32]
 U8 = NDArray[np.uint8]
 
 LANES = 16
-"""Datapoints in a training tile, and codewords in a block's codebook."""
+"""Datapoints in a training tile."""
 
 GROUP = 32
 """Datapoints in a group of packed codes."""
@@ -81,18 +86,31 @@ def check_rows(rows: F32, threads: int = 1) -> tuple[int, F32]:
     return _native.check_rows(rows, norms, threads), norms
 
 
-def assign_leaves(rows: F32, centroids: F32, threads: int) -> tuple[U32, F32]:
+def assign_leaves(rows: F32, centroids: F32, threads: int, eta: float = 1.0) -> tuple[U32, F32]:
     """Assign rows to their nearest centroids by squared l2; ties go to the lowest number.
+
+    With `eta` above 1, nearest under the score-aware loss ``|e|^2 + (eta - 1) <e, x / |x|>^2`` of
+    the error ``e = x - c``.
 
     Returns
     -------
     tuple of (uint32 array of shape (n,), float32 array of shape (n,))
-        Labels, and ``<x, c> - |c|^2 / 2`` of the chosen centroid (greater is nearer).
+        Labels, and ``<x, c> - |c|^2 / 2`` of the chosen centroid (greater is nearer by l2).
     """
     labels = np.empty(len(rows), np.uint32)
     scores = np.empty(len(rows), np.float32)
-    _native.assign_leaves(rows, centroids, labels, scores, threads)
+    _native.assign_leaves(rows, centroids, labels, scores, eta, threads)
     return labels, scores
+
+
+def anisotropic_centroids(
+    rows: F32, order: U32, starts: U32, eta: float, centroids: F32, threads: int
+) -> None:
+    """Move centroids, in place, to where they minimise the score-aware loss of their leaves' rows.
+
+    `order` and `starts` are what `sort_by_leaf` returns. Centroids of empty leaves stay.
+    """
+    _native.anisotropic_centroids(rows, order, starts, eta, centroids, threads)
 
 
 def round_to_bf16(rows: F32, weights: F32 | None, out: NDArray[np.uint16], threads: int) -> None:
@@ -108,6 +126,41 @@ def round_to_i8(
     `scales` and `squares` of shape (n,) get the scales and the squared lengths of what is stored.
     """
     _native.round_to_i8(rows, weights, out, scales, squares, threads)
+
+
+def project_rows(rows: F32, basis: F32 | None, reduced_dim: int, threads: int) -> F32:
+    """Return the dot products of rows with the rows of `basis`, or their first dimensions.
+
+    Returns
+    -------
+    float32 array of shape (n, reduced_dim)
+        The same for a row whatever the others are.
+    """
+    out = np.empty((len(rows), reduced_dim), np.float32)
+    _native.project_rows(rows, basis, out, threads)
+    return out
+
+
+def add_moments(
+    rows: F32, shift: F64, scale: float, sums: F64, products: F64, threads: int
+) -> None:
+    """Add, of ``y = scale (x - shift)`` for each row x, the values and their products.
+
+    `sums` has shape (d,), `products` shape (d, d) and is filled on and below the diagonal. Products
+    are summed in float32 for 512 rows at most, so `scale` must keep them small.
+    """
+    _native.add_moments(rows, shift, scale, sums, products, threads)
+
+
+def symmetric_eigen(matrix: F64, threads: int) -> F64:
+    """Return the eigenvalues of a symmetric matrix, descending.
+
+    Its rows are replaced by the eigenvectors. The same bits on any number of threads, which LAPACK
+    does not promise; about ``8 n^3`` operations.
+    """
+    values = np.empty(len(matrix))
+    _native.symmetric_eigen(matrix, values, threads)
+    return values
 
 
 def spill_leaves(rows: F32, centroids: F32, labels: U32, soar_lambda: float, threads: int) -> U32:
@@ -186,6 +239,11 @@ def num_blocks(dimension: int, dimensions_per_block: int) -> int:
     return -(-dimension // dimensions_per_block)
 
 
+def block_bytes(codewords: int) -> int:
+    """Return the bytes that one block of a group of packed codes takes: of 4 bits, or of 8."""
+    return GROUP // 2 if codewords == 16 else GROUP
+
+
 def encode_tiles(
     tiles: Tiles,
     codebook: F32,
@@ -197,7 +255,8 @@ def encode_tiles(
     """Choose the codes of every datapoint.
 
     From the nearest codewords (or from `codes`, which are changed in place), coordinate descent
-    over the blocks on ``|e|^2 + (eta - 1) <e, u>^2``, at most `sweeps` passes.
+    over the blocks on ``|e|^2 + (eta - 1) <e, u>^2``, at most `sweeps` passes. ``codebook`` has
+    shape (d, 16) or (d, 256).
 
     Returns
     -------
@@ -222,7 +281,7 @@ def update_codebook(
     """Move the codewords, in place, to where they minimise the loss for these codes.
 
     Block after block, each the closed-form optimum given the others. ``codebook`` has shape
-    (d, 16): column k holds codeword k of every block.
+    (d, 16) or (d, 256): column k holds codeword k of every block.
     """
     _native.update_codebook(*tiles, codes, dimensions_per_block, codebook, threads)
 
@@ -252,10 +311,10 @@ def pack_codes(
         Subtracted before encoding.
     leaf_starts : uint32 array of shape (num_leaves + 1,)
         First row of each leaf, in the whole index.
-    codebook : float32 array of shape (d, 16)
+    codebook : float32 array of shape (d, 16 or 256)
         Column k holds codeword k of every block.
-    codes : uint8 array of shape (all groups, blocks, 16)
-        Filled for these groups.
+    codes : uint8 array of shape (all groups, blocks, 16 or 32)
+        Filled for these groups; `block_bytes` says how wide.
     corrections : float32 array of shape (all groups * 32,), or None
         Gets ``-2 <centroid, decoded residual>``: squared l2 with residuals needs it.
     """

@@ -17,6 +17,7 @@ from swann.kernels import GROUP, LANES
 
 __all__ = [
     "MAX_ENTRY",
+    "MAX_ENTRY_256",
     "argmax_f32",
     "at_least_f32",
     "decode_key",
@@ -26,11 +27,14 @@ __all__ = [
     "dot_gather_f32",
     "dot_gather_i8",
     "dot_i8",
+    "encode_one",
     "encode_tile",
     "from_bf16",
     "keep_best",
     "keys_from_f32",
     "lut16_scan",
+    "lut16_wide_scan",
+    "lut256_scan",
     "lut_f32",
     "lut_quantize_u8",
     "make_key",
@@ -49,7 +53,10 @@ U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 
 MAX_ENTRY = 85
-"""Of a quantized lookup table: kernels may add three entries in 8 bits."""
+"""Of a quantized lookup table of 16 entries: kernels may add three of them in 8 bits."""
+
+MAX_ENTRY_256 = 255
+"""Of a quantized lookup table of 256 entries."""
 
 
 def dot_f32(queries: F32, rows: F32) -> F64:
@@ -111,7 +118,7 @@ def squared_l2_gather_f32(query: F32, rows: F32, ids: U32) -> F64:
 def lut_f32(
     query: F32, codebook: F32, dimensions_per_block: int, squared_l2: bool
 ) -> tuple[F64, F64, F64]:
-    """Return a query's lookup tables, shape (blocks, 16), and each one's least and greatest entry.
+    """Return a query's lookup tables, shape (blocks, codewords), and their least, greatest entries.
 
     An entry is what its codeword w adds to the score: ``<q, w>``, or ``<2 q - w, w>``.
     """
@@ -121,10 +128,13 @@ def lut_f32(
     return lut, lut.min(axis=1), lut.max(axis=1)
 
 
-def lut_quantize_u8(lut: F32, lows: F32, scale: float) -> U8:
-    """Return lookup tables as whole multiples of 1 / scale above each block's least entry."""
+def lut_quantize_u8(lut: F32, lows: F32, scale: float, most: int) -> U8:
+    """Return lookup tables as whole multiples of 1 / scale above each block's least entry.
+
+    No entry is over `most`.
+    """
     above = (lut - lows[:, None]).astype(np.float64)  # the difference is rounded to float32
-    return np.minimum(np.floor(above * np.float32(scale) + 0.5), MAX_ENTRY).astype(np.uint8)
+    return np.minimum(np.floor(above * np.float32(scale) + 0.5), most).astype(np.uint8)
 
 
 def make_key(score: int, row: int) -> int:
@@ -138,7 +148,9 @@ def decode_key(key: int) -> tuple[int, int]:
 
 
 def unpack_codes(codes: U8) -> U8:
-    """Return packed codes, shape (groups, blocks, 16), as (groups, 32, blocks)."""
+    """Return packed codes, shape (groups, blocks, 16 or 32), as (groups, 32, blocks)."""
+    if codes.shape[2] == GROUP:  # of 8 bits
+        return codes.transpose(0, 2, 1)
     return np.concatenate([codes & 15, codes >> 4], axis=2).transpose(0, 2, 1)
 
 
@@ -159,14 +171,15 @@ def lut16_scan(
 
     Parameters
     ----------
-    codes : uint8 array of shape (groups, blocks, 16)
-        The packed codes of the leaf's `count` datapoints, of which `first_row` is the first.
+    codes : uint8 array of shape (groups, blocks, 16 or 32)
+        The packed codes, of 4 or 8 bits, of the leaf's `count` datapoints; `first_row` is the
+        first of them.
     corrections : uint16 array of shape (groups * 32,), or None
         A correction c adds ``c * multiplier >> 16`` to the sum.
     first_group : int
         Where to begin.
-    luts : uint8 array of shape (queries, blocks, 16)
-        Each query's tables; no entry is over `MAX_ENTRY`, no sum over 65535.
+    luts : uint8 array of shape (queries, blocks, 16 or 256)
+        Each query's tables; no entry is over `MAX_ENTRY` or `MAX_ENTRY_256`, no sum over 65535.
     thresholds, biases, multipliers : sequences of int
         Of each query. A datapoint of a sum at or above the threshold scores sum + bias.
     found : sequence of uint64 arrays
@@ -197,6 +210,10 @@ def lut16_scan(
     return len(codes), [np.array(known, np.uint64) for known in keys]
 
 
+lut16_wide_scan = lut16_scan  # entries go to 255
+lut256_scan = lut16_scan  # the shapes of codes and tables say how wide they are
+
+
 def argmax_f32(scores: F32, bias: F32) -> tuple[int, float]:
     """Return the position and the value of the greatest scores + bias; of ties, the first."""
     sums = scores + bias
@@ -225,7 +242,7 @@ def encode_tile(
         What is encoded, and each datapoint's direction; None: plain l2.
     weight : float32 array of shape (16,)
         ``eta - 1`` of each.
-    codebook : float32 array of shape (d, 16)
+    codebook : float32 array of shape (d, 16 or 256)
         Column k holds codeword k of every block.
     sweeps : int
         Passes of coordinate descent over the blocks at most.
@@ -258,6 +275,22 @@ def encode_tile(
     parallel = along[blocks, chosen, lanes].sum(axis=0)
     loss = squares[blocks, chosen, lanes].sum(axis=0) + weight * parallel**2
     return chosen.astype(np.uint8), loss
+
+
+def encode_one(
+    target: F32,
+    direction: F32 | None,
+    weight: float,
+    codebook: F32,
+    dimensions_per_block: int,
+    sweeps: int,
+) -> tuple[U8, float]:
+    """Do what `encode_tile` does for one datapoint; `target` and `direction` have shape (d,)."""
+    tile = np.repeat(target[:, None], LANES, axis=1)
+    along = None if direction is None else np.repeat(direction[:, None], LANES, axis=1)
+    weights = np.full(LANES, weight, np.float32)
+    codes, losses = encode_tile(tile, along, weights, codebook, dimensions_per_block, sweeps)
+    return codes[:, 0].copy(), float(losses[0])
 
 
 def keep_best(keys: U64, limit: int) -> U64:

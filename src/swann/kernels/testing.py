@@ -7,6 +7,7 @@ name of a level. Arguments are left as they are; results are new arrays.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def _lut(
     level: str, query: F32, codebook: F32, dimensions_per_block: int, squared_l2: bool
 ) -> tuple[F32, F32, F32]:
     blocks = num_blocks(len(query), dimensions_per_block)
-    lut = np.empty((blocks, LANES), np.float32)
+    lut = np.empty((blocks, codebook.shape[1]), np.float32)
     lows, highs = np.empty(blocks, np.float32), np.empty(blocks, np.float32)
     _native.kernel_lut_f32(
         level, query, codebook, dimensions_per_block, squared_l2, lut, lows, highs
@@ -86,13 +87,13 @@ def _lut(
     return lut, lows, highs
 
 
-def _lut_quantize(level: str, lut: F32, lows: F32, scale: float) -> U8:
+def _lut_quantize(level: str, lut: F32, lows: F32, scale: float, most: int) -> U8:
     out = np.empty(lut.shape, np.uint8)
-    _native.kernel_lut_quantize_u8(level, lut, lows, scale, out)
+    _native.kernel_lut_quantize_u8(level, lut, lows, scale, most, out)
     return out
 
 
-def _lut16_scan(
+def _scan(
     level: str,
     codes: U8,
     corrections: U16 | None,
@@ -105,12 +106,14 @@ def _lut16_scan(
     multipliers: Sequence[int],
     found: Sequence[U64],
     capacity: int,
+    *,
+    wide: bool = False,
 ) -> tuple[int, list[U64]]:
     keys = np.zeros((len(luts), capacity), np.uint64)
     sizes = np.array([len(known) for known in found], np.uint64)
     for place, known in zip(keys, found, strict=True):
         place[: len(known)] = known
-    stopped = _native.kernel_lut16_scan(
+    stopped = _native.kernel_scan(
         level,
         codes,
         corrections,
@@ -123,6 +126,7 @@ def _lut16_scan(
         list(multipliers),
         keys,
         sizes,
+        wide,
     )
     return stopped, [place[:size] for place, size in zip(keys, sizes.tolist(), strict=True)]
 
@@ -164,6 +168,22 @@ def _encode_tile(
     return chosen, loss
 
 
+def _encode_one(
+    level: str,
+    target: F32,
+    direction: F32 | None,
+    weight: float,
+    codebook: F32,
+    dimensions_per_block: int,
+    sweeps: int,
+) -> tuple[U8, float]:
+    codes = np.empty(num_blocks(len(target), dimensions_per_block), np.uint8)
+    loss = _native.kernel_encode_one(
+        level, target, direction, weight, codebook, dimensions_per_block, sweeps, codes
+    )
+    return codes, loss
+
+
 def _keep_best(level: str, keys: U64, limit: int) -> U64:
     kept = keys.copy()
     return kept[: _native.kernel_keep_best(level, kept, limit)]
@@ -188,10 +208,13 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "dot_gather_i8": _gather(_native.kernel_gather_i8),
     "lut_f32": _lut,
     "lut_quantize_u8": _lut_quantize,
-    "lut16_scan": _lut16_scan,
+    "lut16_scan": _scan,
+    "lut16_wide_scan": partial(_scan, wide=True),
+    "lut256_scan": _scan,  # the tables say which of the two
     "argmax_f32": _argmax,
     "at_least_f32": _at_least,
     "encode_tile": _encode_tile,
+    "encode_one": _encode_one,
     "keep_best": _keep_best,
     "keys_from_f32": _keys_from,
 }

@@ -16,6 +16,9 @@ F32 = NDArray[np.float32]
 _SPLIT = np.float32(0.3)
 """How far towards a member of the largest cluster a moved centroid starts from its mean."""
 
+_DRAWS = 16
+"""Candidates that k-means++ draws at a time: with these a pass is still bound by memory."""
+
 _CONVERGED = 1e-4
 """Iterations stop when the mean squared distance falls by less than this fraction."""
 
@@ -49,7 +52,8 @@ def train_centroids(
     spherical : bool
         Normalise the centroids after every update.
     random_init : bool
-        Start from distinct random datapoints; otherwise from k-means++.
+        Start from distinct random datapoints; otherwise from k-means++, which costs about as much
+        as an iteration more.
     rng : numpy.random.Generator
         The source of all randomness.
     threads : int
@@ -125,19 +129,40 @@ def _split_largest(
 
 
 def _plus_plus(sample: F32, count: int, rng: np.random.Generator, threads: int) -> F32:
-    """k-means++ (Arthur and Vassilvitskii, 2007): far datapoints are likelier to be chosen."""
+    """k-means++ (Arthur and Vassilvitskii, 2007): far datapoints are likelier to be chosen.
+
+    Several candidates are drawn at once and each is kept with the probability by which those kept
+    before it have lowered its own: they are distributed as if drawn one by one, for a fraction of
+    the passes over the sample.
+    """
     squares = np.einsum("ij,ij->i", sample, sample, dtype=np.float64)
-    nearest = np.full(len(sample), np.inf)
-    chosen = np.empty(count, np.int64)
-    for i in range(count):
-        total = nearest.sum() if i else 0.0
-        if i and total > 0:
+    nearest = np.full(len(sample), np.inf)  # squared distance to the chosen
+    chosen = np.empty(0, np.int64)
+    while len(chosen) < count:
+        weights = np.cumsum(nearest) if len(chosen) else np.zeros(1)
+        if weights[-1] > 0:
+            draws = rng.random(min(_DRAWS, count - len(chosen))) * weights[-1]
             # `side="right"` never picks a datapoint of weight zero.
-            draw = rng.random() * total
-            at = int(np.searchsorted(np.cumsum(nearest), draw, side="right"))
-            chosen[i] = min(at, len(sample) - 1)
+            drawn = np.searchsorted(weights, draws, side="right")
+            new = _keep(sample, np.minimum(drawn, len(sample) - 1), nearest, rng)
         else:
-            chosen[i] = rng.integers(len(sample))
-        _, scores = kernels.assign_leaves(sample, sample[chosen[i] : chosen[i] + 1], threads)
+            new = np.array([rng.integers(len(sample))])
+        _, scores = kernels.assign_leaves(sample, sample[new], threads)
         np.minimum(nearest, np.maximum(squares - 2.0 * scores, 0.0), out=nearest)
+        chosen = np.concatenate([chosen, new])
     return sample[chosen].copy()
+
+
+def _keep(
+    sample: F32, drawn: NDArray[np.intp], nearest: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """Return those of the datapoints drawn that drawing one by one would have let stand."""
+    rows = sample[drawn].astype(np.float64)
+    chances = rng.random(len(drawn))
+    kept: list[int] = [0]
+    for i in range(1, len(drawn)):
+        before = nearest[drawn[i]]
+        now = min(before, ((rows[kept] - rows[i]) ** 2).sum(axis=1).min())
+        if chances[i] * before < now:
+            kept.append(i)
+    return drawn[kept]

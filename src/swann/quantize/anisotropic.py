@@ -18,9 +18,16 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["anisotropic_weights", "eta", "eta_limit"]
+__all__ = [
+    "LARGEST_RATIO",
+    "anisotropic_weights",
+    "eta",
+    "eta_limit",
+    "ratio_for_eta",
+    "weight_steps",
+]
 
-_LARGEST_RATIO = 0.99
+LARGEST_RATIO = 0.99
 """Datapoints shorter than the threshold cannot reach it; they count as barely reaching it."""
 
 
@@ -86,6 +93,31 @@ def eta_limit(ratio: float, dimension: int) -> float:
     return (dimension - 1) * ratio**2 / (1.0 - ratio**2)
 
 
+def ratio_for_eta(wanted: float, dimension: int) -> float:
+    """Return the ratio T / |x| at which `eta` is `wanted`, up to `LARGEST_RATIO`.
+
+    Parameters
+    ----------
+    wanted : float
+        At least 1.
+    dimension : int
+        Of the datapoints, at least 2: in one dimension `eta` is always 1.
+
+    Examples
+    --------
+    >>> round(ratio_for_eta(4.0, 100), 3), round(ratio_for_eta(4.0, 768), 3)
+    (0.151, 0.055)
+    """
+    low, high = 0.0, LARGEST_RATIO
+    for _ in range(60):  # eta rises with the ratio
+        middle = (low + high) / 2.0
+        if eta(middle, dimension) < wanted:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
 def anisotropic_weights(
     norms: NDArray[np.float32], dimension: int, threshold: float
 ) -> NDArray[np.float32]:
@@ -106,8 +138,17 @@ def anisotropic_weights(
         Interpolated on a grid of 512 ratios: eta within 0.2 % up to a ratio of 0.9, within 1 %
         beyond.
     """
-    grid = np.linspace(0.0, _LARGEST_RATIO, 512)
-    values = np.array([eta(ratio, dimension) for ratio in grid]) - 1.0
+    values = weight_steps(dimension)
     with np.errstate(divide="ignore"):
-        ratios = np.minimum(threshold / norms.astype(np.float64), _LARGEST_RATIO)
+        ratios = np.minimum(threshold / norms.astype(np.float64), LARGEST_RATIO)
+    grid = np.linspace(0.0, LARGEST_RATIO, len(values))
     return np.interp(ratios, grid, values).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=16)
+def weight_steps(dimension: int) -> NDArray[np.float64]:
+    """Return eta - 1 at 512 even steps of T / |x| from 0 to `LARGEST_RATIO`."""
+    grid = np.linspace(0.0, LARGEST_RATIO, 512)
+    values = np.array([eta(ratio, dimension) for ratio in grid]) - 1.0
+    values.flags.writeable = False
+    return values

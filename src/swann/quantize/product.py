@@ -1,8 +1,8 @@
-"""Product quantization with 16 codewords a block, under plain l2 or the anisotropic loss.
+"""Product quantization with 16 or 256 codewords a block, under plain l2 or the anisotropic loss.
 
 A datapoint's dimensions are cut into blocks (the last may be short); each block is replaced by one
-of 16 codewords. The codebook has shape (d, 16): column k holds codeword k of every block, so that
-dimension j of a reconstruction is ``codebook[j, code[j // dimensions_per_block]]``.
+of its codewords. The codebook has shape (d, codewords): column k holds codeword k of every block,
+so that dimension j of a reconstruction is ``codebook[j, code[j // dimensions_per_block]]``.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def train_codebook(
     tiles: Tiles,
     dimensions_per_block: int,
     *,
+    codewords: int = 16,
     iterations: int = 10,
     rng: np.random.Generator,
     threads: int = 1,
@@ -47,9 +48,11 @@ def train_codebook(
         The training datapoints; with directions and weights the loss is anisotropic, else l2.
     dimensions_per_block : int
         Dimensions that share a code.
+    codewords : {16, 256}
+        Of a block.
     iterations : int
         Rounds of assignment and update at most, first under l2 and then, where it is asked for,
-        under the anisotropic loss. A round costs about ``16 n d`` multiplications.
+        under the anisotropic loss. A round costs about ``codewords n d`` multiplications.
     rng : numpy.random.Generator
         Chooses where the codewords start.
     threads : int
@@ -60,15 +63,15 @@ def train_codebook(
 
     Returns
     -------
-    float32 array of shape (d, 16)
+    float32 array of shape (d, codewords)
 
     Notes
     -----
     Definition 4.3 and section 7.5 of Guo et al. 2020. The update solves each block exactly, given
-    the others, in place of one joint system of 16 d unknowns: the loss falls as surely, and the
-    memory stays small in any dimension.
+    the others, in place of one joint system of codewords x d unknowns: the loss falls as surely,
+    and the memory stays small in any dimension.
     """
-    codebook = _start(tiles.targets, dimensions_per_block, rng)
+    codebook = _start(tiles.targets, dimensions_per_block, codewords, rng)
     plain = Tiles(tiles.targets, None, None)
     stages = [plain] if tiles.directions is None else [plain, tiles]
     number = 0
@@ -95,7 +98,7 @@ def train_codebook(
     return codebook
 
 
-def _start(targets: F32, width: int, rng: np.random.Generator) -> F32:
+def _start(targets: F32, width: int, codewords: int, rng: np.random.Generator) -> F32:
     """k-means++ in all blocks at once, on a part of the tiles."""
     chosen = np.sort(rng.permutation(len(targets))[:_SEED_TILES])
     dimension = targets.shape[1]
@@ -103,10 +106,10 @@ def _start(targets: F32, width: int, rng: np.random.Generator) -> F32:
     padded = np.zeros((blocks * width, len(chosen) * LANES), np.float32)
     padded[:dimension] = targets[chosen].transpose(1, 0, 2).reshape(dimension, -1)
     points = padded.reshape(blocks, width, padded.shape[1])
-    words = np.empty((blocks, width, LANES), np.float32)
+    words = np.empty((blocks, width, codewords), np.float32)
     nearest = np.full((blocks, points.shape[2]), np.inf)
     every = np.arange(blocks)
-    for k in range(LANES):
+    for k in range(codewords):
         if k == 0:
             at = rng.integers(points.shape[2], size=blocks)
         else:
@@ -116,4 +119,4 @@ def _start(targets: F32, width: int, rng: np.random.Generator) -> F32:
         words[:, :, k] = points[every, :, at]
         distance = ((points - words[:, :, k, None]) ** 2).sum(axis=1, dtype=np.float64)
         np.minimum(nearest, distance, out=nearest)
-    return np.ascontiguousarray(words.reshape(blocks * width, LANES)[:dimension])
+    return np.ascontiguousarray(words.reshape(blocks * width, codewords)[:dimension])

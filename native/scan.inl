@@ -1,4 +1,4 @@
-// What every level's LUT16 scan shares: room, the short last group, appending survivors.
+// What the scans of every level share: room, the short last group, appending survivors.
 // Included inside each level file's unnamed namespace.
 
 inline bool has_room(const ScanQuery* queries, size_t num_queries, size_t places) noexcept {

@@ -1,0 +1,464 @@
+"""An index that changes while it is searched.
+
+The arrays of a `PackedIndex` never change. New datapoints lie beside them, in the native code,
+encoded with the same centroids and codebook; the dead are marked. A search takes a snapshot of
+both. *Folding* makes one `PackedIndex` of everything that is alive; *rebalancing* trains a new one.
+
+::
+
+    LiveIndex
+    ├── view: View         replaced in one step when the index is folded, rebalanced or kept in
+    │   ├── packed         shape
+    │   ├── docids
+    │   └── plan, books    the writer's: what a rebalance builds, numbers of datapoints, health
+    └── a lock: writers take turns
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from functools import partial, update_wrapper
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swann import kernels
+from swann.config import IndexConfig
+from swann.errors import (
+    InvalidInputError,
+    ShapeError,
+    SwannError,
+    UnknownDocidError,
+    ZeroVectorError,
+)
+from swann.index import updates
+from swann.index.build import LONGEST, Progress, build_index
+from swann.index.docids import Docids, check_docids, check_row_ids
+from swann.index.health import Health
+from swann.index.packed import PackedIndex
+from swann.index.shape import reshape
+from swann.index.state import Books, State, View
+from swann.vectors import as_queries, check_finite
+
+__all__ = ["LiveIndex"]
+
+_MOST = 2**32 - 2  # numbers, and datapoints
+_MANY = 64  # new datapoints that are worth more than one thread
+_TIDY = 4096  # dead rows that are worth folding
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _in_turn(
+    method: Callable[Concatenate[LiveIndex, P], R],
+) -> Callable[Concatenate[LiveIndex, P], R]:
+    """Let one change of an index wait for the other; what runs within one cannot begin another."""
+
+    def alone(self: LiveIndex, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._lock:
+            if self._busy:
+                raise SwannError(
+                    "an index was to be changed or saved from within another change of it (by a "
+                    "progress callback, or a signal handler); expected it after that"
+                )
+            try:
+                self._busy = True
+                self._settle()
+                return method(self, *args, **kwargs)
+            finally:
+                self._busy = False
+
+    update_wrapper(alone, method)
+    return alone
+
+
+class LiveIndex:
+    """An index with its changes. Any number of threads may search it and change it at once.
+
+    Changes take turns. Each is done entirely or not at all: what can be refused is refused before
+    anything happens, and the native call that does the rest either happened or did not. What then
+    remains to be noted down is done again by the next turn where an interrupt kept it from being
+    done.
+
+    Parameters
+    ----------
+    state : State
+        Where to begin.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._lock = threading.RLock()
+        self._busy = False
+        self._unsettled: Callable[[], None] | None = None
+        self.view = View(state.packed, state.docids, state.plan, Books(state.next_number))
+
+    # ---- What it is
+
+    def size(self) -> int:
+        """Return the number of live datapoints."""
+        return self.view.packed.native.live_rows()
+
+    @property
+    def plan(self) -> IndexConfig:
+        """What a rebalance builds."""
+        return self.view.plan
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays and of what lies beside them."""
+        packed = self.view.packed
+        return packed.nbytes + packed.native.changes_nbytes()
+
+    def docids(self) -> list[Any] | None:
+        """Return the docids of all live datapoints, oldest first; None where there are none."""
+        with self._lock:
+            view = self._settled()
+            if view.docids is None:
+                return None
+            listed: list[Any] = view.docids.names(updates.live_numbers(view.packed)).tolist()
+            return listed
+
+    def numbers(self) -> NDArray[np.int64]:
+        """Return the numbers of all live datapoints, ascending."""
+        with self._lock:
+            return updates.live_numbers(self.view.packed)
+
+    def vectors(self, numbers: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """Return the vectors of live datapoints, as exact as they are kept, shape (m, d).
+
+        Under cosine they are of unit length. Without rows to reorder by they are decoded.
+        """
+        with self._lock:
+            return updates.vectors(self.view.packed, numbers)
+
+    # ---- Changes
+
+    def upsert(self, docids: object, vectors: object) -> NDArray[Any]:
+        """Insert datapoints, or give those that are there new vectors.
+
+        Parameters
+        ----------
+        docids : str, int, sequence of either, or None
+            See `Searcher.upsert`.
+        vectors : array_like of shape (m, d) or (d,)
+
+        Returns
+        -------
+        array of shape (m,)
+            The docids, or the row ids of an index without.
+        """
+        view = self.view
+        rows = _as_rows(vectors, view.packed.dimension)
+        given: list[Any] | None = None
+        if docids is not None:
+            given = (check_row_ids if view.docids is None else check_docids)(docids)
+            if len(given) != len(rows):
+                raise ShapeError(
+                    f"{len(given)} docids and {len(rows)} vectors; expected as many of both"
+                )
+        elif view.docids is not None:
+            raise InvalidInputError(
+                "docids is None, but this index has docids; name the datapoints"
+            )
+        return self._write(given, rows)
+
+    @_in_turn
+    def _write(self, given: list[Any] | None, rows: NDArray[np.float32]) -> NDArray[Any]:
+        view = self.view
+        names, first, count = view.docids, view.books.following, len(rows)
+        fresh: list[Any] = []
+        if given is None:
+            numbers = list(range(first, first + count))
+        elif names is None:
+            self._present(given)
+            numbers = given
+        else:
+            numbers, fresh = _numbers_of(names, given, first)
+        following = max(first, max(numbers, default=0) + 1)
+        native = updates.begin(view.packed)
+        if following > _MOST or not native.has_room(count):
+            raise InvalidInputError(
+                f"an index gives {_MOST} numbers at most, to entries of leaves and to datapoints "
+                "that it ever had; build a new one"
+            )
+        ids = np.array(numbers, np.uint32)
+        kind = None if names is None else names.kind
+        before = native.num_rows(), view.books.changes
+        self._unsettled = partial(self._settle_upsert, view, ids, following, fresh, kind, before)
+        try:
+            if names is not None and fresh:
+                names.prepare(fresh)
+            result = ids.astype(np.int64) if names is None else names.names(ids)
+            threads = 1 if count < _MANY else kernels.hardware_threads()
+            bad = native.upsert(rows, ids, threads) if count else 0
+            if bad < count:
+                raise _bad_vector(rows, bad)
+        finally:
+            self._settle()
+        if len(fresh) < count:  # others have died
+            self._tidy()
+        return result
+
+    def delete(self, docids: object) -> None:
+        """Remove datapoints: those named by `docids`, or by row ids in an index without."""
+        self._erase((check_row_ids if self.view.docids is None else check_docids)(docids))
+
+    @_in_turn
+    def _erase(self, given: list[Any]) -> None:
+        if not given:
+            return
+        view = self.view
+        if view.docids is None:
+            numbers = self._present(given)
+        else:
+            numbers = np.array(view.docids.known(given), np.int64)
+        native = updates.begin(view.packed)
+        changes = view.books.changes
+        self._unsettled = partial(self._settle_delete, view, numbers, given, changes)
+        try:
+            native.erase(numbers.astype(np.uint32))
+        finally:
+            self._settle()
+        self._tidy()
+
+    @_in_turn
+    def reserve(self, num_datapoints: int) -> None:
+        """Make room for `num_datapoints` in all."""
+        more = num_datapoints - self.size()
+        if num_datapoints > _MOST:
+            raise InvalidInputError(
+                f"num_datapoints is {num_datapoints}; an index holds {_MOST} at most"
+            )
+        if more > 0:
+            updates.begin(self.view.packed).reserve(more)
+
+    @_in_turn
+    def rebalance(
+        self,
+        config: IndexConfig | None = None,
+        threads: int = 0,
+        progress: Progress | None = None,
+        build: Callable[[NDArray[np.float32]], PackedIndex] | None = None,
+    ) -> None:
+        """Build the index anew from its live datapoints, with the plan or with `config`.
+
+        Or by what `build` makes of their vectors, whose settings are then the plan.
+
+        Searches go on in the old one until the new one is there.
+        """
+        view = self.view
+        plan = view.plan if config is None else config
+        numbers = updates.live_numbers(view.packed)
+        vectors = updates.vectors(view.packed, numbers)
+        if build is None:
+            packed = build_index(vectors, plan, num_threads=threads, progress=progress)
+        else:
+            packed = build(vectors)
+            plan = packed.config
+        del vectors
+        names = view.docids
+        if names is not None:
+            names = names.kept(numbers)
+            numbers = np.arange(len(numbers))
+        order = numbers if packed.ids is None else numbers[packed.ids]
+        self._swap(dataclasses.replace(packed, ids=order.astype(np.uint32)), names, plan)
+
+    @_in_turn
+    def state(self) -> State:
+        """Return all that is to be kept, with the changes folded in.
+
+        Later changes of this index do not show in it.
+        """
+        self._fold()
+        view = self.view
+        return State(
+            dataclasses.replace(view.packed),  # its changes are its own
+            None if view.docids is None else view.docids.copy(),
+            view.books.following,
+            view.plan,
+        )
+
+    @_in_turn
+    def keep_shape(self, fraction_or_count: float, threads: int = 0) -> bool:
+        """Split the leaves that have grown and merge those that emptied, if it is time.
+
+        Returns
+        -------
+        bool
+            Whether anything was done.
+        """
+        view = self.view
+        due = fraction_or_count
+        if isinstance(due, float):
+            due = max(1.0, due * self.size())
+        if view.books.changes < due or view.packed.centroids is None:
+            return False
+        packed = reshape(view.packed, threads or kernels.hardware_threads())
+        if packed is None:
+            view.books.changes = 0
+            return False
+        books = Books(view.books.following, 0, _measured(view.books, packed))
+        self.view = dataclasses.replace(view, packed=packed, books=books)
+        return True
+
+    # ---- Health
+
+    def initialize_health_stats(self) -> None:
+        """Measure every datapoint; from then on changes keep the figures up to date."""
+        with self._lock:
+            view = self._settled()
+            view.books.health = Health.of(view.packed)
+
+    def health_stats(self) -> dict[str, float]:
+        """Return the figures; see `Searcher.get_health_stats`."""
+        with self._lock:
+            view = self._settled()
+            if view.books.health is None:
+                view.books.health = Health.of(view.packed)
+            return view.books.health.stats(view.packed)
+
+    # ---- Parts
+
+    def _settle(self) -> None:
+        """Note down what the native code did; does nothing the second time."""
+        if self._unsettled is not None:
+            self._unsettled()
+            self._unsettled = None
+
+    def _settled(self) -> View:
+        """Return the view, for reading with the lock held; within a change, as it is then."""
+        if not self._busy:
+            self._settle()
+        return self.view
+
+    def _settle_upsert(
+        self,
+        view: View,
+        numbers: NDArray[np.uint32],
+        following: int,
+        fresh: list[Any],
+        kind: Any,
+        before: tuple[int, int],
+    ) -> None:
+        rows, changes = before
+        books = view.books
+        if view.packed.native.num_rows() == rows:  # it did nothing
+            if view.docids is not None and fresh:
+                view.docids.cancel(fresh, books.following, kind)
+            return
+        books.following = following
+        books.changes = changes + len(numbers)
+        health, books.health = books.health, None  # measured anew if this fails
+        if health is not None:
+            health.put(numbers, rows, view.packed)
+            books.health = health
+
+    def _settle_delete(
+        self, view: View, numbers: NDArray[np.int64], given: list[Any], changes: int
+    ) -> None:
+        if updates.rows_of(view.packed, numbers[:1])[0] != updates.NOWHERE:  # it did nothing
+            return
+        if view.docids is not None:
+            view.docids.forget(given)
+        view.books.changes = changes + len(given)
+        if view.books.health is not None:
+            view.books.health.drop(numbers)
+
+    def _fold(self) -> None:
+        """Make one set of arrays of everything that is alive."""
+        view = self.view
+        packed, names = view.packed, view.docids
+        surplus = names is not None and len(names) != packed.num_datapoints
+        if not packed.changed and not surplus:
+            return
+        packed = updates.folded(packed)
+        if names is not None:
+            # Users see docids only: numbers begin at 0 again, in the same order.
+            numbers = packed.numbers()
+            alive = np.sort(numbers)
+            names = names.kept(alive)
+            ranks = np.searchsorted(alive, numbers)
+            packed = dataclasses.replace(packed, ids=ranks.astype(np.uint32))
+        self._swap(packed, names, view.plan)
+
+    def _swap(self, packed: PackedIndex, docids: Docids | None, plan: IndexConfig) -> None:
+        """Put new arrays, without changes, in the place of those there are."""
+        old = self.view.books
+        following = old.following if docids is None else len(docids)
+        if packed.config.tree is None and packed.ids is not None:
+            in_order = following == packed.num_datapoints and np.array_equal(
+                packed.ids, np.arange(following)
+            )
+            packed = dataclasses.replace(packed, ids=None) if in_order else packed
+        books = Books(following, 0, _measured(old, packed))
+        self.view = View(packed, docids, plan, books)
+
+    def _tidy(self) -> None:
+        """Fold once more is dead than alive."""
+        native, changes = self.view.packed.native, self.view.books.changes
+        alive = native.live_rows()
+        if native.num_rows() - alive <= max(_TIDY, alive):
+            return
+        try:
+            self._fold()
+        except MemoryError:
+            return  # what was asked for is done; this can wait
+        self.view.books.changes = changes
+
+    def _present(self, given: list[int]) -> NDArray[np.int64]:
+        """Return row ids as an array; every one must be alive."""
+        ids = np.array(given, np.int64)
+        known = ids < min(self.view.books.following, _MOST)
+        known[known] = updates.rows_of(self.view.packed, ids[known]) != updates.NOWHERE
+        if not known.all():
+            raise UnknownDocidError(f"row id {given[int(known.argmin())]} is not in the index")
+        return ids
+
+
+def _numbers_of(names: Docids, given: list[Any], first: int) -> tuple[list[int], list[Any]]:
+    """Return the numbers of docids, new ones from `first` on, and those that are new."""
+    if not given:
+        return [], []
+    numbers = names.numbers_of(given)
+    if numbers == [None]:
+        return [first], given
+    fresh = [docid for docid, number in zip(given, numbers, strict=True) if number is None]
+    following = iter(range(first, first + len(fresh)))
+    return [next(following) if n is None else n for n in numbers], fresh
+
+
+def _measured(books: Books, packed: PackedIndex) -> Health | None:
+    """Measure new arrays, where the old ones were."""
+    return None if books.health is None else Health.of(packed)
+
+
+def _as_rows(vectors: object, dimension: int) -> NDArray[np.float32]:
+    # The usual vector needs no conversion, and the native call finds bad values itself.
+    if type(vectors) is np.ndarray and vectors.dtype == np.float32:
+        flags = vectors.flags
+        if flags.c_contiguous and flags.aligned:
+            if vectors.shape == (dimension,):
+                return vectors[None]
+            if vectors.ndim == 2 and vectors.shape[1] == dimension:
+                return vectors
+    one = getattr(vectors, "ndim", 2) == 1
+    if isinstance(vectors, (list, tuple)):
+        one = len(vectors) > 0 and np.ndim(vectors[0]) == 0
+    if one and len(vectors):  # type: ignore[arg-type]
+        return as_queries(vectors, dimension, 1, "vectors").reshape(1, -1)
+    return as_queries(vectors, dimension, 2, "vectors")
+
+
+def _bad_vector(rows: NDArray[np.float32], bad: int) -> Exception:
+    check_finite(rows, "vectors", source=rows)
+    if not rows[bad].any():
+        return ZeroVectorError(
+            f"vectors[{bad}] is all zeros; under 'cosine' every vector needs a direction"
+        )
+    return InvalidInputError(
+        f"vectors[{bad}] is longer than {LONGEST:g}; float32 scores would overflow"
+    )

@@ -1,0 +1,2 @@
+*
+SquaredL2Distance:"

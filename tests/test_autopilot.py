@@ -1,0 +1,158 @@
+"""Settings that nobody chose: what suits a size, what measuring finds, and growing out of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import swann
+from swann import AHConfig, BruteForceConfig, ConfigError, IncrementalMode, ReorderType, ShapeError
+from swann.autopilot import choose_config, outgrown
+
+sizes, dimensions = st.integers(0, 10**8), st.integers(1, 4096)
+measures = st.sampled_from(["dot_product", "squared_l2", "cosine"])
+
+
+def clustered(n: int, d: int, seed: int = 0) -> NDArray[np.float32]:
+    rng = np.random.default_rng(seed)
+    centers = rng.standard_normal((40, d))
+    rows = centers[rng.integers(0, 40, n)] + 0.7 * rng.standard_normal((n, d))
+    return rows.astype(np.float32)
+
+
+def stage(config: swann.IndexConfig) -> int:
+    if config.tree is not None:
+        return 2
+    return int(isinstance(config.score, AHConfig))
+
+
+@given(sizes, dimensions, measures, st.integers(1, 1000))
+def test_every_size_has_settings_that_build(n: int, d: int, measure: Any, k: int) -> None:
+    config = choose_config(n, d, measure, k)
+    assert swann.IndexConfig.from_dict(config.to_dict()) == config
+    if isinstance(config.score, AHConfig):
+        config.score.check_dimension(d)
+    assert not outgrown(config, n, d)
+    assert stage(choose_config(2 * n, d, measure, k)) >= stage(config)
+
+
+@given(st.integers(1, 10**7), dimensions)
+def test_no_flapping(n: int, d: int) -> None:
+    """What was chosen for a size is not outgrown by a tenth more or less."""
+    config = choose_config(n, d, "cosine")
+    for near in (n * 11 // 10, n * 10 // 11):
+        assert not outgrown(config, near, d)
+
+
+def test_the_threshold_belongs_to_the_dimension_and_the_length() -> None:
+    def threshold(d: int, length: float) -> float:
+        score = choose_config(10**6, d, "dot_product", row_length=length).score
+        assert isinstance(score, AHConfig)
+        return score.anisotropic_quantization_threshold
+
+    assert threshold(768, 1.0) < threshold(100, 1.0) < 0.2
+    assert threshold(100, 7.0) == pytest.approx(7 * threshold(100, 1.0))
+
+
+@pytest.mark.parametrize("measure", ["dot_product", "squared_l2", "cosine"])
+def test_the_target_is_reached_on_other_queries(measure: Any) -> None:
+    rows = clustered(12_500, 96)
+    db, queries = rows[:12_000], rows[12_000:]
+    searcher = swann.build(db, 10, measure)
+    assert searcher.config.tree is not None
+    true = swann.exact_neighbors(db, queries, 10, measure)
+    assert swann.recall(searcher.search_batched(queries).indices, true.indices) >= 0.95
+    settings = searcher.config.autopilot
+    assert settings is not None
+    assert any("leaves to search" in reason for reason in settings.reasons)
+
+
+def test_a_higher_target_costs_more() -> None:
+    db = clustered(12_000, 96)
+    leaves = []
+    for target in (0.7, 0.9, 0.99):
+        searcher = swann.builder(db, 10, "cosine").autopilot(target_recall=target).build()
+        assert searcher.config.tree is not None
+        leaves.append(searcher.config.tree.num_leaves_to_search)
+    assert leaves == sorted(leaves)
+    assert leaves[0] < leaves[-1]
+
+
+def test_threads_change_nothing() -> None:
+    db = clustered(12_000, 96)
+    built = [
+        swann.builder(db, 10, "cosine").autopilot().set_n_training_threads(threads).build()
+        for threads in (1, 3)
+    ]
+    assert built[0].config == built[1].config
+    for name, array in built[0]._index.arrays().items():
+        np.testing.assert_array_equal(array, built[1]._index.arrays()[name])
+
+
+@pytest.mark.parametrize(
+    ("n", "d"),
+    [(0, 3), (1, 1), (2, 1), (3, 2), (50, 3), (5000, 1), (5000, 2), (5000, 3), (20, 1536)],
+)
+def test_odd_shapes(n: int, d: int) -> None:
+    db = np.random.default_rng(n).standard_normal((n, d)).astype(np.float32)
+    searcher = swann.build(db, 5, "squared_l2")
+    assert len(searcher) == n
+    true = swann.exact_neighbors(db, db[:20], 5, "squared_l2")
+    found = searcher.search_batched(db[:20])
+    if n:
+        assert swann.recall_with_ties(found.distances, true.distances, "squared_l2") >= 0.9
+
+
+def test_all_rows_alike() -> None:
+    searcher = swann.build(np.ones((6000, 300), np.float32), 5, "squared_l2")
+    assert (searcher.search(np.ones(300)).distances == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda b: b.autopilot().tree(5, 2), ConfigError, "autopilot chooses all stages"),
+        (lambda b: b.score_ah(2).autopilot(), ConfigError, "autopilot chooses all stages"),
+        (lambda b: b.autopilot().autopilot(), ConfigError, "already called"),
+        (lambda b: b.autopilot("SOMETIMES"), ConfigError, "mode is 'SOMETIMES'"),
+        (lambda b: b.autopilot(target_recall=0), ConfigError, "target_recall is 0"),
+        (lambda b: b.autopilot(sample_queries=np.ones((3, 5))), ShapeError, "5 dimensions"),
+        (lambda b: b.autopilot(sample_queries=np.ones((0, 8))), ShapeError, "no rows"),
+    ],
+)
+def test_bad_settings(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(swann.builder(np.ones((9, 8), np.float32), 2, "cosine"))
+
+
+def test_an_index_outgrows_its_settings_and_shrinks_back() -> None:
+    """From nothing to brute force, to a tree and back, by itself; no datapoint is lost."""
+    rows = clustered(9_000, 160)
+    builder = swann.builder(rows[:0], 5, "squared_l2")
+    searcher = builder.autopilot(IncrementalMode.ONLINE, ReorderType.FLOAT32).build()
+    seen = []
+    for first in range(0, 9_000, 1500):
+        searcher.upsert(None, rows[first : first + 1500])
+        seen.append(stage(searcher.config))
+    assert seen[0] == 0
+    assert seen[-1] == 2
+    assert len(searcher) == 9_000
+    found = searcher.search_batched(rows[::90], leaves_to_search=10**6)
+    assert (found.indices[:, 0] == np.arange(0, 9_000, 90)).mean() > 0.98
+    searcher.delete(np.arange(1_500, 9_000))
+    assert isinstance(searcher.config.score, BruteForceConfig)
+    assert searcher.search(rows[7]).indices[0] == 7
+
+
+def test_without_a_mode_nothing_happens_by_itself() -> None:
+    rows = clustered(9_000, 160)
+    searcher = swann.builder(rows[:10], 5, "squared_l2").autopilot().build()
+    searcher.upsert(None, rows[10:])
+    assert stage(searcher.config) == 0
+    searcher.rebalance()  # chooses again
+    assert stage(searcher.config) == 2
