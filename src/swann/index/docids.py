@@ -146,7 +146,7 @@ class Docids:
 
     def names(self, numbers: NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Return the docids of `numbers`; None (of ints: -1) for -1."""
-        named: NDArray[Any] = self._table[numbers]
+        named: NDArray[Any] = self._table.take(numbers)  # indexing crashes where memory is short
         return named
 
     def tolist(self) -> list[Any]:
