@@ -258,6 +258,9 @@ STARVED = """
     s = b.score_ah(2).reorder(10_000).build(docids=[f"d{i}" for i in range(n)])
     queries = db[:20]
     s.upsert(["a", "d3"], new[:2])
+    # The C library ends a process where a thread's first use of its scratch finds no memory at all.
+    for _ in range(20):
+        swann.builder(db, 5, "squared_l2").tree(4, 4).score_ah(2).build().upsert(None, new)
     names = [f"n{i}" for i in range(m)]
     names[::100] = [f"d{i}" for i in range(m // 100)]
     before = s.search_batched(queries, 400), s.docids, s.size(), s._live.view
