@@ -194,11 +194,28 @@ class Index {
     return updates_.upsert(rows.data(), ids.data(), ids.shape(0), threads);
   }
 
+  // The same for one row [dim]; whether it is a good one.
+  bool upsert_one(In<float, 1> row, uint32_t id) {
+    expect(row.shape(0) == view_.dim, "row: [dim]");
+    const nb::gil_scoped_release released;
+    const std::lock_guard<std::mutex> turn(writing_);
+    check_id(id, false);
+    expect(has_room(1), "too many datapoints");
+    return updates_.upsert(row.data(), &id, 1, 1) == 1;
+  }
+
   void erase(In<uint32_t, 1> ids) {
     const nb::gil_scoped_release released;
     const std::lock_guard<std::mutex> turn(writing_);
     check_ids(ids, true);
     updates_.erase(ids.data(), ids.shape(0));
+  }
+
+  void erase_one(uint32_t id) {
+    const nb::gil_scoped_release released;
+    const std::lock_guard<std::mutex> turn(writing_);
+    check_id(id, true);
+    updates_.erase(&id, 1);
   }
 
   void reserve(size_t slots) {
@@ -212,6 +229,11 @@ class Index {
   void rows_of(In<uint32_t, 1> ids, Out<uint32_t, 1> rows) const {
     expect(updates_.begun() && ids.shape(0) == rows.shape(0), "rows: [ids]");
     for (size_t i = 0; i < ids.shape(0); ++i) rows.data()[i] = updates_.row_of(ids.data()[i]);
+  }
+
+  uint32_t row_of(uint32_t id) const {
+    expect(updates_.begun(), "updates have not begun");
+    return updates_.row_of(id);
   }
 
   void vectors(In<uint32_t, 1> rows, Out<float, 2> out) {
@@ -243,6 +265,7 @@ class Index {
 
   size_t num_rows() const { return updates_.begun() ? updates_.num_rows() : view_.num_rows; }
   size_t live_rows() const { return updates_.live_rows(); }
+  size_t dead_rows() const { return num_rows() - updates_.live_rows(); }
   bool begun() const { return updates_.begun(); }
   bool changed() const { return updates_.changed(); }
   size_t changes_nbytes() const { return updates_.nbytes(); }
@@ -332,15 +355,20 @@ class Index {
     }
   }
 
-  // Ids differ, and are there where they must be.
+  // An id is there where it must be.
+  void check_id(uint32_t id, bool present) const {
+    expect(updates_.begun(), "updates have not begun");
+    expect(id < UINT32_MAX - 1, "ids must be below 2^32 - 2");
+    expect(!present || updates_.row_of(id) != Updates::kNowhere, "no such id");
+  }
+
+  // Ids differ, too.
   void check_ids(const In<uint32_t, 1>& ids, bool present) const {
     expect(updates_.begun(), "updates have not begun");
     std::vector<uint32_t> sorted(ids.data(), ids.data() + ids.shape(0));
     std::sort(sorted.begin(), sorted.end());
     expect(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end(), "ids must differ");
-    expect(sorted.empty() || sorted.back() < UINT32_MAX - 1, "ids must be below 2^32 - 2");
-    for (const uint32_t id : sorted)
-      expect(!present || updates_.row_of(id) != Updates::kNowhere, "no such id");
+    for (const uint32_t id : sorted) check_id(id, present);
   }
 
   SearchLimits limits_of(const SearchLimits& asked, size_t num_entries) const {
@@ -610,14 +638,18 @@ NB_MODULE(_native, m) {
       .def("begin_updates", &Index::begin_updates, nb::arg().none(), nb::arg(), nb::arg().none(),
            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg())
       .def("upsert", &Index::upsert, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg())
+      .def("upsert_one", &Index::upsert_one, nb::arg().noconvert(), nb::arg())
       .def("erase", &Index::erase, nb::arg().noconvert())
+      .def("erase_one", &Index::erase_one)
       .def("reserve", &Index::reserve)
       .def("has_room", &Index::has_room)
       .def("errors", &Index::errors, nb::arg(), nb::arg().noconvert())
       .def("rows_of", &Index::rows_of, nb::arg().noconvert(), nb::arg().noconvert())
+      .def("row_of", &Index::row_of)
       .def("vectors", &Index::vectors, nb::arg().noconvert(), nb::arg().noconvert())
       .def("num_rows", &Index::num_rows)
       .def("live_rows", &Index::live_rows)
+      .def("dead_rows", &Index::dead_rows)
       .def("changed", &Index::changed)
       .def("changes_nbytes", &Index::changes_nbytes)
       .def("mark_rows", &Index::mark_rows, nb::arg().noconvert(), nb::arg().noconvert())

@@ -16,7 +16,7 @@ import pytest
 
 import swann
 from swann import Searcher, SwannError
-from swann.index import docids, health, live, packed, shape, updates
+from swann.index import docids, health, incoming, live, packed, settle, shape, updates
 from swann.index.health import Health
 
 N, D = 60, 4
@@ -74,7 +74,9 @@ def check_sound(searcher: Searcher, expected: dict[Any, bytes]) -> None:
 
 # ---- Interrupts
 
-SOURCES = {module.__file__ for module in (live, docids, health, updates, shape, packed)}
+SOURCES = {
+    module.__file__ for module in (live, settle, incoming, docids, health, updates, shape, packed)
+}
 
 
 def run_until_line(call: Callable[[], object], line: int) -> bool:
@@ -107,6 +109,9 @@ def run_until_line(call: Callable[[], object], line: int) -> bool:
 CHANGES: dict[str, Callable[[Searcher, bool], object]] = {
     "new": lambda s, named: s.upsert(["x", "y"] if named else None, DB[:2] + 3),
     "some new": lambda s, named: s.upsert(["x", "d1", "y"] if named else [1, 2, 3], DB[:3] + 3),
+    "one new": lambda s, named: s.upsert("x" if named else None, DB[0] + np.float32(3)),
+    "one known": lambda s, named: s.upsert("d1" if named else 1, DB[0] + np.float32(3)),
+    "one gone": lambda s, named: s.delete("d1" if named else 1),
     "delete": lambda s, named: s.delete(["d1", "e0"] if named else [1, 60]),
     "delete most": lambda s, named: s.delete(s.docids[:70] if named else range(6, 60)),
     "fold": lambda s, _: s._live.state(),

@@ -89,6 +89,9 @@ class Searcher:
             1 if tree is None else self._leaves_to_search(tree),
         )
         self._defaults = self._limits(*self._asked)
+        # Whether changes have consequences; see _keep_up.
+        grows = config.autopilot is not None and config.autopilot.mode is not IncrementalMode.NONE
+        self._keeps_up = grows or (tree is not None and tree.incremental_threshold is not None)
 
     def _leaves_to_search(self, tree: TreeConfig) -> int:
         """Return the default, which grows with the leaves where these were split."""
@@ -274,7 +277,8 @@ class Searcher:
         if batch_size != 1:
             check_count("batch_size", batch_size)
         written = self._live.upsert(docids, vectors)
-        self._keep_up()
+        if self._keeps_up:
+            self._keep_up()
         return written
 
     def delete(self, docids: object) -> None:
@@ -293,7 +297,8 @@ class Searcher:
             If one comes twice.
         """
         self._live.delete(docids)
-        self._keep_up()
+        if self._keeps_up:
+            self._keep_up()
 
     def reserve(self, num_datapoints: int) -> None:
         """Make room for `num_datapoints` in all, so that upserts need not.

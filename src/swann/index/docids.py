@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from swann.errors import DTypeError, InvalidInputError, ShapeError, UnknownDocidError
 
-__all__ = ["Docids", "Kind", "check_docids", "check_row_ids"]
+__all__ = ["Docids", "Kind", "check_docids", "check_row_ids", "is_plain"]
 
 Kind = Literal["str", "int"]
 
@@ -92,6 +92,15 @@ def _first_repeat(docids: list[Hashable]) -> Hashable:
     raise AssertionError("no docid repeats")
 
 
+def is_plain(docid: object) -> bool:
+    """Whether this is a single docid that `check_docids` would return as it is."""
+    return type(docid) is str or (type(docid) is int and 0 <= docid <= _LARGEST)
+
+
+def _unknown(docid: object) -> UnknownDocidError:
+    return UnknownDocidError(f"docid {docid!r} is not in the index")
+
+
 def check_row_ids(ids: object, name: str = "docids") -> list[int]:
     """Return row ids of an index without docids as a list of ints.
 
@@ -162,6 +171,23 @@ class Docids:
         made._table[self._count :] = made._nothing(1)
         return made
 
+    def name(self, number: int) -> NDArray[Any]:
+        """Return the docid of one number, shape (1,)."""
+        return self._table[number : number + 1].copy()
+
+    def number_of(self, docid: Any) -> int | None:
+        """Return the number of a plain docid, None if it is not there."""
+        if (type(docid) is str) is not (self.kind == "str"):
+            self._check_kind([docid])
+        return (self._numbers or self._lookup()).get(docid)
+
+    def known_one(self, docid: Any) -> int:
+        """Return the number of a plain docid; an UnknownDocidError if it is not there."""
+        number = self.number_of(docid)
+        if number is None:
+            raise _unknown(docid)
+        return number
+
     def numbers_of(self, docids: list[Any]) -> list[int | None]:
         """Return the numbers of `docids`, None for those that are not there."""
         self._check_kind(docids)
@@ -179,7 +205,7 @@ class Docids:
         numbers = self.numbers_of(docids)
         for docid, number in zip(docids, numbers, strict=True):
             if number is None:
-                raise UnknownDocidError(f"docid {docid!r} is not in the index")
+                raise _unknown(docid)
         return numbers  # type: ignore[return-value]
 
     def prepare(self, docids: list[Any]) -> None:
@@ -229,6 +255,8 @@ class Docids:
             table[: self._count] = self._table[: self._count]
             table[self._count : count] = docids
             self._table = table
+        elif len(docids) == 1:
+            self._table[self._count] = docids[0]
         else:
             self._table[self._count : count] = docids
         self._count = count

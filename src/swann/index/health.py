@@ -36,12 +36,12 @@ class Health:
         health._set(numbers[alive].astype(np.int64), errors[alive])
         return health
 
-    def put(self, numbers: NDArray[np.integer[Any]], first_row: int, packed: PackedIndex) -> None:
+    def put(self, numbers: list[int], first_row: int, packed: PackedIndex) -> None:
         """Measure the newest datapoints, in place of what was known of these numbers.
 
         Parameters
         ----------
-        numbers : integer array
+        numbers : list of int
             Theirs, in the order in which they came.
         first_row : int
             Of the first of them.
@@ -50,7 +50,7 @@ class Health:
         """
         errors = np.empty(len(numbers), np.float64)
         packed.native.errors(first_row, errors)
-        self._set(numbers, errors)
+        self._set(np.array(numbers, np.int64), errors)
 
     def _set(self, numbers: NDArray[np.integer[Any]], errors: NDArray[np.float64]) -> None:
         most = int(numbers.max()) + 1 if len(numbers) else 0
@@ -60,7 +60,7 @@ class Health:
             self._errors = grown
         self._errors[numbers] = errors
 
-    def drop(self, numbers: NDArray[np.int64]) -> None:
+    def drop(self, numbers: list[int]) -> None:
         """Forget datapoints."""
         self._errors[numbers] = np.nan
 

@@ -32,16 +32,16 @@ from swann.errors import (
     ShapeError,
     SwannError,
     UnknownDocidError,
-    ZeroVectorError,
 )
 from swann.index import updates
-from swann.index.build import LONGEST, Progress, build_index
-from swann.index.docids import Docids, check_docids, check_row_ids
+from swann.index.build import Progress, build_index
+from swann.index.docids import Docids, check_docids, check_row_ids, is_plain
 from swann.index.health import Health
+from swann.index.incoming import as_row, as_rows, bad_vector
 from swann.index.packed import PackedIndex
+from swann.index.settle import settle_delete, settle_upsert
 from swann.index.shape import reshape
 from swann.index.state import Books, State, View
-from swann.vectors import as_queries, check_finite
 
 __all__ = ["LiveIndex"]
 
@@ -67,7 +67,8 @@ def _in_turn(
                 )
             try:
                 self._busy = True
-                self._settle()
+                if self._unsettled is not None:
+                    self._settle()
                 return method(self, *args, **kwargs)
             finally:
                 self._busy = False
@@ -152,15 +153,20 @@ class LiveIndex:
             The docids, or the row ids of an index without.
         """
         view = self.view
-        rows = _as_rows(vectors, view.packed.dimension)
+        named = view.docids is not None
+        if is_plain(docids) if named else docids is None:
+            row = as_row(vectors, view.packed.dimension)
+            if row is not None:
+                return self._write_one(docids, row)
+        rows = as_rows(vectors, view.packed.dimension)
         given: list[Any] | None = None
         if docids is not None:
-            given = (check_row_ids if view.docids is None else check_docids)(docids)
+            given = (check_docids if named else check_row_ids)(docids)
             if len(given) != len(rows):
                 raise ShapeError(
                     f"{len(given)} docids and {len(rows)} vectors; expected as many of both"
                 )
-        elif view.docids is not None:
+        elif named:
             raise InvalidInputError(
                 "docids is None, but this index has docids; name the datapoints"
             )
@@ -174,21 +180,17 @@ class LiveIndex:
         if given is None:
             numbers = list(range(first, first + count))
         elif names is None:
-            self._present(given)
-            numbers = given
+            numbers = self._present(given)
         else:
             numbers, fresh = _numbers_of(names, given, first)
         following = max(first, max(numbers, default=0) + 1)
         native = updates.begin(view.packed)
         if following > _MOST or not native.has_room(count):
-            raise InvalidInputError(
-                f"an index gives {_MOST} numbers at most, to entries of leaves and to datapoints "
-                "that it ever had; build a new one"
-            )
+            raise _full()
         ids = np.array(numbers, np.uint32)
         kind = None if names is None else names.kind
         before = native.num_rows(), view.books.changes
-        self._unsettled = partial(self._settle_upsert, view, ids, following, fresh, kind, before)
+        self._unsettled = partial(settle_upsert, view, numbers, following, fresh, kind, before)
         try:
             if names is not None and fresh:
                 names.prepare(fresh)
@@ -196,31 +198,76 @@ class LiveIndex:
             threads = 1 if count < _MANY else kernels.hardware_threads()
             bad = native.upsert(rows, ids, threads) if count else 0
             if bad < count:
-                raise _bad_vector(rows, bad)
+                raise bad_vector(rows, bad)
         finally:
             self._settle()
         if len(fresh) < count:  # others have died
             self._tidy()
         return result
 
+    @_in_turn
+    def _write_one(self, docid: Any, row: NDArray[np.float32]) -> NDArray[Any]:
+        """Do the same for one vector (d,): that of a docid, or where there are none a new one."""
+        view = self.view
+        names, books = view.docids, view.books
+        number = following = books.following
+        known = None if names is None else names.number_of(docid)
+        if known is None:
+            following += 1
+        else:
+            number = known
+        native = updates.begin(view.packed)
+        if following > _MOST or not native.has_room(1):
+            raise _full()
+        fresh = [docid] if names is not None and known is None else []
+        kind = None if names is None else names.kind
+        before = native.num_rows(), books.changes
+        self._unsettled = partial(settle_upsert, view, [number], following, fresh, kind, before)
+        try:
+            if fresh and names is not None:
+                names.prepare(fresh)
+            result = np.array([number]) if names is None else names.name(number)
+            if not native.upsert_one(row, number):
+                raise bad_vector(row[None], 0)
+        finally:
+            self._settle()
+        if known is not None:
+            self._tidy()
+        return result
+
     def delete(self, docids: object) -> None:
         """Remove datapoints: those named by `docids`, or by row ids in an index without."""
-        self._erase((check_row_ids if self.view.docids is None else check_docids)(docids))
+        named = self.view.docids is not None
+        if is_plain(docids) and (named or type(docids) is int):
+            self._erase_one(docids)
+        else:
+            self._erase((check_docids if named else check_row_ids)(docids))
+
+    @_in_turn
+    def _erase_one(self, docid: Any) -> None:
+        view = self.view
+        number = self._present([docid])[0] if view.docids is None else view.docids.known_one(docid)
+        native = updates.begin(view.packed)
+        changes = view.books.changes
+        self._unsettled = partial(settle_delete, view, [number], [docid], changes)
+        try:
+            native.erase_one(number)
+        finally:
+            self._settle()
+        self._tidy()
 
     @_in_turn
     def _erase(self, given: list[Any]) -> None:
         if not given:
             return
         view = self.view
-        if view.docids is None:
-            numbers = self._present(given)
-        else:
-            numbers = np.array(view.docids.known(given), np.int64)
+        names = view.docids
+        numbers = self._present(given) if names is None else names.known(given)
         native = updates.begin(view.packed)
         changes = view.books.changes
-        self._unsettled = partial(self._settle_delete, view, numbers, given, changes)
+        self._unsettled = partial(settle_delete, view, numbers, given, changes)
         try:
-            native.erase(numbers.astype(np.uint32))
+            native.erase(np.array(numbers, np.uint32))
         finally:
             self._settle()
         self._tidy()
@@ -335,39 +382,6 @@ class LiveIndex:
             self._settle()
         return self.view
 
-    def _settle_upsert(
-        self,
-        view: View,
-        numbers: NDArray[np.uint32],
-        following: int,
-        fresh: list[Any],
-        kind: Any,
-        before: tuple[int, int],
-    ) -> None:
-        rows, changes = before
-        books = view.books
-        if view.packed.native.num_rows() == rows:  # it did nothing
-            if view.docids is not None and fresh:
-                view.docids.cancel(fresh, books.following, kind)
-            return
-        books.following = following
-        books.changes = changes + len(numbers)
-        health, books.health = books.health, None  # measured anew if this fails
-        if health is not None:
-            health.put(numbers, rows, view.packed)
-            books.health = health
-
-    def _settle_delete(
-        self, view: View, numbers: NDArray[np.int64], given: list[Any], changes: int
-    ) -> None:
-        if updates.rows_of(view.packed, numbers[:1])[0] != updates.NOWHERE:  # it did nothing
-            return
-        if view.docids is not None:
-            view.docids.forget(given)
-        view.books.changes = changes + len(given)
-        if view.books.health is not None:
-            view.books.health.drop(numbers)
-
     def _fold(self) -> None:
         """Make one set of arrays of everything that is alive."""
         view = self.view
@@ -400,8 +414,8 @@ class LiveIndex:
     def _tidy(self) -> None:
         """Fold once more is dead than alive."""
         native, changes = self.view.packed.native, self.view.books.changes
-        alive = native.live_rows()
-        if native.num_rows() - alive <= max(_TIDY, alive):
+        dead = native.dead_rows()
+        if dead <= _TIDY or 2 * dead <= native.num_rows():
             return
         try:
             self._fold()
@@ -409,14 +423,28 @@ class LiveIndex:
             return  # what was asked for is done; this can wait
         self.view.books.changes = changes
 
-    def _present(self, given: list[int]) -> NDArray[np.int64]:
-        """Return row ids as an array; every one must be alive."""
-        ids = np.array(given, np.int64)
-        known = ids < min(self.view.books.following, _MOST)
-        known[known] = updates.rows_of(self.view.packed, ids[known]) != updates.NOWHERE
-        if not known.all():
-            raise UnknownDocidError(f"row id {given[int(known.argmin())]} is not in the index")
-        return ids
+    def _present(self, given: list[int]) -> list[int]:
+        """Return row ids; every one must be alive."""
+        following = min(self.view.books.following, _MOST)
+        if len(given) == 1:
+            native = updates.begin(self.view.packed)
+            gone = given[0] >= following or native.row_of(given[0]) == updates.NOWHERE
+            missing = given[:gone]
+        else:
+            ids = np.array(given, np.int64)
+            known = ids < following
+            known[known] = updates.rows_of(self.view.packed, ids[known]) != updates.NOWHERE
+            missing = ids[~known].tolist()
+        if missing:
+            raise UnknownDocidError(f"row id {missing[0]} is not in the index")
+        return given
+
+
+def _full() -> InvalidInputError:
+    return InvalidInputError(
+        f"an index gives {_MOST} numbers at most, to entries of leaves and to datapoints that it "
+        "ever had; build a new one"
+    )
 
 
 def _numbers_of(names: Docids, given: list[Any], first: int) -> tuple[list[int], list[Any]]:
@@ -434,31 +462,3 @@ def _numbers_of(names: Docids, given: list[Any], first: int) -> tuple[list[int],
 def _measured(books: Books, packed: PackedIndex) -> Health | None:
     """Measure new arrays, where the old ones were."""
     return None if books.health is None else Health.of(packed)
-
-
-def _as_rows(vectors: object, dimension: int) -> NDArray[np.float32]:
-    # The usual vector needs no conversion, and the native call finds bad values itself.
-    if type(vectors) is np.ndarray and vectors.dtype == np.float32:
-        flags = vectors.flags
-        if flags.c_contiguous and flags.aligned:
-            if vectors.shape == (dimension,):
-                return vectors[None]
-            if vectors.ndim == 2 and vectors.shape[1] == dimension:
-                return vectors
-    one = getattr(vectors, "ndim", 2) == 1
-    if isinstance(vectors, (list, tuple)):
-        one = len(vectors) > 0 and np.ndim(vectors[0]) == 0
-    if one and len(vectors):  # type: ignore[arg-type]
-        return as_queries(vectors, dimension, 1, "vectors").reshape(1, -1)
-    return as_queries(vectors, dimension, 2, "vectors")
-
-
-def _bad_vector(rows: NDArray[np.float32], bad: int) -> Exception:
-    check_finite(rows, "vectors", source=rows)
-    if not rows[bad].any():
-        return ZeroVectorError(
-            f"vectors[{bad}] is all zeros; under 'cosine' every vector needs a direction"
-        )
-    return InvalidInputError(
-        f"vectors[{bad}] is longer than {LONGEST:g}; float32 scores would overflow"
-    )
