@@ -136,6 +136,7 @@ namespace swann {
 namespace {
 
 #include "scan.inl"
+#include "drop_below.inl"
 #include "select.inl"
 
 // Sums of one group for one query. Up to three lookups are first added in 8 bits. Of these, a
@@ -334,6 +335,7 @@ inline void offer(const PackedLeaf& leaf, size_t group, const uint16_t* sums,
 
 const KernelTable avx2_table = {
     "avx2",
+    3,
     dot_f32,         squared_l2_f32,  dot_bf16,        squared_l2_bf16, dot_i8,
     dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
     lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,

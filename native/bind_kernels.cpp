@@ -103,7 +103,7 @@ void quantize(const std::string& level, In<float, 2> entries, In<float, 1> lows,
                                   most, out.data());
 }
 
-// Scans one leaf for up to three queries, by lut16_scan or lut256_scan as the tables have 16 or 256
+// Scans one leaf for a few queries, by lut16_scan or lut256_scan as the tables have 16 or 256
 // entries; keys [queries][capacity], sizes [queries] (in and out).
 size_t scan(const std::string& level, In<uint8_t, 3> codes,
             std::optional<In<uint16_t, 1>> corrections, size_t count, uint32_t first_row,
@@ -116,12 +116,12 @@ size_t scan(const std::string& level, In<uint8_t, 3> codes,
          "codes and luts");
   expect((count + kGroup - 1) / kGroup == groups && first_group <= groups, "count and groups");
   expect(!corrections || corrections->shape(0) == groups * kGroup, "corrections: [groups * 32]");
-  expect(queries >= 1 && queries <= kMaxScanQueries, "one to three queries");
+  expect(queries >= 1 && queries <= at_level(level).scan_queries, "queries in one pass");
   expect(thresholds.size() == queries && biases.size() == queries &&
              multipliers.size() == queries && keys.shape(0) == queries &&
              sizes.shape(0) == queries,
          "one entry a query");
-  const PackedLeaf leaf{codes.data(), pointer(corrections), blocks, count, first_row};
+  const PackedLeaf leaf{codes.data(), pointer(corrections), blocks, count, first_row, nullptr};
   ScanQuery scans[kMaxScanQueries];
   for (size_t q = 0; q < queries; ++q) {
     expect(sizes.data()[q] <= keys.shape(1), "sizes within capacity");
@@ -195,9 +195,12 @@ float encode_one(const std::string& level, In<float, 1> target,
   return loss;
 }
 
-size_t keep(const std::string& level, Out<uint64_t, 1> keys, size_t limit) {
-  expect(limit >= 1, "limit must be positive");
-  return at_level(level).keep_best(keys.data(), keys.shape(0), limit);
+nb::tuple keep(const std::string& level, Out<uint64_t, 1> keys, size_t limit, size_t most) {
+  expect(limit >= 1 && most >= limit, "limit must be positive, most no less");
+  Key least;
+  const size_t kept =
+      at_level(level).keep_best(keys.data(), keys.shape(0), limit, most, &least);
+  return nb::make_tuple(kept, least);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // What this machine can run, asked once: CPUID for the instructions, XGETBV for the registers the
-// operating system saves. SWANN_SIMD names a level to force it.
+// operating system saves. SWANN_SIMD names a level to force it; avx512 is the best of those
+// whose names begin so.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -17,7 +18,7 @@ namespace {
 #if defined(__x86_64__)
 
 struct Cpu {
-  bool avx2 = false, avx512 = false, vbmi = false;
+  bool avx2 = false, avx512 = false, vnni = false;
 };
 
 uint64_t enabled_registers() noexcept {
@@ -44,22 +45,32 @@ Cpu detect() noexcept {
   cpu.avx2 = (saved & 0x6) == 0x6 && has(b, {3, 5, 8}) && has(ext_c, {5});  // BMI AVX2 BMI2 LZCNT
   cpu.avx512 =
       cpu.avx2 && (saved & 0xE6) == 0xE6 && has(b, {16, 17, 28, 30, 31});  // F DQ CD BW VL
-  cpu.vbmi = cpu.avx512 && has(c, {1});
+  cpu.vnni = cpu.avx512 && has(c, {1, 11});  // VBMI VNNI
   return cpu;
 }
 
-// What VBMI makes faster; all else is that of avx512.
-const KernelTable& complete_vbmi_table() noexcept {
+// What VBMI and VNNI make faster; all else is that of avx512bw.
+const KernelTable& complete_vnni_table() noexcept {
   static const KernelTable table = [] {
-    KernelTable t = avx512_table;
-    t.level = avx512vbmi_table.level;
-    t.lut256_scan = avx512vbmi_table.lut256_scan;
+    KernelTable t = avx512bw_table;
+    t.level = avx512vnni_table.level;
+    t.scan_queries = avx512vnni_table.scan_queries;
+    t.lut16_scan = avx512vnni_table.lut16_scan;
+    t.lut16_wide_scan = avx512vnni_table.lut16_wide_scan;
+    t.lut256_scan = avx512vnni_table.lut256_scan;
     return t;
   }();
   return table;
 }
 
 #endif
+
+bool is_meant(const char* level, const char* forced) noexcept {
+  constexpr char kFamily[] = "avx512";
+  if (std::strcmp(forced, kFamily) == 0)
+    return std::strncmp(level, kFamily, sizeof kFamily - 1) == 0;
+  return std::strcmp(level, forced) == 0;
+}
 
 struct Levels {
   Level items[4];
@@ -72,8 +83,8 @@ struct Levels {
   Levels() noexcept {
 #if defined(__x86_64__)
     const Cpu cpu = detect();
-    if (cpu.vbmi) add(complete_vbmi_table());
-    if (cpu.avx512) add(avx512_table);
+    if (cpu.vnni) add(complete_vnni_table());
+    if (cpu.avx512) add(avx512bw_table);
     if (cpu.avx2) add(avx2_table);
 #elif defined(__aarch64__)
     add(neon_table);
@@ -83,7 +94,7 @@ struct Levels {
     const char* forced = std::getenv("SWANN_SIMD");
     if (forced == nullptr || *forced == '\0') return;
     for (size_t i = 0; i < count; ++i)
-      if (std::strcmp(forced, items[i].name) == 0) {
+      if (is_meant(items[i].name, forced)) {
         chosen = items[i].table;
         return;
       }

@@ -1,7 +1,7 @@
 // The whole contract between the pipeline and the instruction sets: plain pointers and sizes.
 //
-// Each level (scalar, avx2, avx512, avx512vbmi, neon) fills one KernelTable. A null entry falls through to
-// the level below. Integer kernels agree exactly between levels. Float kernels sum in a fixed
+// Each level (scalar, avx2, avx512bw, avx512vnni, neon) fills one KernelTable. A null entry falls
+// through to the level below. Integer kernels agree exactly between levels. Float kernels sum in a fixed
 // order: lane j % 16 takes dimension j by fused multiply-add, then lanes fold 16 -> 8 -> 4 -> 2
 // -> 1. Levels with fma therefore agree bit for bit, and a score never depends on how many
 // queries or rows were computed beside it. The scalar level rounds each product on its own.
@@ -13,7 +13,7 @@ namespace swann {
 
 constexpr size_t kGroup = 32;         // datapoints in one group of packed codes
 constexpr size_t kLanes = 16;         // datapoints in a training tile
-constexpr size_t kMaxScanQueries = 3; // queries that share one pass over a leaf
+constexpr size_t kMaxScanQueries = 6; // queries that share one pass over a leaf, at most
 
 // A block has 16 codewords, and codes of 4 bits (LUT16), or 256, and codes of 8 bits (LUT256). The
 // greatest entries of their quantized lookup tables: three of LUT16 add up in 8 bits.
@@ -48,6 +48,7 @@ struct PackedLeaf {
   size_t blocks;
   size_t count;                 // datapoints
   uint32_t first_row;           // row of the leaf's first datapoint
+  const uint8_t* next;          // codes that are scanned after these, or null: fetched ahead
 };
 
 // One query's side of a scan: sums at or above the threshold are appended to out as keys.
@@ -63,6 +64,7 @@ struct ScanQuery {
 
 struct KernelTable {
   const char* level;
+  size_t scan_queries;  // that share one pass of the scans below, at most kMaxScanQueries
 
   // out[i * stride + j] = <queries[i], rows[j]>, and |queries[i] - rows[j]|^2.
   void (*dot_f32)(const float* queries, size_t num_queries, const float* rows, size_t num_rows,
@@ -100,7 +102,7 @@ struct KernelTable {
   void (*lut_quantize_u8)(const float* lut, const float* lows, size_t codewords, size_t blocks,
                           float scale, int most, uint8_t* out) noexcept;
 
-  // Scans groups of a leaf from first_group on, for up to kMaxScanQueries queries; returns the
+  // Scans groups of a leaf from first_group on, for up to scan_queries queries; returns the
   // group it stopped before (the number of groups when done).
   size_t (*lut16_scan)(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
                        size_t num_queries) noexcept;
@@ -132,9 +134,10 @@ struct KernelTable {
                      const float* codebook, size_t codewords, size_t dim, size_t dims_per_block,
                      size_t sweeps, float* scratch, uint8_t* codes, float* loss) noexcept;
 
-  // Keeps, in their order, the keys that score at least as high as the limit-th best does;
-  // returns how many (more than limit where scores tie).
-  size_t (*keep_best)(Key* keys, size_t size, size_t limit) noexcept;
+  // Keeps, in their order, the keys from *least on, which it finds: `limit` at least, and `most`
+  // at most where scores differ. With most = limit these are all that score at least as high as the
+  // limit-th best. Zero, and nothing is dropped, where there are no more than `most`.
+  size_t (*keep_best)(Key* keys, size_t size, size_t limit, size_t most, Key* least) noexcept;
   // keys[i] = the key of scores[i] + length * reach[i] (reach null: of scores[i]) and row i.
   void (*keys_from_f32)(const float* scores, const float* reach, float length, size_t count,
                         Key* keys) noexcept;
@@ -147,15 +150,15 @@ struct Level {
 };
 const Level* levels(size_t* count) noexcept;          // those this machine can run
 const KernelTable* find_level(const char* name) noexcept;  // null when it cannot run
-const KernelTable& kernels() noexcept;                // the chosen one; SWANN_SIMD forces it
+const KernelTable& kernels() noexcept;                // the chosen one; see cpu.cpp
 const char* level_error() noexcept;                   // null, or why SWANN_SIMD was not obeyed
 
 // What the level files export.
 extern const KernelTable scalar_table;
 #if defined(__x86_64__)
 extern const KernelTable avx2_table;
-extern const KernelTable avx512_table;
-extern const KernelTable avx512vbmi_table;
+extern const KernelTable avx512bw_table;
+extern const KernelTable avx512vnni_table;
 #elif defined(__aarch64__)
 extern const KernelTable neon_table;
 #endif

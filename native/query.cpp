@@ -19,16 +19,19 @@ float from_ordered(int32_t value) noexcept {
 }
 
 size_t cut_to(Key* keys, size_t size, size_t limit) noexcept {
-  const size_t kept = kernels().keep_best(keys, size, limit);
+  Key least;
+  const size_t kept = kernels().keep_best(keys, size, limit, limit, &least);
   if (kept <= limit) return kept;
   std::nth_element(keys, keys + (limit - 1), keys + kept, std::greater<>());
   return limit;
 }
 
-void Candidates::cut() noexcept {
+void Candidates::trim() noexcept {
   if (size < limit) return;
-  size = cut_to(keys, size, limit);
-  worst = *std::min_element(keys, keys + size);
+  Key least;
+  size = kernels().keep_best(keys, size, limit, most(limit), &least);
+  if (size > most(limit)) size = cut_to(keys, size, limit), least = 0;
+  worst = least != 0 ? least : *std::min_element(keys, keys + size);
 }
 
 namespace {

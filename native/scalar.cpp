@@ -116,6 +116,7 @@ void group_sums(const PackedLeaf& leaf, size_t group, const uint8_t* lut,
 }
 
 #include "scan.inl"
+#include "drop_below.inl"
 #include "select.inl"
 
 void offer(const PackedLeaf& leaf, size_t group, uint16_t* sums, ScanQuery& query) noexcept {
@@ -164,6 +165,7 @@ void lut256_sums(const PackedLeaf& leaf, size_t group, size_t, const uint8_t* lu
 
 const KernelTable scalar_table = {
     "scalar",
+    3,
     dot_f32,         squared_l2_f32,  dot_bf16,        squared_l2_bf16, dot_i8,
     dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
     lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,

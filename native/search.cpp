@@ -3,6 +3,7 @@
 #include "search.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -75,16 +76,20 @@ void name_new(const Block& block, const uint32_t* slots, Candidates& best, size_
 
 // ---- Scoring codes
 
-PackedLeaf packed_leaf(const IndexView& index, size_t leaf) {
-  const size_t group = index.group_starts[leaf];
-  return {index.codes + group * index.group_bytes(),
-          index.corrections == nullptr ? nullptr : index.corrections + group * kGroup,
-          index.blocks, leaf_size(index, leaf), index.leaf_starts[leaf]};
+const uint8_t* codes_of(const IndexView& index, size_t leaf) {
+  return index.codes + index.group_starts[leaf] * index.group_bytes();
+}
+
+PackedLeaf packed_leaf(const IndexView& index, size_t leaf, const uint8_t* next) {
+  return {codes_of(index, leaf),
+          index.corrections == nullptr ? nullptr
+                                       : index.corrections + index.group_starts[leaf] * kGroup,
+          index.blocks, leaf_size(index, leaf), index.leaf_starts[leaf], next};
 }
 
 PackedLeaf packed_chunk(const IndexView& index, const Chunk& chunk, size_t count) {
   return {chunk.codes.data(), chunk.corrections.empty() ? nullptr : chunk.corrections.data(),
-          index.blocks, count, 0};
+          index.blocks, count, 0, nullptr};
 }
 
 void set_threshold(ScanQuery& scan, const Candidates& candidates) {
@@ -96,7 +101,7 @@ void set_threshold(ScanQuery& scan, const Candidates& candidates) {
   scan.threshold = int32_t(std::clamp<int64_t>(threshold, 0, 65535));
 }
 
-// Scores datapoints of one leaf for up to kMaxScanQueries choices (positions in scratch.choices):
+// Scores datapoints of one leaf for up to scan_queries choices (positions in scratch.choices):
 // those of the index, or new ones where `slots` names them.
 void scan_codes(const Block& block, const PackedLeaf& packed, const uint32_t* slots,
                 const uint32_t* visits, size_t count) {
@@ -136,7 +141,8 @@ void scan_codes(const Block& block, const PackedLeaf& packed, const uint32_t* sl
       else
         drop_dead(block, best, before);
       const bool full = best.capacity - best.size < 2 * kGroup;
-      if (full || (group == groups && (best.worst == 0 || best.size >= 2 * best.limit))) best.cut();
+      const bool many = best.worst == 0 || best.size >= Candidates::most(best.limit) + best.limit;
+      if (full || (group == groups && many)) best.trim();
       scans[i].size = best.size;
       set_threshold(scans[i], best);
     }
@@ -153,7 +159,7 @@ size_t offer_scores(Candidates& best, const float* scores, size_t count, uint32_
   const float threshold = best.worst == 0 ? -std::numeric_limits<float>::infinity()
                                           : from_ordered(key_score(best.worst));
   const size_t kept = kernels().at_least_f32(scores, count, threshold, found);
-  if (best.capacity - best.size < kept) best.cut();
+  if (best.capacity - best.size < kept) best.trim();
   const size_t before = best.size;
   for (size_t i = 0; i < kept; ++i)
     best.keys[best.size++] = make_key(ordered(scores[found[i]]), first_row + found[i]);
@@ -213,7 +219,9 @@ void scan_new_rows(const Block& block, const NewLeaf& leaf, const uint32_t* visi
   }
 }
 
-void scan_leaf(const Block& block, size_t leaf, const uint32_t* visits, size_t count) {
+// `next` are the codes of the leaf that comes after this one, where that is known.
+void scan_leaf(const Block& block, size_t leaf, const uint32_t* visits, size_t count,
+               const uint8_t* next = nullptr) {
   const NewLeaf* added = block.changes == nullptr ? nullptr : block.changes->leaf(leaf);
   if (count == 0) return;
   if (block.index.codes == nullptr) {
@@ -223,10 +231,11 @@ void scan_leaf(const Block& block, size_t leaf, const uint32_t* visits, size_t c
     if (added != nullptr) scan_new_rows(block, *added, visits, count);
     return;
   }
-  for (size_t i = 0; i < count; i += kMaxScanQueries) {
-    const size_t n = std::min(kMaxScanQueries, count - i);
+  const size_t together = kernels().scan_queries;
+  for (size_t i = 0; i < count; i += together) {
+    const size_t n = std::min(together, count - i);
     if (leaf_size(block.index, leaf) > 0)
-      scan_codes(block, packed_leaf(block.index, leaf), nullptr, visits + i, n);
+      scan_codes(block, packed_leaf(block.index, leaf, next), nullptr, visits + i, n);
     for (size_t c = 0; added != nullptr && c * Chunk::kMost < added->count; ++c) {
       const Chunk& chunk = *added->chunks[c];
       const size_t filled = std::min(Chunk::kMost, added->count - c * Chunk::kMost);
@@ -263,8 +272,10 @@ void scan_ranks(const Block& block, size_t first, size_t last) {
 void scan(const Block& block) {
   const size_t leaves = block.limits.leaves;
   if (block.count == 1) {
+    const LeafChoice* choices = block.scratch.choices.data();
     for (uint32_t r = 0; r < leaves; ++r)
-      scan_leaf(block, block.scratch.choices[r].leaf, &r, 1);
+      scan_leaf(block, choices[r].leaf, &r, 1,
+                r + 1 < leaves ? codes_of(block.index, choices[r + 1].leaf) : nullptr);
     return;
   }
   scan_ranks(block, 0, 1);  // the best leaf of each query first: it sets a good threshold
@@ -299,12 +310,35 @@ uint32_t id_of(const Block& block, uint32_t row) {
   return block.changes->rows->ids[row - block.index.num_rows];
 }
 
+// Whether the codes' scores only choose what is scored exactly.
+bool reorders(const IndexView& index) { return index.codes != nullptr && index.rows.present(); }
+
+// Drops keys of entries whose row an earlier key has: their exact scores would be the same.
+void drop_twins(const IndexView& index, Candidates& best, std::vector<uint32_t>& table) {
+  constexpr uint32_t kNone = ~0u;  // no row
+  const size_t bits = std::bit_width(2 * best.size);
+  table.assign(size_t(1) << bits, kNone);
+  size_t kept = 0;
+  for (size_t i = 0; i < best.size; ++i) {
+    const uint32_t entry = key_row(best.keys[i]);
+    if (entry < index.num_entries) {
+      const uint32_t row = index.entry_rows[entry];
+      size_t at = row * 0x9E3779B1u >> (32 - bits);
+      while (table[at] != kNone && table[at] != row) at = (at + 1) & (table.size() - 1);
+      if (std::exchange(table[at], row) == row) continue;
+    }
+    best.keys[kept++] = best.keys[i];
+  }
+  best.size = kept;
+}
+
 // Puts the exact scores, where there are exact rows, and the datapoints' numbers into the keys.
 void rescore(const Block& block, size_t q) {
   const IndexView& index = block.index;
   Scratch& s = block.scratch;
   Candidates& best = s.candidates[q];
-  const bool reorder = index.codes != nullptr && index.rows.present();
+  const bool reorder = reorders(index);
+  if (reorder && index.entry_rows != nullptr && best.size > 0) drop_twins(index, best, s.slots);
   s.rows.resize(std::max(s.rows.size(), best.size));
   s.scores.resize(std::max(s.scores.size(), best.size));
   for (size_t i = 0; i < best.size; ++i) {
@@ -336,8 +370,8 @@ size_t drop_repeats(Key* keys, size_t count, std::vector<uint64_t>& places) {
 
 // Sorts the best k keys to the front, each datapoint once; returns how many there are.
 size_t sort_best(const IndexView& index, Candidates& best, size_t k, Scratch& scratch) {
-  // A datapoint has two entries at most: 2 k of them hold k datapoints.
-  const bool spilled = index.entry_rows != nullptr;
+  // A datapoint has two entries at most: 2 k of them hold k datapoints. Reordering left one.
+  const bool spilled = index.entry_rows != nullptr && !reorders(index);
   const size_t wanted = std::min(spilled ? 2 * k : k, best.size);
   std::partial_sort(best.keys, best.keys + wanted, best.keys + best.size, std::greater<>());
   if (!spilled) return wanted;
@@ -348,7 +382,7 @@ void write_result(const Block& block, size_t q, int64_t* ids, float* distances) 
   const IndexView& index = block.index;
   Scratch& s = block.scratch;
   Candidates& best = s.candidates[q];
-  best.cut();
+  best.size = cut_to(best.keys, best.size, best.limit);
   rescore(block, q);
   const size_t k = block.limits.neighbors, found = sort_best(index, best, k, s);
   const bool exact = index.rows.present();
@@ -396,8 +430,8 @@ void build_tables(const Block& block) {
 }  // namespace
 
 size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept {
-  constexpr size_t kMaxBlock = 512, kMaxBytes = size_t(64) << 20;
-  const size_t bytes = (limits.candidates + kSlack) * sizeof(Key) +
+  constexpr size_t kMaxBlock = 1024, kMaxBytes = size_t(64) << 20;
+  const size_t bytes = (Candidates::most(limits.candidates) + kSlack) * sizeof(Key) +
                        limits.leaves * (sizeof(LeafChoice) + sizeof(uint32_t)) +
                        index.blocks * index.codewords +
                        (index.dim + index.reduced_dim) * sizeof(float);
@@ -417,7 +451,7 @@ void search_block(const IndexView& index, const Changes* changes, const SearchLi
   }
   if (index.codes != nullptr && !index.codes_of_residuals()) forget_centroids(block);
   if (index.codes != nullptr) build_tables(block);
-  const size_t capacity = limits.candidates + kSlack;
+  const size_t capacity = Candidates::most(limits.candidates) + kSlack;
   scratch.keys.resize(count * capacity);
   scratch.candidates.resize(count);
   for (size_t q = 0; q < count; ++q)

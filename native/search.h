@@ -86,7 +86,7 @@ size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept
 int32_t ordered(float value) noexcept;
 float from_ordered(int32_t value) noexcept;
 
-// The best `limit` keys seen so far, roughly: grows to capacity, then is cut back to the best.
+// The best `limit` keys seen so far, and others: grows to capacity, then is trimmed.
 struct Candidates {
   Key* keys = nullptr;
   size_t size = 0;
@@ -94,7 +94,9 @@ struct Candidates {
   size_t capacity = 0;
   Key worst = 0;  // keys below cannot be among the best; 0 while fewer than limit were seen
 
-  void cut() noexcept;
+  // Keys that are left by trimming, at most: finding just the best would take longer.
+  static constexpr size_t most(size_t limit) noexcept { return limit + limit / 4 + 16; }
+  void trim() noexcept;
 };
 
 // Moves the best `limit` keys, exactly, to the front in any order; returns how many there are.

@@ -1,20 +1,11 @@
 // Selection of the best keys. Plain loops, which the compiler vectorises for each level.
-// Included inside each level file's unnamed namespace.
+// Included inside each level file's unnamed namespace, after its drop_below(keys, size, least),
+// which keeps the keys that are not below `least`, in their order.
 
 inline size_t count_from(const Key* keys, size_t size, Key least) noexcept {
   size_t count = 0;
   for (size_t i = 0; i < size; ++i) count += keys[i] >= least;
   return count;
-}
-
-inline size_t drop_below(Key* keys, size_t size, Key least) noexcept {
-  size_t kept = 0;
-  for (size_t i = 0; i < size; ++i) {
-    const Key key = keys[i];
-    keys[kept] = key;
-    kept += key >= least;
-  }
-  return kept;
 }
 
 inline void range_of(const Key* keys, size_t size, uint32_t* low, uint32_t* high) noexcept {
@@ -43,30 +34,47 @@ inline void bracket(const Key* keys, size_t size, size_t limit, uint32_t* low,
   range_of(best, lanes, low, high);
 }
 
-// Bisects for the greatest score that `limit` keys reach: counting is cheaper than moving. Stops
-// early when at most `enough` reach it. On return *low is reached by `limit` keys at least.
-inline void bisect(const Key* keys, size_t size, size_t limit, size_t enough, uint32_t* low,
+// Narrows the scores between which the limit-th best lies, until at most `most` keys reach *low or
+// it is that score; `limit` keys at least reach it all the while. Counting is cheaper than moving.
+// In turns the middle is tried and, as the counts let it expect, where the limit-th best may be.
+inline void narrow(const Key* keys, size_t size, size_t limit, size_t most, uint32_t* low,
                    uint32_t* high) noexcept {
-  while (*low < *high) {
-    const uint32_t middle = *low + (*high - *low) / 2 + 1;
+  size_t above_low = size, above_high = 0;
+  for (bool guess = false; *low < *high; guess = !guess) {
+    const uint32_t width = *high - *low;
+    uint32_t step = width / 2;
+    if (guess) {
+      const double share =
+          double(above_low - (limit + most) / 2) / double(above_low - above_high);
+      step = uint32_t(share * share * double(width - 1));  // scores thin out upwards
+    }
+    const uint32_t middle = *low + step + 1;
     const size_t count = count_from(keys, size, Key(middle) << 32);
     if (count >= limit) {
       *low = middle;
-      if (count <= enough) return;
+      above_low = count;
+      if (count <= most) return;
     } else {
       *high = middle - 1;
+      above_high = count;
     }
   }
 }
 
-size_t keep_best(Key* keys, size_t size, size_t limit) noexcept {
-  if (size <= limit) return size;
+size_t keep_best(Key* keys, size_t size, size_t limit, size_t most, Key* least) noexcept {
+  *least = 0;
+  if (size <= most) return size;
   uint32_t low, high;
   bracket(keys, size, limit, &low, &high);
-  bisect(keys, size, limit, limit + limit / 4 + 16, &low, &high);
-  size = drop_below(keys, size, Key(low) << 32);  // few are left: find the exact score among them
-  bisect(keys, size, limit, limit, &low, &high);
-  return drop_below(keys, size, Key(low) << 32);
+  const size_t few = limit + limit / 4 + 16;
+  narrow(keys, size, limit, most < few ? few : most, &low, &high);
+  size = drop_below(keys, size, Key(low) << 32);
+  if (size > most) {  // few are left: find the exact score among them
+    narrow(keys, size, limit, most, &low, &high);
+    size = drop_below(keys, size, Key(low) << 32);
+  }
+  *least = Key(low) << 32;
+  return size;
 }
 
 // A float as an int32 of the same order; negative zero counts as zero.

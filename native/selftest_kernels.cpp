@@ -246,7 +246,7 @@ void test_scan_once(Scan scan, size_t codewords, int most, Random& random, size_
   std::vector<uint16_t> corrections(groups * kGroup);
   for (uint16_t& c : corrections) c = uint16_t(random.next());
   const PackedLeaf leaf{codes.data(), corrected ? corrections.data() : nullptr, blocks, count,
-                        1000};
+                        1000, nullptr};
   // The greatest entries and the greatest correction sum up to 65535, never beyond.
   const size_t limit = std::min<size_t>(size_t(most) + 1, 65536 / blocks);
   const uint32_t left = uint32_t(65535 - (limit - 1) * blocks);
@@ -284,18 +284,19 @@ void test_scan_once(Scan scan, size_t codewords, int most, Random& random, size_
   }
 }
 
-void test_scan(const char* level, const char* name, Scan scan, size_t codewords, int most) {
-  Group group(std::string(level) + ": " + name);
+void test_scan(const KernelTable& k, const char* name, Scan scan, size_t codewords, int most) {
+  const size_t most_queries = k.scan_queries;
+  Group group(std::string(k.level) + ": " + name);
   Random random;
   for (const size_t count : {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 128, 250, 353})
     for (const size_t blocks : {1, 2, 3, 4, 5, 7, 8, 13, 50, 257, 800})
-      for (size_t queries = 1; queries <= kMaxScanQueries; ++queries)
+      for (size_t queries = 1; queries <= most_queries; ++queries)
         for (const bool corrected : {false, true})
           for (const bool greatest : {false, true})
             test_scan_once(scan, codewords, most, random, count, blocks, queries, corrected,
                            greatest);
   const ScanQuery no_room{nullptr, 0, 0, 0, nullptr, 0, kGroup - 1};
-  const PackedLeaf leaf{nullptr, nullptr, 1, 40, 0};
+  const PackedLeaf leaf{nullptr, nullptr, 1, 40, 0, nullptr};
   ScanQuery query = no_room;
   check(scan(&leaf, 1, &query, 1) == 1 && query.size == 0, "no room: nothing is done");
 }
@@ -329,8 +330,15 @@ void test_choosing(const KernelTable& k) {
         const int32_t least = key_score(sorted[std::min(limit, count) - 1]);
         for (const Key key : keys)
           if (key_score(key) >= least) want.push_back(key);
-        keys.resize(k.keep_best(keys.data(), count, limit));
+        std::vector<Key> more = keys;
+        Key bound;
+        keys.resize(k.keep_best(keys.data(), count, limit, limit, &bound));
         check(keys == want, "keep_best", count, limit);
+        more.resize(k.keep_best(more.data(), count, limit, limit + 7, &bound));
+        check(more.size() >= std::min(count, limit) &&
+                  more.size() <= std::max(limit + 7, want.size()) &&
+                  std::all_of(more.begin(), more.end(), [&](Key key) { return key >= bound; }),
+              "keep_best and a few more", count, limit);
       }
   }
 }
@@ -383,9 +391,9 @@ void test_kernels() {
     test_pairs(k, reference);
     test_narrow_rows(k, reference);
     test_choosing(k);
-    test_scan(k.level, "lut16_scan", k.lut16_scan, kWords16, kMaxEntry16);
-    test_scan(k.level, "lut16_wide_scan", k.lut16_wide_scan, kWords16, kMaxEntryWide);
-    test_scan(k.level, "lut256_scan", k.lut256_scan, kWords256, kMaxEntry256);
+    test_scan(k, "lut16_scan", k.lut16_scan, kWords16, kMaxEntry16);
+    test_scan(k, "lut16_wide_scan", k.lut16_wide_scan, kWords16, kMaxEntryWide);
+    test_scan(k, "lut256_scan", k.lut256_scan, kWords256, kMaxEntry256);
     for (const size_t codewords : {kWords16, kWords256}) {
       test_tables(k, reference, codewords);
       test_encode(k, reference, codewords);

@@ -515,14 +515,39 @@ def test_keep_best(seed: int, size: int, limit: int, values: int) -> None:
     expected = reference.keep_best(keys, limit)
     assert len(expected) >= min(size, limit)
     for level in LEVELS:
-        np.testing.assert_array_equal(call_kernel("keep_best", level, keys, limit), expected)
+        kept, least = call_kernel("keep_best", level, keys, limit)
+        np.testing.assert_array_equal(kept, expected)
+        np.testing.assert_array_equal(kept, keys[keys >= np.uint64(least)])
+
+
+@some
+@given(
+    seed=Seeds,
+    size=st.integers(1, 700),
+    limit=st.integers(1, 310),
+    more=st.integers(0, 100),
+    values=st.sampled_from([1, 2, 30, 2**32]),
+)
+def test_keep_best_and_a_few_more(seed: int, size: int, limit: int, more: int, values: int) -> None:
+    """What stays is all from some key on, the limit best among it, and few others."""
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, values, size, np.uint64) + np.uint64(2**32 - values)
+    keys = scores << np.uint64(32) | rng.integers(0, 2**32, size, np.uint64)
+    best = reference.keep_best(keys, limit)
+    for level in LEVELS:
+        kept, least = call_kernel("keep_best", level, keys, limit, limit + more)
+        np.testing.assert_array_equal(kept, keys[keys >= np.uint64(least)])
+        assert set(best.tolist()) <= set(kept.tolist())
+        assert len(kept) <= max(limit + more, len(best))
 
 
 @pytest.mark.parametrize("score", [0, 1, 2**32 - 1])
 def test_keep_best_of_equal_scores_keeps_all(score: int) -> None:
     keys = np.uint64(score << 32) | np.arange(100, dtype=np.uint64)
     for level in LEVELS:
-        np.testing.assert_array_equal(call_kernel("keep_best", level, keys, 7), keys)
+        kept, least = call_kernel("keep_best", level, keys, 7)
+        np.testing.assert_array_equal(kept, keys)
+        assert least <= score << 32
 
 
 # ---- Encoding

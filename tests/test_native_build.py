@@ -24,7 +24,7 @@ if "LD_PRELOAD" in os.environ:
 
 ROOT = Path(__file__).parents[1]
 X86 = platform.machine() in {"x86_64", "AMD64"}
-LEVELS = {"avx2", "avx512", "avx512vbmi", "neon"}  # what may use more than the oldest machine has
+LEVELS = {"avx2", "avx512bw", "avx512vnni", "neon"}  # what may use more than the oldest machine has
 TABLES = LEVELS | {"scalar"}
 x86_only = pytest.mark.skipif(not X86, reason="about x86 instructions")
 

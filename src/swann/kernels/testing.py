@@ -184,9 +184,10 @@ def _encode_one(
     return codes, loss
 
 
-def _keep_best(level: str, keys: U64, limit: int) -> U64:
+def _keep_best(level: str, keys: U64, limit: int, most: int | None = None) -> tuple[U64, int]:
     kept = keys.copy()
-    return kept[: _native.kernel_keep_best(level, kept, limit)]
+    size, least = _native.kernel_keep_best(level, kept, limit, most or limit)
+    return kept[:size], least
 
 
 def _keys_from(level: str, scores: F32, reach: F32 | None, length: float) -> U64:

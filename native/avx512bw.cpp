@@ -1,4 +1,4 @@
-// Level avx512: F, BW, DQ, VL, CD (Skylake-X, Zen 4 and newer).
+// Level avx512bw: F, BW, DQ, VL, CD (Skylake-X, Zen 4 and newer).
 #include <immintrin.h>
 
 #include <cstdint>
@@ -118,6 +118,25 @@ namespace {
 
 #include "scan.inl"
 #include "avx512_scan.inl"
+
+// Compressed within a register: a compressing store is slow on some machines.
+inline size_t drop_below(Key* keys, size_t size, Key least) noexcept {
+  const __m512i bound = _mm512_set1_epi64(int64_t(least));
+  size_t kept = 0, i = 0;
+  for (; i + 8 <= size; i += 8) {
+    const __m512i eight = _mm512_loadu_si512(keys + i);
+    const __mmask8 stay = _mm512_cmpge_epu64_mask(eight, bound);
+    _mm512_storeu_si512(keys + kept, _mm512_maskz_compress_epi64(stay, eight));
+    kept += size_t(__builtin_popcount(stay));
+  }
+  for (; i < size; ++i) {
+    const Key key = keys[i];
+    keys[kept] = key;
+    kept += key >= least;
+  }
+  return kept;
+}
+
 #include "select.inl"
 
 // Sums of one group for one query. Up to three lookups are first added in 8 bits. Of these, a 16-bit
@@ -305,8 +324,9 @@ void lut256_sums(const PackedLeaf& leaf, size_t group, size_t count, const uint8
 
 }  // namespace
 
-const KernelTable avx512_table = {
-    "avx512",
+const KernelTable avx512bw_table = {
+    "avx512bw",
+    3,
     dot_f32,         squared_l2_f32,  dot_bf16,        squared_l2_bf16, dot_i8,
     dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
     lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
