@@ -313,21 +313,24 @@ uint32_t id_of(const Block& block, uint32_t row) {
 // Whether the codes' scores only choose what is scored exactly.
 bool reorders(const IndexView& index) { return index.codes != nullptr && index.rows.present(); }
 
+// The row of a candidate; those of new datapoints go on from those of the index.
+uint32_t candidate_row(const IndexView& index, Key key) {
+  const uint32_t entry = key_row(key);
+  return entry < index.num_entries ? row_of(index, entry)
+                                   : uint32_t(entry - index.num_entries + index.num_rows);
+}
+
 // Drops keys of entries whose row an earlier key has: their exact scores would be the same.
 void drop_twins(const IndexView& index, Candidates& best, std::vector<uint32_t>& table) {
   constexpr uint32_t kNone = ~0u;  // no row
-  const size_t bits = std::bit_width(2 * best.size);
+  const int bits = std::bit_width(2 * best.size);
   table.assign(size_t(1) << bits, kNone);
   size_t kept = 0;
   for (size_t i = 0; i < best.size; ++i) {
-    const uint32_t entry = key_row(best.keys[i]);
-    if (entry < index.num_entries) {
-      const uint32_t row = index.entry_rows[entry];
-      size_t at = row * 0x9E3779B1u >> (32 - bits);
-      while (table[at] != kNone && table[at] != row) at = (at + 1) & (table.size() - 1);
-      if (std::exchange(table[at], row) == row) continue;
-    }
-    best.keys[kept++] = best.keys[i];
+    const uint32_t row = candidate_row(index, best.keys[i]);
+    size_t at = row * 0x9E3779B1u >> (32 - bits);
+    while (table[at] != kNone && table[at] != row) at = (at + 1) & (table.size() - 1);
+    if (std::exchange(table[at], row) != row) best.keys[kept++] = best.keys[i];
   }
   best.size = kept;
 }
@@ -342,9 +345,7 @@ void rescore(const Block& block, size_t q) {
   s.rows.resize(std::max(s.rows.size(), best.size));
   s.scores.resize(std::max(s.scores.size(), best.size));
   for (size_t i = 0; i < best.size; ++i) {
-    const uint32_t entry = key_row(best.keys[i]);
-    s.rows[i] = entry < index.num_entries ? row_of(index, entry)
-                                          : uint32_t(entry - index.num_entries + index.num_rows);
+    s.rows[i] = candidate_row(index, best.keys[i]);
     if (index.ids != nullptr && s.rows[i] < index.num_rows)
       __builtin_prefetch(index.ids + s.rows[i]);
   }
