@@ -1,0 +1,180 @@
+// New datapoints are checked, assigned to leaves and encoded as a build would, code for code.
+#include <algorithm>
+#include <cmath>
+
+#include "encoded.h"
+#include "projection.h"
+#include "search.h"
+#include "train.h"
+#include "updates.h"
+
+namespace swann {
+namespace {
+
+constexpr size_t kFew = 4;  // datapoints that are encoded one by one, not as a part of a tile
+
+float interpolated(const std::vector<double>& steps, double threshold, double largest,
+                   double norm) {
+  const double ratio = norm > 0 ? std::min(threshold / norm, largest) : largest;
+  const double at = ratio / largest * double(steps.size() - 1);
+  const size_t below = std::min(size_t(at), steps.size() - 2);
+  return float(steps[below] + (at - double(below)) * (steps[below + 1] - steps[below]));
+}
+
+uint16_t packed_correction(const IndexView& index, double value) {
+  if (index.correction_span == 0) return 0;
+  const double steps = (value - index.correction_low) * (65535.0 / index.correction_span);
+  return uint16_t(std::clamp(std::rint(steps), 0.0, 65535.0));  // beyond the range: its end
+}
+
+}  // namespace
+
+size_t Updates::check(const float* rows, size_t count, size_t threads) {
+  const size_t dim = index_.dim;
+  Encoded& e = *encoded_;
+  e.norms.resize(count);
+  const size_t bad = check_rows(rows, count, dim, e.norms.data(), threads);
+  if (bad < count) return bad;
+  e.rows = rows;
+  if (index_.distance != Distance::cosine) return count;
+  e.unit.resize(count * dim);
+  for (size_t i = 0; i < count; ++i) {
+    double square = 0;
+    for (size_t j = 0; j < dim; ++j) square += double(rows[i * dim + j]) * double(rows[i * dim + j]);
+    if (square == 0) return i;
+    const double norm = std::sqrt(square);
+    for (size_t j = 0; j < dim; ++j)
+      e.unit[i * dim + j] = float(double(rows[i * dim + j]) / norm);
+    e.norms[i] = 1.0f;
+  }
+  e.rows = e.unit.data();
+  return count;
+}
+
+void Updates::assign(size_t count, size_t threads) {
+  const size_t dim = index_.reduced_dim;
+  Encoded& e = *encoded_;
+  e.reduced = reduce(index_, e.rows, count, threads, e.projected);
+  e.leaves.assign(count, 0);
+  e.scores.resize(count);
+  e.copies = 1;
+  if (index_.centroids == nullptr) return;
+  if (count <= kFew) {  // a batch reads each centroid many times at a go, and from nearby
+    e.aligned.copy(e.reduced, count, dim);
+    assign_leaves(e.aligned.rows(), count, centroids_.dim(), centroids_.rows(), index_.num_leaves,
+                  threads, e.leaves.data(), e.scores.data(), settings_.avq, halves_.data());
+  } else {
+    assign_leaves(e.reduced, count, dim, index_.centroids, index_.num_leaves, threads,
+                  e.leaves.data(), e.scores.data(), settings_.avq, halves_.data());
+  }
+  if (!settings_.spills) return;
+  e.copies = kCopies;
+  e.spilled = e.leaves;
+  if (index_.num_leaves > 1)
+    spill_leaves(e.reduced, count, dim, index_.centroids, index_.num_leaves, e.leaves.data(),
+                 settings_.soar_lambda, threads, e.spilled.data());
+}
+
+void Updates::encode(size_t count, size_t threads) {
+  Encoded& e = *encoded_;
+  const size_t dim = index_.reduced_dim, blocks = index_.blocks;
+  const size_t tiles = (count + kLanes - 1) / kLanes;
+  const float* centroids = index_.codes_of_residuals() ? index_.centroids : nullptr;
+  const bool anisotropic = !settings_.code_weights.empty();
+  if (count > kFew) e.targets.resize(tiles * dim * kLanes);
+  e.losses.resize(tiles * kLanes);
+  if (anisotropic) {
+    if (count > kFew) e.directions.resize(tiles * dim * kLanes);
+    e.weights.assign(tiles * kLanes, 0.0f);
+    e.reduced_norms = e.norms;
+    if (index_.projects())
+      check_rows(e.reduced, count, dim, e.reduced_norms.data(), threads);
+    for (size_t i = 0; i < count; ++i)
+      e.weights[i] = interpolated(settings_.code_weights, settings_.code_threshold,
+                                  settings_.largest_ratio, e.reduced_norms[i]);
+  }
+  for (size_t copy = 0; copy < e.copies; ++copy) {
+    if (count <= kFew) {
+      encode_few(copy, count);
+      continue;
+    }
+    make_tiles(e.reduced, count, dim, centroids,
+               centroids == nullptr ? nullptr : (copy == 0 ? e.leaves : e.spilled).data(), threads, e.targets.data(), anisotropic ? e.directions.data() : nullptr);
+    std::vector<uint8_t>& codes = e.codes[copy];
+    codes.resize(tiles * blocks * kLanes);
+    const TileSet set{e.targets.data(), anisotropic ? e.directions.data() : nullptr,
+                      anisotropic ? e.weights.data() : nullptr, tiles, dim,
+                      index_.dims_per_block, blocks, index_.codewords};
+    encode_tiles(set, index_.codebook, settings_.sweeps, false, threads, codes.data(),
+                 e.losses.data());
+  }
+  if (index_.corrections == nullptr) return;
+  for (size_t copy = 0; copy < e.copies; ++copy) {
+    e.corrections[copy].resize(count);
+    for (size_t i = 0; i < count; ++i) {
+      const float* centroid = centroids + size_t(e.leaf(copy, i)) * dim;
+      const uint8_t* code = e.code(copy, i, blocks);
+      double cross = 0;
+      for (size_t j = 0; j < dim; ++j)
+        cross += double(centroid[j]) *
+                 double(index_.codebook[j * index_.codewords +
+                                        code[j / index_.dims_per_block * kLanes]]);
+      e.corrections[copy][i] = packed_correction(index_, -2 * cross);
+    }
+  }
+}
+
+// Datapoint by datapoint, into the lanes of a tile of codes.
+void Updates::encode_few(size_t copy, size_t count) {
+  Encoded& e = *encoded_;
+  const size_t dim = index_.reduced_dim, blocks = index_.blocks;
+  e.codes[copy].resize(blocks * kLanes);
+  const size_t scratch_floats = (dim + 2 * blocks) * index_.codewords;
+  e.targets.resize(scratch_floats + 2 * dim);
+  e.one.resize(blocks);
+  float* const scratch = e.targets.data();
+  float* const target = scratch + scratch_floats;
+  float* const direction = target + dim;
+  for (size_t i = 0; i < count; ++i) {
+    const float* x = e.reduced + i * dim;
+    const float* centroid = index_.codes_of_residuals()
+                                ? index_.centroids + size_t(e.leaf(copy, i)) * dim
+                                : nullptr;
+    double square = 0;
+    for (size_t j = 0; j < dim; ++j) {
+      target[j] = centroid == nullptr ? x[j] : x[j] - centroid[j];
+      square += double(x[j]) * double(x[j]);
+    }
+    const double inverse = square > 0 ? 1.0 / std::sqrt(square) : 0.0;
+    const bool anisotropic = !settings_.code_weights.empty();
+    for (size_t j = 0; j < dim; ++j) direction[j] = float(x[j] * inverse);
+    kernels().encode_one(target, anisotropic ? direction : nullptr,
+                         anisotropic ? e.weights[i] : 0.0f, index_.codebook,
+                         index_.codewords, dim, index_.dims_per_block, settings_.sweeps, scratch, e.one.data(),
+                         e.losses.data());
+    for (size_t b = 0; b < blocks; ++b) e.codes[copy][b * kLanes + i] = e.one[b];
+  }
+}
+
+void Updates::write_rows(RowStore& store, size_t first, const uint32_t* ids, size_t count,
+                         size_t threads) {
+  Encoded& e = *encoded_;
+  const size_t dim = index_.dim, at = first * dim;
+  std::copy_n(ids, count, store.ids.get() + first);
+  if (store.f32 != nullptr) std::copy_n(e.rows, count * dim, store.f32.get() + at);
+  const float* weights = nullptr;
+  if (!settings_.row_weights.empty() && store.f32 == nullptr) {
+    e.row_weights.resize(count);
+    for (size_t i = 0; i < count; ++i)
+      e.row_weights[i] = interpolated(settings_.row_weights, settings_.row_threshold,
+                                      settings_.largest_ratio, e.norms[i]);
+    weights = e.row_weights.data();
+  }
+  if (store.bf16 != nullptr)
+    round_to_bf16(e.rows, count, dim, weights, threads, store.bf16.get() + at);
+  if (store.i8 != nullptr)
+    round_to_i8(e.rows, count, dim, weights, threads, store.i8.get() + at,
+                store.scales.get() + first, store.squares.get() + first);
+}
+
+}  // namespace swann
