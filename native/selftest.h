@@ -85,5 +85,6 @@ void test_training();  // selftest_training.cpp
 void test_pipeline();  // selftest_pipeline.cpp
 void test_centroids();  // selftest_centroids.cpp
 void test_projection();  // selftest_projection.cpp
+void test_updates();  // selftest_updates.cpp
 
 }  // namespace selftest

@@ -7,117 +7,12 @@
 #include "kernels.h"
 #include "search.h"
 #include "selftest.h"
-#include "train.h"
+#include "selftest_index.h"
 
 using namespace swann;
 
 namespace selftest {
 namespace {
-
-// A small index of rows of small integers, whose dot products are exact. Leaf 1 has the centroid
-// of leaf 0, and so no rows.
-struct SmallIndex {
-  std::vector<float> rows, centroids, codebook;
-  std::vector<uint16_t> bf16;
-  std::vector<int8_t> i8;
-  std::vector<float> scales, squares;
-  std::vector<uint32_t> starts, ids;
-  std::vector<uint8_t> codes;
-  std::vector<uint16_t> corrections;
-  IndexView view;
-
-  SmallIndex(Random& random, Distance distance, size_t count, size_t dim, size_t leaves,
-             size_t per_block, size_t codewords = kWords16)
-      : rows(random.integers(count * dim)), starts{0, uint32_t(count)} {
-    view.distance = distance, view.dim = view.reduced_dim = dim, view.codewords = codewords;
-    view.num_rows = view.num_entries = count;
-    if (leaves > 0) make_tree(random, leaves);
-    view.leaf_starts = starts.data();
-    view.group_starts.assign(view.num_leaves + 1, 0);
-    for (size_t l = 0; l < view.num_leaves; ++l)
-      view.group_starts[l + 1] =
-          view.group_starts[l] + (starts[l + 1] - starts[l] + kGroup - 1) / kGroup;
-    if (per_block > 0) make_codes(random, per_block);
-  }
-
-  // The rows in a precision of 32, 16 or 8 bits, all of which hold small integers; 0: no rows.
-  void give_rows(int bits) {
-    view.rows = {};
-    if (bits == 32) view.rows.f32 = rows.data();
-    if (bits == 16) {
-      bf16.resize(rows.size());
-      round_to_bf16(rows.data(), view.num_rows, view.dim, nullptr, 2, bf16.data());
-      view.rows.bf16 = bf16.data();
-    }
-    if (bits == 8) {
-      i8.assign(rows.begin(), rows.end());
-      scales.assign(view.num_rows, 1.0f), squares.assign(view.num_rows, 0.0f);
-      for (size_t i = 0; i < rows.size(); ++i) squares[i / view.dim] += rows[i] * rows[i];
-      view.rows.i8 = i8.data(), view.rows.scales = scales.data();
-      view.rows.squares = squares.data();
-    }
-    view.rows.dim = view.dim;
-  }
-
-  void make_tree(Random& random, size_t leaves) {
-    const size_t dim = view.dim, count = view.num_rows;
-    centroids = random.integers(leaves * dim);
-    if (leaves > 1) std::copy_n(centroids.begin(), dim, centroids.begin() + ptrdiff_t(dim));
-    std::vector<uint32_t> labels(count);
-    std::vector<float> scores(count);
-    ids.resize(count), starts.resize(leaves + 1);
-    assign_leaves(rows.data(), count, dim, centroids.data(), leaves, 2, labels.data(),
-                  scores.data());
-    sort_by_leaf(labels.data(), count, leaves, ids.data(), starts.data());
-    const auto given = rows;
-    for (size_t i = 0; i < count; ++i) std::copy_n(&given[ids[i] * dim], dim, &rows[i * dim]);
-    view.num_leaves = leaves, view.centroids = centroids.data(), view.ids = ids.data();
-  }
-
-  void make_codes(Random& random, size_t per_block) {
-    view.dims_per_block = per_block, view.blocks = (view.dim + per_block - 1) / per_block;
-    codebook = random.reals(view.dim * view.codewords);
-    codes.resize(view.group_starts.back() * view.group_bytes());
-    std::vector<float> cross(view.group_starts.back() * kGroup);
-    const bool corrected = view.squared_l2() && view.centroids != nullptr;
-    pack_codes({rows.data(), nullptr, view.centroids, starts.data(), view.group_starts.data(),
-                view.num_leaves, 0, view.group_starts.back(), view.dim, per_block, view.blocks, 1,
-                view.codewords, codebook.data(), codes.data(), corrected ? cross.data() : nullptr},
-               2);
-    view.codes = codes.data(), view.codebook = codebook.data();
-    if (!corrected) return;
-    const auto [low, high] = std::minmax_element(cross.begin(), cross.end());
-    view.correction_low = *low, view.correction_span = *high - *low;
-    for (const float c : cross)
-      corrections.push_back(
-          uint16_t(std::lround((c - *low) / std::max(view.correction_span, 1e-9f) * 65535)));
-    view.corrections = corrections.data();
-  }
-
-  // The score of a row, greater is better: exact, or what its codes stand for.
-  double score(const float* q, size_t leaf, size_t row, bool coded) const {
-    double total = 0;
-    for (size_t j = 0; j < view.dim; ++j) {
-      double x = rows[row * view.dim + j];
-      if (coded) x = value_of_code(leaf, row, j);
-      const double c = coded && view.centroids != nullptr ? centroids[leaf * view.dim + j] : 0;
-      total += view.squared_l2() ? -(q[j] - c - x) * (q[j] - c - x) : q[j] * (c + x);
-    }
-    return total;
-  }
-
-  // The code of the block that dimension j is in.
-  size_t code(size_t leaf, size_t row, size_t j) const {
-    const size_t at = view.group_starts[leaf] * kGroup + row - starts[leaf];
-    return packed_code(codes.data(), view.codewords, view.blocks, at, j / view.dims_per_block);
-  }
-  double value_of_code(size_t leaf, size_t row, size_t j) const {
-    return codebook[j * view.codewords + code(leaf, row, j)];
-  }
-  uint16_t correction(size_t leaf, size_t row) const {
-    return corrections[view.group_starts[leaf] * kGroup + row - starts[leaf]];
-  }
-};
 
 struct Answer {
   std::vector<int64_t> ids;
@@ -311,26 +206,14 @@ void test_spilled() {
   SmallIndex index(random, Distance::squared_l2, 300, 9, 12, 0);
   index.rows = random.reals(index.rows.size());  // no ties
   index.give_rows(32);
-  std::vector<uint32_t> second(300), entries, starts = {0};
-  for (uint32_t row = 0; row < 300; ++row) {
-    const auto leaf = std::upper_bound(index.starts.begin(), index.starts.end(), row) - 1;
-    second[row] = uint32_t(leaf - index.starts.begin() + 5) % 12;
-  }
-  for (uint32_t l = 0; l < 12; ++l) {
-    for (uint32_t row = 0; row < 300; ++row)
-      if (second[row] == l || (row >= index.starts[l] && row < index.starts[l + 1]))
-        entries.push_back(row);
-    starts.push_back(uint32_t(entries.size()));
-  }
-  IndexView spilled = index.view;
-  spilled.num_entries = entries.size();
-  spilled.entry_rows = entries.data(), spilled.leaf_starts = starts.data();
+  const IndexView plain = index.view;
+  index.spill(5);
   const auto queries = random.reals(4 * 9);
   for (const size_t k : {1, 7, 300})
     for (const size_t count : {1, 4}) {
-      const Answer want = search(index.view, k, k, 12, queries.data(), count);
+      const Answer want = search(plain, k, k, 12, queries.data(), count);
       Answer answer{std::vector<int64_t>(count * k), std::vector<float>(count * k)};
-      search_block(spilled, nullptr, {k, 2 * k, 12}, queries.data(), count, answer.ids.data(),
+      search_block(index.view, nullptr, {k, 2 * k, 12}, queries.data(), count, answer.ids.data(),
                    answer.distances.data());
       check(answer.ids == want.ids && same_bits(answer.distances, want.distances),
             "as without spilling", k, count);
