@@ -13,6 +13,7 @@ struct F16 {
 };
 
 constexpr int kTileQueries = 2, kTileRows = 2, kSingleTileRows = 4;
+constexpr int kTiledRows = 6, kTilesAtOnce = 1;
 
 inline F16 f16_zero() noexcept { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 inline F16 f16_set(float x) noexcept { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -340,6 +341,7 @@ const KernelTable avx2_table = {
     dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
     lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
     at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,
+    dot_tiles_f32,
 };
 
 }  // namespace swann

@@ -11,6 +11,7 @@ namespace {
 using F16 = __m512;
 
 constexpr int kTileQueries = 4, kTileRows = 4, kSingleTileRows = 16;
+constexpr int kTiledRows = 6, kTilesAtOnce = 4;
 
 inline F16 f16_zero() noexcept { return _mm512_setzero_ps(); }
 inline F16 f16_set(float a) noexcept { return _mm512_set1_ps(a); }
@@ -331,6 +332,7 @@ const KernelTable avx512bw_table = {
     dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
     lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
     at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,
+    dot_tiles_f32,
 };
 
 }  // namespace swann

@@ -61,6 +61,14 @@ void pairs_i8(const std::string& level, In<float, 2> queries, In<int8_t, 2> rows
   pairs<int8_t>(at_level(level).dot_i8, queries, rows, out);
 }
 
+void tiled_f32(const std::string& level, In<float, 2> rows, In<float, 3> tiles,
+               Out<float, 2> out) {
+  expect(tiles.shape(1) == rows.shape(1) && tiles.shape(2) == 16, "tiles: [tiles][dim][16]");
+  expect(out.shape(0) == rows.shape(0) && out.shape(1) == 16 * tiles.shape(0), "out: [rows][16 t]");
+  at_level(level).dot_tiles_f32(rows.data(), rows.shape(0), tiles.data(), tiles.shape(0),
+                                rows.shape(1), out.data(), out.shape(1));
+}
+
 void gather_f32(const std::string& level, bool squared_l2, In<float, 1> query, In<float, 2> rows,
                 In<uint32_t, 1> ids, Out<float, 1> out) {
   const KernelTable& k = at_level(level);
@@ -229,6 +237,7 @@ void bind_kernels(nb::module_& m) {
   m.def("kernel_scan", &scan, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(),
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
   m.def("kernel_argmax_f32", &argmax);
+  m.def("kernel_dot_tiles_f32", &tiled_f32);
   m.def("kernel_at_least_f32", &at_least);
   m.def("kernel_encode_one", &encode_one, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
         nb::arg(), nb::arg(), nb::arg(), nb::arg());

@@ -446,6 +446,16 @@ size_t check(In<float, 2> rows, std::optional<Out<float, 1>> norms, size_t threa
   return check_rows(rows.data(), rows.shape(0), rows.shape(1), pointer(norms), threads);
 }
 
+void check_order(const In<uint32_t, 1>& order, const In<uint32_t, 1>& starts, size_t count,
+                 size_t leaves) {
+  expect(order.shape(0) == count && starts.shape(0) == leaves + 1,
+         "order must be [count], starts [num_leaves + 1]");
+  expect(starts.data()[leaves] <= count, "starts must end with the number of rows");
+  for (size_t l = 0; l < leaves; ++l)
+    expect(starts.data()[l] <= starts.data()[l + 1], "starts must not descend");
+  for (size_t i = 0; i < count; ++i) expect(order.data()[i] < count, "order names a missing row");
+}
+
 void assign(In<float, 2> rows, In<float, 2> centroids, Out<uint32_t, 1> labels,
             Out<float, 1> scores, float eta, size_t threads) {
   expect(rows.shape(1) == centroids.shape(1), "rows and centroids differ in dimension");
@@ -454,21 +464,34 @@ void assign(In<float, 2> rows, In<float, 2> centroids, Out<uint32_t, 1> labels,
   expect(labels.shape(0) == rows.shape(0) && scores.shape(0) == rows.shape(0),
          "labels and scores must be [count]");
   const nb::gil_scoped_release released;
-  assign_leaves(rows.data(), rows.shape(0), rows.shape(1), centroids.data(), centroids.shape(0),
-                threads, labels.data(), scores.data(), eta);
+  const TiledCentroids tiled(centroids.data(), centroids.shape(0), centroids.shape(1), threads);
+  assign_leaves(rows.data(), rows.shape(0), tiled, threads, labels.data(), scores.data(), eta);
+}
+
+// Rows come in and keep an order by leaf, checked as for move_centroids.
+void reassign(In<float, 2> rows, In<float, 2> origins, In<float, 2> centroids, size_t width,
+              In<uint32_t, 1> order, In<uint32_t, 1> starts, Out<uint32_t, 1> labels,
+              Out<float, 1> scores, size_t threads) {
+  const size_t count = rows.shape(0), leaves = centroids.shape(0);
+  expect(rows.shape(1) == centroids.shape(1), "rows and centroids differ in dimension");
+  expect(origins.shape(0) == leaves && origins.shape(1) == rows.shape(1),
+         "origins must be [num_leaves][dim]");
+  expect(width >= 1 && width <= leaves, "width must be in 1..num_leaves");
+  expect(labels.shape(0) == count && scores.shape(0) == count, "labels and scores: [count]");
+  check_order(order, starts, count, leaves);
+  expect(starts.data()[0] == 0 && starts.data()[leaves] == count, "starts must cover the rows");
+  const nb::gil_scoped_release released;
+  const TiledCentroids tiled(centroids.data(), leaves, rows.shape(1), threads);
+  assign_near(rows.data(), origins.data(), tiled, width, order.data(), starts.data(), threads,
+              labels.data(), scores.data());
 }
 
 void move_centroids(In<float, 2> rows, In<uint32_t, 1> order, In<uint32_t, 1> starts, float eta,
                     Out<float, 2> centroids, size_t threads) {
   const size_t count = rows.shape(0), leaves = centroids.shape(0);
   expect(centroids.shape(1) == rows.shape(1), "rows and centroids differ in dimension");
-  expect(order.shape(0) == count && starts.shape(0) == leaves + 1,
-         "order must be [count], starts [num_leaves + 1]");
   expect(eta >= 1.0f, "eta must be at least 1");
-  expect(starts.data()[leaves] <= count, "starts must end with the number of rows");
-  for (size_t l = 0; l < leaves; ++l)
-    expect(starts.data()[l] <= starts.data()[l + 1], "starts must not descend");
-  for (size_t i = 0; i < count; ++i) expect(order.data()[i] < count, "order names a missing row");
+  check_order(order, starts, count, leaves);
   const nb::gil_scoped_release released;
   anisotropic_centroids(rows.data(), rows.shape(1), order.data(), starts.data(), leaves, eta,
                         threads, centroids.data());
@@ -501,8 +524,9 @@ void spill(In<float, 2> rows, In<float, 2> centroids, In<uint32_t, 1> labels, fl
   for (size_t i = 0; i < labels.shape(0); ++i)
     expect(labels.data()[i] < centroids.shape(0), "labels must be below num_leaves");
   const nb::gil_scoped_release released;
-  spill_leaves(rows.data(), rows.shape(0), rows.shape(1), centroids.data(), centroids.shape(0),
-               labels.data(), lambda, threads, spilled.data());
+  const TiledCentroids tiled(centroids.data(), centroids.shape(0), centroids.shape(1), threads);
+  spill_leaves(rows.data(), rows.shape(0), centroids.data(), tiled, labels.data(), lambda, threads,
+               spilled.data());
 }
 
 void sort_rows(In<uint32_t, 1> labels, Out<uint32_t, 1> order, Out<uint32_t, 1> starts) {
@@ -660,6 +684,7 @@ NB_MODULE(_native, m) {
            nb::arg().none(), nb::arg().none(), nb::arg().none());
   m.def("check_rows", &check, nb::arg().noconvert(), nb::arg().none().noconvert(), nb::arg());
   m.def("assign_leaves", &assign);
+  m.def("assign_near", &reassign);
   m.def("anisotropic_centroids", &move_centroids);
   m.def("spill_leaves", &spill);
   m.def("round_to_bf16", &to_bf16, nb::arg(), nb::arg().none(), nb::arg(), nb::arg());

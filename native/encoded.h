@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "aligned_rows.h"
 #include "kernels.h"
 #include "updates.h"
 
@@ -15,7 +14,6 @@ struct Encoded {
   const float* rows = nullptr;       // [count][dim], of unit length under cosine
   const float* reduced = nullptr;    // [count][reduced_dim], for centroids and codes
   std::vector<float> unit, norms, projected, reduced_norms, scores;
-  AlignedRows aligned;               // the reduced ones, of few
   std::vector<uint32_t> leaves, spilled;
   std::vector<float> targets, directions, weights, losses, row_weights;
   std::vector<uint8_t> codes[kCopies];  // [tiles][blocks][16]

@@ -117,6 +117,51 @@ void dot_i8(const float* queries, size_t num_queries, const int8_t* rows, size_t
   pairs<Metric::dot>(queries, num_queries, rows, num_rows, dim, out, stride);
 }
 
+// R rows by T tiles of sixteen vectors.
+template <int R, int T>
+inline void dots_of_tiles(const float* rows, const float* tiles, size_t dim, float* out,
+                          size_t stride) noexcept {
+  F16 acc[R][T];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) acc[r][t] = f16_zero();
+  for (size_t j = 0; j < dim; ++j) {
+    F16 vectors[T];
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) vectors[t] = f16_load(tiles + (t * dim + j) * 16);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const F16 value = f16_set(rows[r * dim + j]);
+#pragma GCC unroll 8
+      for (int t = 0; t < T; ++t) acc[r][t] = f16_fma(value, vectors[t], acc[r][t]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) f16_store(out + r * stride + 16 * t, acc[r][t]);
+}
+
+template <int T>
+inline void rows_by_tiles(const float* rows, size_t num_rows, const float* tiles, size_t dim,
+                          float* out, size_t stride) noexcept {
+  size_t i = 0;
+  for (; i + kTiledRows <= num_rows; i += kTiledRows)
+    dots_of_tiles<kTiledRows, T>(rows + i * dim, tiles, dim, out + i * stride, stride);
+  for (; i < num_rows; ++i)
+    dots_of_tiles<1, T>(rows + i * dim, tiles, dim, out + i * stride, stride);
+}
+
+void dot_tiles_f32(const float* rows, size_t num_rows, const float* tiles, size_t num_tiles,
+                   size_t dim, float* out, size_t stride) noexcept {
+  size_t t = 0;
+  for (; t + kTilesAtOnce <= num_tiles; t += kTilesAtOnce)
+    rows_by_tiles<kTilesAtOnce>(rows, num_rows, tiles + t * dim * 16, dim, out + t * 16, stride);
+  for (; t < num_tiles; ++t)
+    rows_by_tiles<1>(rows, num_rows, tiles + t * dim * 16, dim, out + t * 16, stride);
+}
+
 template <typename Value>
 inline void prefetch_row(const Value* row, size_t dim) noexcept {
   const char* p = reinterpret_cast<const char*>(row);

@@ -141,6 +141,12 @@ struct KernelTable {
   // keys[i] = the key of scores[i] + length * reach[i] (reach null: of scores[i]) and row i.
   void (*keys_from_f32)(const float* scores, const float* reach, float length, size_t count,
                         Key* keys) noexcept;
+
+  // out[i * stride + j] = <rows[i], vector j>, of vectors in tiles of sixteen: [tiles][dim][16]. A
+  // lane is a vector, so dimensions are summed one after the other (by fused multiply-add): where
+  // the vectors stay and rows come by the thousands, nearer to the machine's limit than dot_f32.
+  void (*dot_tiles_f32)(const float* rows, size_t num_rows, const float* tiles, size_t num_tiles,
+                        size_t dim, float* out, size_t stride) noexcept;
 };
 
 // Levels in the order of preference, best first. `table` is complete (null entries filled in).

@@ -66,8 +66,8 @@ struct SmallIndex {
     std::vector<uint32_t> labels(count);
     std::vector<float> scores(count);
     ids.resize(count), starts.resize(leaves + 1);
-    assign_leaves(rows.data(), count, dim, centroids.data(), leaves, 2, labels.data(),
-                  scores.data());
+    assign_leaves(rows.data(), count, TiledCentroids(centroids.data(), leaves, dim, 2), 2,
+                  labels.data(), scores.data());
     sort_by_leaf(labels.data(), count, leaves, ids.data(), starts.data());
     const auto given = rows;
     for (size_t i = 0; i < count; ++i) std::copy_n(&given[ids[i] * dim], dim, &rows[i * dim]);

@@ -301,6 +301,27 @@ void test_scan(const KernelTable& k, const char* name, Scan scan, size_t codewor
   check(scan(&leaf, 1, &query, 1) == 1 && query.size == 0, "no room: nothing is done");
 }
 
+void test_tiled(const KernelTable& k, const Reference& reference) {
+  Group group(std::string(k.level) + ": dot_tiles_f32");
+  Random random;
+  for (const size_t dim : {1, 2, 17, 100})
+    for (const size_t count : {1, 5, 6, 13})
+      for (const size_t tiles : {1, 3, 4, 9}) {
+        const size_t stride = 16 * tiles + 3;
+        const auto rows = random.reals(count * dim), vectors = random.reals(tiles * dim * 16);
+        std::vector<float> out(count * stride, 7.0f), want = out;
+        for (size_t i = 0; i < count; ++i)
+          for (size_t v = 0; v < 16 * tiles; ++v) {
+            float sum = 0;
+            for (size_t j = 0; j < dim; ++j)
+              sum = reference.fma(rows[i * dim + j], vectors[(v / 16 * dim + j) * 16 + v % 16], sum);
+            want[i * stride + v] = sum;
+          }
+        k.dot_tiles_f32(rows.data(), count, vectors.data(), tiles, dim, out.data(), stride);
+        check(same_bits(out, want), "dot_tiles_f32", dim, count);
+      }
+}
+
 void test_choosing(const KernelTable& k) {
   Group group(std::string(k.level) + ": argmax_f32, at_least_f32, keep_best");
   Random random;
@@ -390,6 +411,7 @@ void test_kernels() {
     const Reference reference{std::strcmp(all[i].name, "scalar") != 0};
     test_pairs(k, reference);
     test_narrow_rows(k, reference);
+    test_tiled(k, reference);
     test_choosing(k);
     test_scan(k, "lut16_scan", k.lut16_scan, kWords16, kMaxEntry16);
     test_scan(k, "lut16_wide_scan", k.lut16_wide_scan, kWords16, kMaxEntryWide);

@@ -61,10 +61,9 @@ void test_leaves() {
         if (score > want_scores[i]) want_scores[i] = score, want[i] = uint32_t(c);
       }
     }
-    assign_leaves(rows.data(), count, dim, centroids.data(), leaves, 1, labels.data(),
-                  scores.data());
-    assign_leaves(rows.data(), count, dim, centroids.data(), leaves, 3, again.data(),
-                  scores_again.data());
+    const TiledCentroids tiled(centroids.data(), leaves, dim, 2);
+    assign_leaves(rows.data(), count, tiled, 1, labels.data(), scores.data());
+    assign_leaves(rows.data(), count, tiled, 3, again.data(), scores_again.data());
     check(labels == want && scores == want_scores, "assign_leaves", leaves);
     check(labels == again && same_bits(scores, scores_again), "assign on three threads", leaves);
 
@@ -113,10 +112,9 @@ void test_anisotropic() {
       };
       std::vector<uint32_t> labels(count), again(count), order(count), starts(leaves + 1);
       std::vector<float> scores(count);
-      assign_leaves(rows.data(), count, dim, start.data(), leaves, 3, again.data(), scores.data(),
-                    eta);
-      assign_leaves(rows.data(), count, dim, start.data(), leaves, 1, labels.data(), scores.data(),
-                    eta);
+      const TiledCentroids tiled(start.data(), leaves, dim, 1);
+      assign_leaves(rows.data(), count, tiled, 3, again.data(), scores.data(), eta);
+      assign_leaves(rows.data(), count, tiled, 1, labels.data(), scores.data(), eta);
       bool nearest = true;
       for (size_t i = 0; i < count; ++i)
         for (size_t c = 0; c < leaves; ++c)
@@ -166,11 +164,11 @@ void test_spilling() {
       const auto rows = random.reals(count * dim), centroids = random.reals(leaves * dim);
       std::vector<uint32_t> labels(count), spilled(count), again(count);
       std::vector<float> scores(count);
-      assign_leaves(rows.data(), count, dim, centroids.data(), leaves, 2, labels.data(),
-                    scores.data());
-      spill_leaves(rows.data(), count, dim, centroids.data(), leaves, labels.data(), lambda, 1,
+      const TiledCentroids tiled(centroids.data(), leaves, dim, 2);
+      assign_leaves(rows.data(), count, tiled, 2, labels.data(), scores.data());
+      spill_leaves(rows.data(), count, centroids.data(), tiled, labels.data(), lambda, 1,
                    spilled.data());
-      spill_leaves(rows.data(), count, dim, centroids.data(), leaves, labels.data(), lambda, 3,
+      spill_leaves(rows.data(), count, centroids.data(), tiled, labels.data(), lambda, 3,
                    again.data());
       const auto residual = [&](size_t i, size_t c, size_t j) {
         return double(rows[i * dim + j]) - centroids[c * dim + j];

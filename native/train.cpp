@@ -12,9 +12,6 @@
 namespace swann {
 namespace {
 
-constexpr size_t kRowsPerTask = 64;
-constexpr size_t kCentroidsAtOnce = 1024;  // keeps a task's scores in the second-level cache
-
 size_t tasks(size_t count, size_t each) { return (count + each - 1) / each; }
 
 }  // namespace
@@ -41,115 +38,6 @@ size_t check_rows(const float* rows, size_t count, size_t dim, float* norms, siz
     }
   });
   return bad;
-}
-
-void centroid_halves(const float* centroids, size_t num_leaves, size_t dim, float* halves) {
-  for (size_t c = 0; c < num_leaves; ++c) {
-    kernels().dot_f32(centroids + c * dim, 1, centroids + c * dim, 1, dim, &halves[c], 1);
-    halves[c] *= -0.5f;
-  }
-}
-
-void assign_leaves(const float* rows, size_t count, size_t dim, const float* centroids,
-                   size_t num_leaves, size_t threads, uint32_t* labels, float* scores, float eta,
-                   const float* halves) {
-  const KernelTable& k = kernels();
-  std::vector<float> computed, scaled;
-  if (halves == nullptr) {
-    computed.resize(num_leaves);
-    centroid_halves(centroids, num_leaves, dim, computed.data());
-    halves = computed.data();
-  }
-  // The greatest (<x, c> - |c|^2 / 2) / eta - (1 - 1 / eta) / 2 <e, x / |x|>^2: divided by eta, no
-  // part can overflow.
-  const float share = 1.0f / eta, across = 0.5f - 0.5f * share;
-  const float* bias = halves;
-  if (eta > 1.0f) {
-    scaled.resize(num_leaves);
-    for (size_t c = 0; c < num_leaves; ++c) scaled[c] = halves[c] * share;
-    bias = scaled.data();
-  }
-  const size_t stride = std::min(num_leaves, kCentroidsAtOnce);
-  parallel_for(tasks(count, kRowsPerTask), threads, [&](size_t task) {
-    thread_local std::vector<float> dots, costs;
-    dots.resize(kRowsPerTask * stride);
-    costs.resize(stride);
-    const size_t first = task * kRowsPerTask, n = std::min(kRowsPerTask, count - first);
-    float reached[kRowsPerTask], length[kRowsPerTask];
-    std::fill_n(reached, n, -std::numeric_limits<float>::infinity());
-    std::fill_n(scores + first, n, 0.0f);
-    std::fill_n(labels + first, n, 0u);
-    for (size_t i = 0; i < n && eta > 1.0f; ++i) {
-      const float* x = rows + (first + i) * dim;
-      k.dot_f32(x, 1, x, 1, dim, &length[i], 1);
-      length[i] = std::sqrt(length[i]);
-    }
-    for (size_t c = 0; c < num_leaves; c += stride) {
-      const size_t width = std::min(stride, num_leaves - c);
-      k.dot_f32(rows + first * dim, n, centroids + c * dim, width, dim, dots.data(), stride);
-      for (size_t i = 0; i < n; ++i) {
-        const float* dot = dots.data() + i * stride;
-        const float* value = dot;
-        if (eta > 1.0f) {
-          const float inverse = length[i] > 0 ? 1.0f / length[i] : 0.0f;
-          for (size_t j = 0; j < width; ++j) {
-            const float along = length[i] - dot[j] * inverse;
-            costs[j] = share * dot[j] - across * along * along;
-          }
-          value = costs.data();
-        }
-        float best;
-        const size_t at = k.argmax_f32(value, bias + c, width, &best);
-        if (best > reached[i]) {
-          reached[i] = best;
-          labels[first + i] = uint32_t(c + at);
-          scores[first + i] = dot[at] + halves[c + at];
-        }
-      }
-    }
-  });
-}
-
-void spill_leaves(const float* rows, size_t count, size_t dim, const float* centroids,
-                  size_t num_leaves, const uint32_t* labels, float lambda, size_t threads,
-                  uint32_t* spilled) {
-  const KernelTable& k = kernels();
-  std::vector<float> squares(num_leaves);
-  for (size_t c = 0; c < num_leaves; ++c)
-    k.dot_f32(centroids + c * dim, 1, centroids + c * dim, 1, dim, &squares[c], 1);
-  parallel_for(tasks(count, kRowsPerTask), threads, [&](size_t task) {
-    thread_local std::vector<float> dots, alongs, directions;
-    const size_t first = task * kRowsPerTask, n = std::min(kRowsPerTask, count - first);
-    dots.resize(kRowsPerTask * num_leaves);
-    alongs.resize(kRowsPerTask * num_leaves);
-    directions.assign(kRowsPerTask * dim, 0.0f);
-    float own[kRowsPerTask];  // <x, u>
-    for (size_t i = 0; i < n; ++i) {
-      const float* x = rows + (first + i) * dim;
-      const float* c = centroids + size_t(labels[first + i]) * dim;
-      float* u = directions.data() + i * dim;
-      double square = 0, along = 0;
-      for (size_t j = 0; j < dim; ++j) square += double(x[j] - c[j]) * double(x[j] - c[j]);
-      const double inverse = square > 0 ? 1.0 / std::sqrt(square) : 0.0;
-      for (size_t j = 0; j < dim; ++j) {
-        u[j] = float((x[j] - c[j]) * inverse);
-        along += double(x[j]) * u[j];
-      }
-      own[i] = float(along);
-    }
-    k.dot_f32(rows + first * dim, n, centroids, num_leaves, dim, dots.data(), num_leaves);
-    k.dot_f32(directions.data(), n, centroids, num_leaves, dim, alongs.data(), num_leaves);
-    for (size_t i = 0; i < n; ++i) {
-      float* cost = dots.data() + i * num_leaves;
-      const float* along = alongs.data() + i * num_leaves;
-      for (size_t c = 0; c < num_leaves; ++c) {
-        const float parallel = own[i] - along[c];
-        cost[c] = squares[c] - 2.0f * cost[c] + lambda * parallel * parallel;
-      }
-      cost[labels[first + i]] = std::numeric_limits<float>::infinity();
-      spilled[first + i] = uint32_t(std::min_element(cost, cost + num_leaves) - cost);
-    }
-  });
 }
 
 void sort_by_leaf(const uint32_t* labels, size_t count, size_t num_leaves, uint32_t* order,

@@ -3,6 +3,9 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <vector>
+
+#include "aligned_floats.h"
 
 namespace swann {
 
@@ -11,20 +14,35 @@ namespace swann {
 constexpr double kMaxNorm = 1e18;  // keeps every dot product and squared distance finite
 size_t check_rows(const float* rows, size_t count, size_t dim, float* norms, size_t threads);
 
+// Centroids as assignment reads them.
+struct TiledCentroids {
+  size_t num = 0, dim = 0;
+  AlignedFloats tiles;        // [ceil(num / 16)][dim][16], zeros behind the last
+  std::vector<float> halves;  // [num]: -|c|^2 / 2
+
+  TiledCentroids() = default;
+  TiledCentroids(const float* centroids, size_t num_leaves, size_t dimension, size_t threads);
+  size_t nbytes() const noexcept { return tiles.nbytes() + halves.size() * sizeof(float); }
+};
+
 // The nearest centroid by squared l2, or with eta > 1 the one that minimises
 // |e|^2 + (eta - 1) <e, x / |x|>^2, e = x - c: labels [count], and its <x, c> - |c|^2 / 2.
-// halves [num_leaves], -|c|^2 / 2, where the caller has them from centroid_halves; or null.
-void assign_leaves(const float* rows, size_t count, size_t dim, const float* centroids,
-                   size_t num_leaves, size_t threads, uint32_t* labels, float* scores,
-                   float eta = 1.0f, const float* halves = nullptr);
-void centroid_halves(const float* centroids, size_t num_leaves, size_t dim, float* halves);
+void assign_leaves(const float* rows, size_t count, const TiledCentroids& centroids,
+                   size_t threads, uint32_t* labels, float* scores, float eta = 1.0f);
+
+// The same by squared l2 for rows that are in leaves: among the `width` centroids nearest to the
+// origin of the row's leaf. origins [num_leaves][dim]; order [count] and starts [num_leaves + 1] are
+// of sort_by_leaf.
+void assign_near(const float* rows, const float* origins, const TiledCentroids& centroids,
+                 size_t width, const uint32_t* order, const uint32_t* starts, size_t threads,
+                 uint32_t* labels, float* scores);
 
 // A second leaf for every row (SOAR: Sun et al. 2023, equation 6): the centroid c, other than the
 // row's own, that minimises |x - c|^2 + lambda <x - c, u>^2, u being the direction of the residual
 // to the row's own centroid. Needs two centroids at least. labels and spilled are [count].
-void spill_leaves(const float* rows, size_t count, size_t dim, const float* centroids,
-                  size_t num_leaves, const uint32_t* labels, float lambda, size_t threads,
-                  uint32_t* spilled);
+void spill_leaves(const float* rows, size_t count, const float* centroids,
+                  const TiledCentroids& tiled, const uint32_t* labels, float lambda,
+                  size_t threads, uint32_t* spilled);
 
 // Stable counting sort of rows by label: order [count], starts [num_leaves + 1].
 void sort_by_leaf(const uint32_t* labels, size_t count, size_t num_leaves, uint32_t* order,

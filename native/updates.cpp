@@ -41,9 +41,7 @@ void Updates::begin(EncoderSettings settings) {
   where_.assign(n == 0 ? 0 : size_t(most) + 1, kNowhere);
   for (size_t r = 0; r < n; ++r) where_[index_.id_of(r)] = uint32_t(r);
   if (index_.centroids != nullptr) {
-    halves_.resize(index_.num_leaves);
-    centroid_halves(index_.centroids, index_.num_leaves, index_.reduced_dim, halves_.data());
-    centroids_.copy(index_.centroids, index_.num_leaves, index_.reduced_dim);
+    tiled_ = TiledCentroids(index_.centroids, index_.num_leaves, index_.reduced_dim, 1);
   }
   Ref<Changes> first(new Changes());
   first->base_rows = n;
@@ -77,7 +75,7 @@ size_t Updates::nbytes() const {
       for (const Ref<Chunk>& chunk : page->leaves[l].chunks)
         bytes += chunk->codes.size() + 2 * chunk->corrections.size() + 4 * chunk->slots.size();
   for (const Ref<DeadPage>& page : now->dead_pages) bytes += page ? sizeof(DeadPage) : 0;
-  return bytes + centroids_.nbytes();
+  return bytes + tiled_.nbytes();
 }
 
 // ---- Storing

@@ -13,8 +13,8 @@
 #include <utility>
 #include <vector>
 
-#include "aligned_rows.h"
 #include "rows.h"
+#include "train.h"
 
 namespace swann {
 
@@ -239,8 +239,7 @@ class Updates {
   Ref<Changes> changes_;
   std::atomic<bool> begun_{false};
   std::unique_ptr<Encoded> encoded_;
-  std::vector<float> halves_;     // -|c|^2 / 2 of the centroids
-  AlignedRows centroids_;         // once more, for datapoints that come alone
+  TiledCentroids tiled_;          // for assignment
   std::vector<uint32_t> where_;   // row of each id; the writer's
   std::vector<uint32_t> places_;  // per slot and copy: its leaf, and its place among the new there
 };

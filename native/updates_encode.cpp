@@ -52,26 +52,19 @@ size_t Updates::check(const float* rows, size_t count, size_t threads) {
 }
 
 void Updates::assign(size_t count, size_t threads) {
-  const size_t dim = index_.reduced_dim;
   Encoded& e = *encoded_;
   e.reduced = reduce(index_, e.rows, count, threads, e.projected);
   e.leaves.assign(count, 0);
   e.scores.resize(count);
   e.copies = 1;
   if (index_.centroids == nullptr) return;
-  if (count <= kFew) {  // a batch reads each centroid many times at a go, and from nearby
-    e.aligned.copy(e.reduced, count, dim);
-    assign_leaves(e.aligned.rows(), count, centroids_.dim(), centroids_.rows(), index_.num_leaves,
-                  threads, e.leaves.data(), e.scores.data(), settings_.avq, halves_.data());
-  } else {
-    assign_leaves(e.reduced, count, dim, index_.centroids, index_.num_leaves, threads,
-                  e.leaves.data(), e.scores.data(), settings_.avq, halves_.data());
-  }
+  assign_leaves(e.reduced, count, tiled_, threads, e.leaves.data(), e.scores.data(),
+                settings_.avq);
   if (!settings_.spills) return;
   e.copies = kCopies;
   e.spilled = e.leaves;
   if (index_.num_leaves > 1)
-    spill_leaves(e.reduced, count, dim, index_.centroids, index_.num_leaves, e.leaves.data(),
+    spill_leaves(e.reduced, count, index_.centroids, tiled_, e.leaves.data(),
                  settings_.soar_lambda, threads, e.spilled.data());
 }
 

@@ -128,6 +128,31 @@ def test_a_score_does_not_depend_on_its_company(level: str, dimension: int) -> N
         np.testing.assert_array_equal(fetched, together[2, ids])
 
 
+def tiles_of(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    count, dimension = vectors.shape
+    padded = np.zeros((-(-count // LANES) * LANES, dimension), np.float32)
+    padded[:count] = vectors
+    return np.ascontiguousarray(padded.reshape(-1, LANES, dimension).transpose(0, 2, 1))
+
+
+@each_dimension
+def test_dots_of_tiles(dimension: int) -> None:
+    """Within the bound of a sum in order, alike at all levels with fma, whatever the company."""
+    rng = np.random.default_rng(dimension)
+    rows, tiles = normal(rng, 15, dimension), tiles_of(normal(rng, 6 * LANES - 3, dimension))
+    exact, most = (
+        reference.dot_tiles_f32(r, t) for r, t in ((rows, tiles), (abs(rows), abs(tiles)))
+    )
+    results = {level: call_kernel("dot_tiles_f32", level, rows, tiles) for level in LEVELS}
+    for level, found in results.items():
+        assert (np.abs(found - exact) <= gamma(dimension + 1) * most).all()
+        for i, t in ((0, 0), (6, 3), (14, 5)):
+            alone = call_kernel("dot_tiles_f32", level, rows[i : i + 1], tiles[t : t + 1])
+            np.testing.assert_array_equal(alone[0], found[i, t * LANES : (t + 1) * LANES])
+    for level in FMA_LEVELS[1:]:
+        np.testing.assert_array_equal(results[level], results[FMA_LEVELS[0]])
+
+
 def parts(result: Any) -> tuple[NDArray[Any], ...]:
     return result if isinstance(result, tuple) else (result,)
 

@@ -59,6 +59,41 @@ def squared_distances(sample: F32, centroids: F32) -> NDArray[np.float64]:
 # ---- The loops
 
 
+@pytest.mark.parametrize(("leaves", "width"), [(1, 1), (40, 7), (40, 40), (700, 96)])
+def test_assign_near_chooses_among_the_nearest_of_the_origin(leaves: int, width: int) -> None:
+    rng = np.random.default_rng(leaves)
+    # Small integers: distances are exact, with ties, which go to the lowest number.
+    rows, origins, centroids = (
+        rng.integers(-9, 10, (n, 5)).astype(np.float32) for n in (1000, leaves, leaves)
+    )
+    before = rng.integers(0, leaves, len(rows)).astype(np.uint32)
+    order, starts = kernels.sort_by_leaf(before, leaves)
+    labels, scores = kernels.assign_near(rows, origins, centroids, width, order, starts, 1)
+    # |x - c|^2 less |x|^2, and where that ties by number: as one integer.
+    key = (centroids**2).sum(axis=1) - 2 * origins @ centroids.T
+    near = np.argsort(key * 1000 + np.arange(leaves), axis=1)[:, :width]
+    allowed = np.sort(near, axis=1)[before]
+    reached = (rows[:, None, :] * centroids[allowed]).sum(axis=2)
+    reached -= (centroids**2).sum(axis=1)[allowed] / 2
+    place = reached.argmax(axis=1)[:, None]
+    np.testing.assert_array_equal(labels, np.take_along_axis(allowed, place, axis=1)[:, 0])
+    np.testing.assert_array_equal(scores, np.take_along_axis(reached, place, axis=1)[:, 0])
+    again = kernels.assign_near(rows, origins, centroids, width, order, starts, 3)
+    np.testing.assert_array_equal(again[0], labels)
+    if width == leaves:
+        np.testing.assert_array_equal(labels, kernels.assign_leaves(rows, centroids, 1)[0])
+
+
+def test_near_centroids_lose_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row is compared with few centroids; that hardly shows in what is reached."""
+    sample = normal(3, 6000, 8)
+    _, losses = train(sample, 400)
+    monkeypatch.setattr(kmeans, "_NEAR", 400)
+    _, everywhere = train(sample, 400)
+    assert everywhere[-1] < losses[0] * 0.8
+    assert losses[-1] < everywhere[-1] * 1.005
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (63, 5, 3), (64, 16, 17), (130, 33, 8), (70, 1, 100)])
 def test_assignment_is_to_the_nearest(shape: tuple[int, int, int]) -> None:
     n, k, d = shape

@@ -93,6 +93,18 @@ def check_rows(rows: _A, norms: _A | None, threads: int, /) -> int: ...
 def assign_leaves(
     rows: _A, centroids: _A, labels: _A, scores: _A, eta: float, threads: int, /
 ) -> None: ...
+def assign_near(
+    rows: _A,
+    origins: _A,
+    centroids: _A,
+    width: int,
+    order: _A,
+    starts: _A,
+    labels: _A,
+    scores: _A,
+    threads: int,
+    /,
+) -> None: ...
 def anisotropic_centroids(
     rows: _A, order: _A, starts: _A, eta: float, centroids: _A, threads: int, /
 ) -> None: ...
@@ -204,6 +216,7 @@ def kernel_scan(
     wide: bool,
     /,
 ) -> int: ...
+def kernel_dot_tiles_f32(level: str, rows: _A, tiles: _A, out: _A, /) -> None: ...
 def kernel_argmax_f32(level: str, scores: _A, bias: _A, /) -> tuple[int, float]: ...
 def kernel_at_least_f32(level: str, scores: _A, threshold: float, out: _A, /) -> int: ...
 def kernel_encode_tile(

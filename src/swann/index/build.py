@@ -37,7 +37,7 @@ Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)``."""
 
 _CHUNK_VALUES = 4 * 1024 * 1024
-_ENOUGH_TO_TRAIN = 16384
+_ENOUGH_TO_TRAIN, _ENOUGH_FOR_A_CODEWORD = 16384, 1024
 _ENOUGH_TO_COMPARE, _ITERATIONS_TO_COMPARE = 4096, 3
 _MAX_ROWS = 2**32 - 2
 LONGEST = 1e18
@@ -358,9 +358,10 @@ class _Build:
         return loss(centroids) <= loss(None)
 
     def train(self, ah: AHConfig, origins: F32 | None, leaves: U32, weights: F32 | None) -> F32:
-        # A third of the database is plenty, and keeps the tiles (up to two floats a value) small
-        # beside it.
-        size = min(ah.training_sample_size, max(_ENOUGH_TO_TRAIN, self.n // 3))
+        # More changes no recall. A third of the database at most: tiles take up to two floats a
+        # value.
+        enough = _ENOUGH_FOR_A_CODEWORD * ah.codewords
+        size = min(ah.training_sample_size, enough, max(_ENOUGH_TO_TRAIN, self.n // 3))
         tiles = self.tiles(self.sample_ids(size, stream=0), origins, leaves, weights)
         total = ah.training_iterations * (1 if weights is None else 2)
         codebook = train_codebook(

@@ -28,6 +28,7 @@ __all__ = [
     "add_moments",
     "anisotropic_centroids",
     "assign_leaves",
+    "assign_near",
     "check_rows",
     "encode_tiles",
     "hardware_threads",
@@ -100,6 +101,38 @@ def assign_leaves(rows: F32, centroids: F32, threads: int, eta: float = 1.0) -> 
     labels = np.empty(len(rows), np.uint32)
     scores = np.empty(len(rows), np.float32)
     _native.assign_leaves(rows, centroids, labels, scores, eta, threads)
+    return labels, scores
+
+
+def assign_near(
+    rows: F32, origins: F32, centroids: F32, width: int, order: U32, starts: U32, threads: int
+) -> tuple[U32, F32]:
+    """Assign rows that are in leaves anew, to one of few centroids each, by squared l2.
+
+    A row may go to the `width` centroids that are nearest to the origin of its leaf. Where that is
+    the leaf's centroid, a row's distance never rises.
+
+    Parameters
+    ----------
+    rows : float32 array of shape (n, d)
+        The datapoints.
+    origins : float32 array of shape (num_leaves, d)
+        Where the rows of each leaf are: their mean.
+    centroids : float32 array of shape (num_leaves, d)
+        To choose from.
+    width : int
+        At most `num_leaves`: with so many, all centroids are tried.
+    order, starts : arrays
+        Of `sort_by_leaf`: the leaves that the rows are in.
+
+    Returns
+    -------
+    tuple of (uint32 array of shape (n,), float32 array of shape (n,))
+        As `assign_leaves` does.
+    """
+    labels = np.empty(len(rows), np.uint32)
+    scores = np.empty(len(rows), np.float32)
+    _native.assign_near(rows, origins, centroids, width, order, starts, labels, scores, threads)
     return labels, scores
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "dot_gather_f32",
     "dot_gather_i8",
     "dot_i8",
+    "dot_tiles_f32",
     "encode_one",
     "encode_tile",
     "from_bf16",
@@ -88,6 +89,11 @@ def squared_l2_bf16(queries: F32, rows: U16) -> F64:
 def dot_i8(queries: F32, rows: NDArray[np.int8]) -> F64:
     """Return `dot_f32` of rows in int8, read as numbers."""
     return dot_f32(queries, rows.astype(np.float32))
+
+
+def dot_tiles_f32(rows: F32, tiles: F32) -> F64:
+    """Return `dot_f32` of vectors in tiles, shape (tiles, d, 16)."""
+    return dot_f32(rows, tiles.transpose(0, 2, 1).reshape(-1, rows.shape[1]))
 
 
 def dot_gather_bf16(query: F32, rows: U16, ids: U32) -> F64:

@@ -131,6 +131,12 @@ def _scan(
     return stopped, [place[:size] for place, size in zip(keys, sizes.tolist(), strict=True)]
 
 
+def _tiled(level: str, rows: F32, tiles: F32) -> F32:
+    out = np.empty((len(rows), len(tiles) * LANES), np.float32)
+    _native.kernel_dot_tiles_f32(level, rows, tiles, out)
+    return out
+
+
 def _argmax(level: str, scores: F32, bias: F32) -> tuple[int, float]:
     return _native.kernel_argmax_f32(level, scores, bias)
 
@@ -212,6 +218,7 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "lut16_scan": _scan,
     "lut16_wide_scan": partial(_scan, wide=True),
     "lut256_scan": _scan,  # the tables say which of the two
+    "dot_tiles_f32": _tiled,
     "argmax_f32": _argmax,
     "at_least_f32": _at_least,
     "encode_tile": _encode_tile,

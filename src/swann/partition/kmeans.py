@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,17 @@ from swann import kernels
 __all__ = ["train_centroids"]
 
 F32 = NDArray[np.float32]
+U32 = NDArray[np.uint32]
 
 _SPLIT = np.float32(0.3)
 """How far towards a member of the largest cluster a moved centroid starts from its mean."""
 
 _DRAWS = 16
 """Candidates that k-means++ draws at a time: with these a pass is still bound by memory."""
+
+_NEAR = 96
+"""Centroids that a row is compared with once it is in a leaf: those nearest to the leaf's mean. All
+are in the first iteration, and where splitting ends."""
 
 _CONVERGED = 1e-4
 """Iterations stop when the mean squared distance falls by less than this fraction."""
@@ -80,8 +86,10 @@ def train_centroids(
     smallest = max(1, min(min_partition_size, len(sample) // (8 * num_centroids)))
     squares = np.einsum("ij,ij->i", sample, sample, dtype=np.float64)
     before = np.inf
+    seen: _Leaves | None = None
     for iteration in range(iterations):
-        labels, scores = kernels.assign_leaves(sample, centroids, threads)
+        everywhere = iteration == (iterations + 1) // 2 or num_centroids <= 2 * _NEAR
+        labels, scores = _assign(sample, centroids, None if everywhere else seen, threads)
         distance = float(np.mean(squares - 2.0 * scores))
         if on_iteration is not None:
             on_iteration(iteration, distance)
@@ -89,6 +97,7 @@ def train_centroids(
         means = kernels.leaf_means(sample, order, starts, threads)
         sizes = np.bincount(labels, minlength=num_centroids)
         means[sizes == 0] = centroids[sizes == 0]
+        seen = _Leaves(means.copy(), order, starts)
         moved = 0
         if iteration < iterations - 1:
             least = smallest if 2 * iteration < iterations else 1
@@ -98,6 +107,23 @@ def train_centroids(
             break
         before = distance
     return centroids
+
+
+class _Leaves(NamedTuple):
+    """Which rows the leaves hold, as `sort_by_leaf` says, and the means of these."""
+
+    means: F32
+    order: U32
+    starts: U32
+
+
+def _assign(sample: F32, centroids: F32, seen: _Leaves | None, threads: int) -> tuple[U32, F32]:
+    """Assign to the nearest centroid of all, or of those near the leaf that a row is in."""
+    if seen is None:
+        return kernels.assign_leaves(sample, centroids, threads)
+    return kernels.assign_near(
+        sample, seen.means, centroids, _NEAR, seen.order, seen.starts, threads
+    )
 
 
 def _unit(centroids: F32) -> F32:
@@ -110,8 +136,8 @@ def _split_largest(
     sizes: NDArray[np.intp],
     smallest: int,
     sample: F32,
-    order: NDArray[np.uint32],
-    starts: NDArray[np.uint32],
+    order: U32,
+    starts: U32,
     rng: np.random.Generator,
 ) -> int:
     """Move the centroids of too few datapoints, in place, into the largest clusters."""
