@@ -16,7 +16,18 @@ import pytest
 
 import swann
 from swann import Searcher, SwannError
-from swann.index import docids, health, incoming, live, packed, settle, shape, updates
+from swann.index import (
+    docids,
+    health,
+    incoming,
+    live,
+    numbering,
+    packed,
+    settle,
+    shape,
+    turns,
+    updates,
+)
 from swann.index.health import Health
 
 N, D = 60, 4
@@ -74,9 +85,8 @@ def check_sound(searcher: Searcher, expected: dict[Any, bytes]) -> None:
 
 # ---- Interrupts
 
-SOURCES = {
-    module.__file__ for module in (live, settle, incoming, docids, health, updates, shape, packed)
-}
+MODULES = (live, turns, numbering, settle, incoming, docids, health, updates, shape, packed)
+SOURCES = {module.__file__ for module in MODULES}
 
 
 def run_until_line(call: Callable[[], object], line: int) -> bool:

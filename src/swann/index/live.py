@@ -17,67 +17,35 @@ both. *Folding* makes one `PackedIndex` of everything that is alive; *rebalancin
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable
-from functools import partial, update_wrapper
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swann import kernels
 from swann.config import IndexConfig
-from swann.errors import (
-    InvalidInputError,
-    ShapeError,
-    SwannError,
-    UnknownDocidError,
-)
+from swann.errors import InvalidInputError, ShapeError
 from swann.index import updates
 from swann.index.build import Progress, build_index
 from swann.index.docids import Docids, check_docids, check_row_ids, is_plain
 from swann.index.health import Health
 from swann.index.incoming import as_row, as_rows, bad_vector
+from swann.index.numbering import MOST, check_room, numbers_of, present
 from swann.index.packed import PackedIndex
 from swann.index.settle import settle_delete, settle_upsert
 from swann.index.shape import reshape
 from swann.index.state import Books, State, View
+from swann.index.turns import Turns, in_turn
 
 __all__ = ["LiveIndex"]
 
-_MOST = 2**32 - 2  # numbers, and datapoints
 _MANY = 64  # new datapoints that are worth more than one thread
 _TIDY = 4096  # dead rows that are worth folding
 
-P = ParamSpec("P")
-R = TypeVar("R")
 
-
-def _in_turn(
-    method: Callable[Concatenate[LiveIndex, P], R],
-) -> Callable[Concatenate[LiveIndex, P], R]:
-    """Let one change of an index wait for the other; what runs within one cannot begin another."""
-
-    def alone(self: LiveIndex, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with self._lock:
-            if self._busy:
-                raise SwannError(
-                    "an index was to be changed or saved from within another change of it (by a "
-                    "progress callback, or a signal handler); expected it after that"
-                )
-            try:
-                self._busy = True
-                if self._unsettled is not None:
-                    self._settle()
-                return method(self, *args, **kwargs)
-            finally:
-                self._busy = False
-
-    update_wrapper(alone, method)
-    return alone
-
-
-class LiveIndex:
+class LiveIndex(Turns):
     """An index with its changes. Any number of threads may search it and change it at once.
 
     Changes take turns. Each is done entirely or not at all: what can be refused is refused before
@@ -92,9 +60,7 @@ class LiveIndex:
     """
 
     def __init__(self, state: State) -> None:
-        self._lock = threading.RLock()
-        self._busy = False
-        self._unsettled: Callable[[], None] | None = None
+        super().__init__()
         self.view = View(state.packed, state.docids, state.plan, Books(state.next_number))
 
     # ---- What it is
@@ -172,7 +138,7 @@ class LiveIndex:
             )
         return self._write(given, rows)
 
-    @_in_turn
+    @in_turn
     def _write(self, given: list[Any] | None, rows: NDArray[np.float32]) -> NDArray[Any]:
         view = self.view
         names, first, count = view.docids, view.books.following, len(rows)
@@ -180,13 +146,12 @@ class LiveIndex:
         if given is None:
             numbers = list(range(first, first + count))
         elif names is None:
-            numbers = self._present(given)
+            numbers = present(view, given)
         else:
-            numbers, fresh = _numbers_of(names, given, first)
+            numbers, fresh = numbers_of(names, given, first)
         following = max(first, max(numbers, default=0) + 1)
         native = updates.begin(view.packed)
-        if following > _MOST or not native.has_room(count):
-            raise _full()
+        check_room(view, following, count)
         ids = np.array(numbers, np.uint32)
         kind = None if names is None else names.kind
         before = native.num_rows(), view.books.changes
@@ -205,7 +170,7 @@ class LiveIndex:
             self._tidy()
         return result
 
-    @_in_turn
+    @in_turn
     def _write_one(self, docid: Any, row: NDArray[np.float32]) -> NDArray[Any]:
         """Do the same for one vector (d,): that of a docid, or where there are none a new one."""
         view = self.view
@@ -217,8 +182,7 @@ class LiveIndex:
         else:
             number = known
         native = updates.begin(view.packed)
-        if following > _MOST or not native.has_room(1):
-            raise _full()
+        check_room(view, following, 1)
         fresh = [docid] if names is not None and known is None else []
         kind = None if names is None else names.kind
         before = native.num_rows(), books.changes
@@ -243,10 +207,10 @@ class LiveIndex:
         else:
             self._erase((check_docids if named else check_row_ids)(docids))
 
-    @_in_turn
+    @in_turn
     def _erase_one(self, docid: Any) -> None:
         view = self.view
-        number = self._present([docid])[0] if view.docids is None else view.docids.known_one(docid)
+        number = present(view, [docid])[0] if view.docids is None else view.docids.known_one(docid)
         native = updates.begin(view.packed)
         changes = view.books.changes
         self._unsettled = partial(settle_delete, view, [number], [docid], changes)
@@ -256,13 +220,13 @@ class LiveIndex:
             self._settle()
         self._tidy()
 
-    @_in_turn
+    @in_turn
     def _erase(self, given: list[Any]) -> None:
         if not given:
             return
         view = self.view
         names = view.docids
-        numbers = self._present(given) if names is None else names.known(given)
+        numbers = present(view, given) if names is None else names.known(given)
         native = updates.begin(view.packed)
         changes = view.books.changes
         self._unsettled = partial(settle_delete, view, numbers, given, changes)
@@ -272,18 +236,18 @@ class LiveIndex:
             self._settle()
         self._tidy()
 
-    @_in_turn
+    @in_turn
     def reserve(self, num_datapoints: int) -> None:
         """Make room for `num_datapoints` in all."""
         more = num_datapoints - self.size()
-        if num_datapoints > _MOST:
+        if num_datapoints > MOST:
             raise InvalidInputError(
-                f"num_datapoints is {num_datapoints}; an index holds {_MOST} at most"
+                f"num_datapoints is {num_datapoints}; an index holds {MOST} at most"
             )
         if more > 0:
             updates.begin(self.view.packed).reserve(more)
 
-    @_in_turn
+    @in_turn
     def rebalance(
         self,
         config: IndexConfig | None = None,
@@ -314,7 +278,7 @@ class LiveIndex:
         order = numbers if packed.ids is None else numbers[packed.ids]
         self._swap(dataclasses.replace(packed, ids=order.astype(np.uint32)), names, plan)
 
-    @_in_turn
+    @in_turn
     def state(self) -> State:
         """Return all that is to be kept, with the changes folded in.
 
@@ -329,7 +293,7 @@ class LiveIndex:
             view.plan,
         )
 
-    @_in_turn
+    @in_turn
     def keep_shape(self, fraction_or_count: float, threads: int = 0) -> bool:
         """Split the leaves that have grown and merge those that emptied, if it is time.
 
@@ -369,12 +333,6 @@ class LiveIndex:
             return view.books.health.stats(view.packed)
 
     # ---- Parts
-
-    def _settle(self) -> None:
-        """Note down what the native code did; does nothing the second time."""
-        if self._unsettled is not None:
-            self._unsettled()
-            self._unsettled = None
 
     def _settled(self) -> View:
         """Return the view, for reading with the lock held; within a change, as it is then."""
@@ -422,41 +380,6 @@ class LiveIndex:
         except MemoryError:
             return  # what was asked for is done; this can wait
         self.view.books.changes = changes
-
-    def _present(self, given: list[int]) -> list[int]:
-        """Return row ids; every one must be alive."""
-        following = min(self.view.books.following, _MOST)
-        if len(given) == 1:
-            native = updates.begin(self.view.packed)
-            gone = given[0] >= following or native.row_of(given[0]) == updates.NOWHERE
-            missing = given[:gone]
-        else:
-            ids = np.array(given, np.int64)
-            known = ids < following
-            known[known] = updates.rows_of(self.view.packed, ids[known]) != updates.NOWHERE
-            missing = ids[~known].tolist()
-        if missing:
-            raise UnknownDocidError(f"row id {missing[0]} is not in the index")
-        return given
-
-
-def _full() -> InvalidInputError:
-    return InvalidInputError(
-        f"an index gives {_MOST} numbers at most, to entries of leaves and to datapoints that it "
-        "ever had; build a new one"
-    )
-
-
-def _numbers_of(names: Docids, given: list[Any], first: int) -> tuple[list[int], list[Any]]:
-    """Return the numbers of docids, new ones from `first` on, and those that are new."""
-    if not given:
-        return [], []
-    numbers = names.numbers_of(given)
-    if numbers == [None]:
-        return [first], given
-    fresh = [docid for docid, number in zip(given, numbers, strict=True) if number is None]
-    following = iter(range(first, first + len(fresh)))
-    return [next(following) if n is None else n for n in numbers], fresh
 
 
 def _measured(books: Books, packed: PackedIndex) -> Health | None:
