@@ -29,6 +29,7 @@ auto pointer(const std::optional<T>& array) -> decltype(array->data()) {
   return array->size() > 0 ? array->data() : reinterpret_cast<decltype(array->data())>(nothing);
 }
 
+void bind_index(nb::module_& module);
 void bind_kernels(nb::module_& module);
 void bind_projection(nb::module_& module);
 
