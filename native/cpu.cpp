@@ -58,6 +58,8 @@ const KernelTable& complete_vnni_table() noexcept {
     t.lut16_scan = avx512vnni_table.lut16_scan;
     t.lut16_wide_scan = avx512vnni_table.lut16_wide_scan;
     t.lut256_scan = avx512vnni_table.lut256_scan;
+    t.i8_pack = avx512vnni_table.i8_pack;
+    t.i8_filter = avx512vnni_table.i8_filter;
     return t;
   }();
   return table;

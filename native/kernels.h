@@ -62,6 +62,29 @@ struct ScanQuery {
   size_t capacity;     // the scan stops at a group when fewer than 32 places are left
 };
 
+// Rows rounded to 8 bits, 16 in a group, which has one scale: a byte b stands for
+// (b - 128) / inverse. A quad is four dimensions; absent rows and dimensions are zeros.
+constexpr size_t kI8Group = 16;
+struct I8Rows {
+  uint8_t* bytes;   // [groups][quads][16][4]
+  float* inverses;  // [groups]
+  float* errors;    // [groups] the greatest |x - x'| of a group, x' being what stands for x, both
+                    // with their weights
+  float* lengths;   // [groups] the greatest |x'|
+  float* halves;    // [groups][16] |x|^2 / 2, without weights, times inverse
+};
+
+// Queries rounded to 8 bits: a byte b stands for b / inverse.
+struct I8Queries {
+  const int8_t* bytes;      // [count][quads][4]
+  const int32_t* starts;    // [count] -128 times the sum of the bytes
+  const float* inverses;    // [count]
+  const float* lengths;     // [count] |q|
+  const float* errors;      // [count] |q - q'|, and more for roundings of exact scores
+  const float* thresholds;  // [count]
+  size_t count;
+};
+
 struct KernelTable {
   const char* level;
   size_t scan_queries;  // that share one pass of the scans below, at most kMaxScanQueries
@@ -147,6 +170,17 @@ struct KernelTable {
   // the vectors stay and rows come by the thousands, nearer to the machine's limit than dot_f32.
   void (*dot_tiles_f32)(const float* rows, size_t num_rows, const float* tiles, size_t num_tiles,
                         size_t dim, float* out, size_t stride) noexcept;
+
+  // Exact search by rounded rows and queries; null where a level has nothing faster than floats.
+  // Rounds rows [count][dim], of lengths up to 1e18, each value times the weight [dim] of its
+  // dimension; queries are to be divided by the weights. Weights are 2^-20 to 2^20.
+  void (*i8_pack)(const float* rows, size_t count, size_t dim, const float* weights,
+                  const I8Rows* out) noexcept;
+  // masks[group * queries + q] gets a bit for every row x of the group that may have
+  // <q, x> >= threshold or, squared_l2, <q, x> - |x|^2 / 2 >= threshold: for a few that have not,
+  // but for all that have. `slack` times |x|^2 / 2 is forgiven, too.
+  void (*i8_filter)(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
+                    bool squared_l2, float slack, uint16_t* masks) noexcept;
 };
 
 // Levels in the order of preference, best first. `table` is complete (null entries filled in).

@@ -1,6 +1,6 @@
 // Scan and reorder. One query goes through its leaves best first; a block of queries goes leaf by
 // leaf, so that a leaf's codes are read once for all queries that visit it.
-#include "search.h"
+#include "block.h"
 
 #include <algorithm>
 #include <bit>
@@ -10,48 +10,9 @@
 #include <utility>
 
 namespace swann {
-namespace {
-
-constexpr size_t kSlack = 512;     // candidates gathered before a cut
-constexpr size_t kExactRows = 128; // rows scored exactly at a time
-
-// One thread's working memory for a block of queries, kept between calls.
-struct Scratch {
-  std::vector<LeafChoice> choices;
-  std::vector<uint8_t> luts;
-  std::vector<Table> tables;
-  std::vector<Key> keys;
-  std::vector<Candidates> candidates;
-  std::vector<uint32_t> visit_starts, visits;  // leaf -> the choices that name it
-  std::vector<float> scores, gathered, reduced;
-  std::vector<uint32_t> rows, slots;
-  std::vector<uint64_t> places;
-};
-
-struct Block {
-  const IndexView& index;
-  const Changes* changes;  // or null
-  const SearchLimits& limits;
-  const float* queries;  // [count][dim], for exact scores
-  const float* reduced;  // [count][reduced_dim], for centroids and codes
-  size_t count;
-  Scratch& scratch;
-
-  const float* query(size_t q) const { return queries + q * index.dim; }
-  const float* reduced_query(size_t q) const { return reduced + q * index.reduced_dim; }
-};
-
-size_t leaf_size(const IndexView& index, size_t leaf) {
-  return index.leaf_starts[leaf + 1] - index.leaf_starts[leaf];
-}
-
-uint32_t row_of(const IndexView& index, uint32_t entry) {
-  return index.entry_rows == nullptr ? entry : index.entry_rows[entry];
-}
 
 // ---- Candidates of changed indexes
 
-// Drops the keys from `size` on whose datapoints are dead.
 void drop_dead(const Block& block, Candidates& best, size_t size) {
   if (block.changes == nullptr || block.changes->dead == 0) return;
   Key* const end = std::remove_if(best.keys + size, best.keys + best.size, [&](Key key) {
@@ -60,8 +21,6 @@ void drop_dead(const Block& block, Candidates& best, size_t size) {
   best.size = size_t(end - best.keys);
 }
 
-// Of new datapoints: keys from `size` on name places among `slots`; makes them name entries, which
-// go on from those of the index, and drops the dead.
 void name_new(const Block& block, const uint32_t* slots, Candidates& best, size_t size) {
   const Changes& changes = *block.changes;
   size_t kept = size;
@@ -73,6 +32,10 @@ void name_new(const Block& block, const uint32_t* slots, Candidates& best, size_
   }
   best.size = kept;
 }
+
+namespace {
+
+constexpr size_t kSlack = 512;  // candidates gathered before a cut
 
 // ---- Scoring codes
 
@@ -150,83 +113,12 @@ void scan_codes(const Block& block, const PackedLeaf& packed, const uint32_t* sl
   }
 }
 
-// ---- Scoring rows exactly
-
-// Adds the keys of scores that reach the threshold; returns how many keys there were before, after
-// a cut where there was no room.
-size_t offer_scores(Candidates& best, const float* scores, size_t count, uint32_t first_row,
-                    uint32_t* found) {
-  const float threshold = best.worst == 0 ? -std::numeric_limits<float>::infinity()
-                                          : from_ordered(key_score(best.worst));
-  const size_t kept = kernels().at_least_f32(scores, count, threshold, found);
-  if (best.capacity - best.size < kept) best.trim();
-  const size_t before = best.size;
-  for (size_t i = 0; i < kept; ++i)
-    best.keys[best.size++] = make_key(ordered(scores[found[i]]), first_row + found[i]);
-  return before;
-}
-
-// The queries of `count` visits side by side: of all of a block, or of one, as they lie.
-const float* visiting(const Block& block, const uint32_t* visits, size_t count) {
-  const size_t dim = block.index.dim;
-  if (count == 1 || count == block.count) return block.query(visits[0] / block.limits.leaves);
-  std::vector<float>& gathered = block.scratch.gathered;
-  gathered.resize(block.count * dim);
-  for (size_t i = 0; i < count; ++i)
-    std::copy_n(block.query(visits[i] / block.limits.leaves), dim, gathered.data() + i * dim);
-  return gathered.data();
-}
-
-// Scores rows of one leaf for the queries that visit it.
-void scan_rows(const Block& block, size_t leaf, const uint32_t* visits, size_t count) {
-  const IndexView& index = block.index;
-  Scratch& scratch = block.scratch;
-  const size_t dim = index.dim, first = index.leaf_starts[leaf], rows = leaf_size(index, leaf);
-  const float* queries = visiting(block, visits, count);
-  for (size_t at = 0; at < rows; at += kExactRows) {
-    const size_t n = std::min(kExactRows, rows - at);
-    if (index.entry_rows == nullptr)
-      score_run(index.rows, index.squared_l2(), queries, count, first + at, n,
-                scratch.scores.data(), kExactRows);
-    else
-      for (size_t i = 0; i < count; ++i)
-        score_rows(index.rows, index.squared_l2(), queries + i * dim,
-                   index.entry_rows + first + at, n, scratch.scores.data() + i * kExactRows);
-    for (size_t i = 0; i < count; ++i) {
-      Candidates& best = scratch.candidates[visits[i] / block.limits.leaves];
-      const size_t before =
-          offer_scores(best, scratch.scores.data() + i * kExactRows, n, uint32_t(first + at),
-                       scratch.rows.data());
-      drop_dead(block, best, before);
-    }
-  }
-}
-
-void scan_new_rows(const Block& block, const NewLeaf& leaf, const uint32_t* visits, size_t count) {
-  const IndexView& index = block.index;
-  Scratch& scratch = block.scratch;
-  const ExactRows rows = block.changes->rows->exact(index.dim);
-  for (size_t at = 0; at < leaf.count; at += kExactRows) {
-    const size_t n = std::min(kExactRows, leaf.count - at);
-    const uint32_t* slots = leaf.chunks[at / Chunk::kMost]->slots.data() + at % Chunk::kMost;
-    for (size_t i = 0; i < count; ++i) {
-      const size_t q = visits[i] / block.limits.leaves;
-      Candidates& best = scratch.candidates[q];
-      score_rows(rows, index.squared_l2(), block.query(q), slots, n, scratch.scores.data());
-      const size_t before = offer_scores(best, scratch.scores.data(), n, 0, scratch.rows.data());
-      name_new(block, slots, best, before);
-    }
-  }
-}
-
 // `next` are the codes of the leaf that comes after this one, where that is known.
 void scan_leaf(const Block& block, size_t leaf, const uint32_t* visits, size_t count,
                const uint8_t* next = nullptr) {
   const NewLeaf* added = block.changes == nullptr ? nullptr : block.changes->leaf(leaf);
   if (count == 0) return;
   if (block.index.codes == nullptr) {
-    block.scratch.scores.resize(block.count * kExactRows);
-    block.scratch.rows.resize(std::max(block.scratch.rows.size(), kExactRows));
     scan_rows(block, leaf, visits, count);
     if (added != nullptr) scan_new_rows(block, *added, visits, count);
     return;
@@ -442,6 +334,7 @@ size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept
 void search_block(const IndexView& index, const Changes* changes, const SearchLimits& limits,
                   const float* queries, size_t count, int64_t* ids, float* distances) {
   thread_local Scratch scratch;
+  scratch.is_rounded = false;
   const Block block{index, changes, limits,
                     queries, reduce(index, queries, count, 1, scratch.reduced), count, scratch};
   if (index.centroids == nullptr) {

@@ -364,6 +364,75 @@ void test_choosing(const KernelTable& k) {
   }
 }
 
+// Every row that reaches a query's threshold is named; of rows that stay far below it, none.
+void test_i8_filter_once(const KernelTable& k, Random& random, size_t dim, size_t rows,
+                         size_t count, bool squared_l2) {
+  const size_t quads = (dim + 3) / 4, groups = (rows + kI8Group - 1) / kI8Group;
+  const auto db = random.reals(rows * dim), wanted = random.reals(count * dim);
+  std::vector<float> weights(dim);
+  for (float& w : weights) w = 0.5f + float(random.below(100)) / 50;
+  std::vector<uint8_t> bytes(groups * quads * 64);
+  std::vector<float> inverses(groups), errors(groups), lengths(groups), halves(groups * kI8Group);
+  const I8Rows packed{bytes.data(), inverses.data(), errors.data(), lengths.data(), halves.data()};
+  k.i8_pack(db.data(), rows, dim, weights.data(), &packed);
+  std::vector<int8_t> query_bytes(count * quads * 4);
+  std::vector<int32_t> starts(count);
+  std::vector<float> query_inverses(count), query_lengths(count), query_errors(count),
+      thresholds(count);
+  std::vector<double> scores(rows * count);
+  for (size_t q = 0; q < count; ++q) {
+    double greatest = 1e-9, error = 0, length = 0;
+    const auto value = [&](size_t j) { return double(wanted[q * dim + j]) / double(weights[j]); };
+    for (size_t j = 0; j < dim; ++j) greatest = std::max(greatest, std::fabs(value(j)));
+    for (size_t j = 0; j < dim; ++j) {
+      const double whole = std::round(value(j) * 127 / greatest);
+      const double off = value(j) - whole * greatest / 127;
+      query_bytes[q * quads * 4 + j] = int8_t(whole);
+      starts[q] -= 128 * int32_t(whole);
+      error += off * off;
+      length += value(j) * value(j);
+    }
+    query_inverses[q] = float(127 / greatest);
+    query_lengths[q] = float(std::sqrt(length) * 1.0001);
+    query_errors[q] = float(std::sqrt(error) * 1.0001 + std::sqrt(length) * 1e-5);
+    for (size_t r = 0; r < rows; ++r) {
+      double dot = 0, square = 0;
+      for (size_t j = 0; j < dim; ++j) {
+        const double x = double(db[r * dim + j]);
+        dot += x * double(wanted[q * dim + j]);
+        square += x * x;
+      }
+      scores[r * count + q] = squared_l2 ? dot - square / 2 : dot;
+    }
+    thresholds[q] = float(scores[random.below(rows) * count + q]);
+  }
+  const I8Queries side{query_bytes.data(),   starts.data(),       query_inverses.data(),
+                       query_lengths.data(), query_errors.data(), thresholds.data(), count};
+  std::vector<uint16_t> masks(groups * count);
+  k.i8_filter(&packed, groups, quads, &side, squared_l2, 1e-5f, masks.data());
+  bool all = true, few = true;
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t q = 0; q < count; ++q) {
+      const bool named = masks[r / kI8Group * count + q] >> (r % kI8Group) & 1;
+      const double above = scores[r * count + q] - double(thresholds[q]);
+      all &= above < 1e-6 || named;
+      few &= above > -1.0 - 0.05 * double(dim) || !named;
+    }
+  check(all, "i8_filter names all rows that reach", dim, rows);
+  check(few, "i8_filter leaves out what is far below", dim, rows);
+}
+
+void test_i8_filter(const KernelTable& k) {
+  if (k.i8_filter == nullptr) return;
+  Group group(std::string(k.level) + ": i8_pack, i8_filter");
+  Random random;
+  for (const size_t dim : {1, 3, 4, 5, 15, 16, 17, 64, 100})
+    for (const size_t rows : {1, 15, 16, 17, 63, 64, 65, 130})
+      for (const size_t count : {1, 5, 6, 7, 12, 13, 29})
+        for (const bool squared_l2 : {false, true})
+          test_i8_filter_once(k, random, dim, rows, count, squared_l2);
+}
+
 void test_encode(const KernelTable& k, const Reference& reference, size_t n) {
   Group group(std::string(k.level) + ": encode_tile, " + std::to_string(n));
   Random random;
@@ -415,6 +484,7 @@ void test_kernels() {
     test_choosing(k);
     test_scan(k, "lut16_scan", k.lut16_scan, kWords16, kMaxEntry16);
     test_scan(k, "lut16_wide_scan", k.lut16_wide_scan, kWords16, kMaxEntryWide);
+    test_i8_filter(k);
     test_scan(k, "lut256_scan", k.lut256_scan, kWords256, kMaxEntry256);
     for (const size_t codewords : {kWords16, kWords256}) {
       test_tables(k, reference, codewords);

@@ -1,0 +1,77 @@
+// A block of queries on its way through an index, and what the pages of the scan share.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "search.h"
+
+namespace swann {
+
+// Queries rounded to 8 bits, one after the other (round_queries).
+struct RoundedQueries {
+  std::vector<int8_t> bytes;                        // [count][quads][4]
+  std::vector<int32_t> starts;                      // [count]
+  std::vector<float> inverses, lengths, errors;     // [count]
+  std::vector<float> halves;                        // [count] half the squared length
+  std::vector<float> weights, parts;                // [dim] of the dimensions, and 1 over them
+};
+
+// Rows of a leaf rounded to 8 bits, and which of them each query shall look at.
+struct RoundedRows {
+  std::vector<uint8_t> bytes;
+  std::vector<float> inverses, errors, lengths, halves;
+  std::vector<float> thresholds;  // of the queries
+  std::vector<uint16_t> masks;
+};
+
+// One thread's working memory for a block of queries, kept between calls.
+struct Scratch {
+  std::vector<LeafChoice> choices;
+  std::vector<uint8_t> luts;
+  std::vector<Table> tables;
+  std::vector<Key> keys;
+  std::vector<Candidates> candidates;
+  std::vector<uint32_t> visit_starts, visits;  // leaf -> the choices that name it
+  std::vector<float> scores, gathered, reduced;
+  std::vector<uint32_t> rows, slots;
+  std::vector<uint64_t> places;
+  RoundedQueries rounded, visiting;
+  bool is_rounded = false;  // the block's queries are
+  RoundedRows rounded_rows;
+};
+
+struct Block {
+  const IndexView& index;
+  const Changes* changes;  // or null
+  const SearchLimits& limits;
+  const float* queries;  // [count][dim], for exact scores
+  const float* reduced;  // [count][reduced_dim], for centroids and codes
+  size_t count;
+  Scratch& scratch;
+
+  const float* query(size_t q) const { return queries + q * index.dim; }
+  const float* reduced_query(size_t q) const { return reduced + q * index.reduced_dim; }
+};
+
+inline size_t leaf_size(const IndexView& index, size_t leaf) {
+  return index.leaf_starts[leaf + 1] - index.leaf_starts[leaf];
+}
+
+inline uint32_t row_of(const IndexView& index, uint32_t entry) {
+  return index.entry_rows == nullptr ? entry : index.entry_rows[entry];
+}
+
+// Drops the keys from `size` on whose datapoints are dead.
+void drop_dead(const Block& block, Candidates& best, size_t size);
+
+// Of new datapoints: keys from `size` on name places among `slots`; makes them name entries, which
+// go on from those of the index, and drops the dead.
+void name_new(const Block& block, const uint32_t* slots, Candidates& best, size_t size);
+
+// Scores rows of one leaf exactly for the queries that visit it: `visits` are positions in
+// scratch.choices. New ones likewise.
+void scan_rows(const Block& block, size_t leaf, const uint32_t* visits, size_t count);
+void scan_new_rows(const Block& block, const NewLeaf& leaf, const uint32_t* visits, size_t count);
+
+}  // namespace swann
