@@ -71,6 +71,26 @@ inline void add_lookups(const uint8_t* codes, size_t group_bytes, const ScanQuer
   }
 }
 
+// Appends the keys of the datapoints in `mask`, of 16 from `row` on: without a loop, whose end no
+// processor foresees.
+inline void append_keys(ScanQuery& query, uint32_t row, uint32_t mask, __m512i sums) noexcept {
+  const __m512i count = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i rows = _mm512_sub_epi32(_mm512_set1_epi32(int32_t(~row)), count);
+  const __m512i scores =
+      _mm512_add_epi32(sums, _mm512_set1_epi32(int32_t(uint32_t(query.bias) ^ 0x80000000u)));
+  const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const __m512i second =
+      _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  Key* out = query.out + query.size;
+  const auto low = __mmask8(mask), high = __mmask8(mask >> 8);
+  _mm512_storeu_si512(
+      out, _mm512_maskz_compress_epi64(low, _mm512_permutex2var_epi32(rows, first, scores)));
+  _mm512_storeu_si512(
+      out + __builtin_popcount(low),
+      _mm512_maskz_compress_epi64(high, _mm512_permutex2var_epi32(rows, second, scores)));
+  query.size += size_t(__builtin_popcount(mask));
+}
+
 inline void keep_survivors(const PackedLeaf& leaf, size_t group, Sums sums,
                            ScanQuery& query) noexcept {
   if (leaf.corrections != nullptr) {
@@ -87,10 +107,9 @@ inline void keep_survivors(const PackedLeaf& leaf, size_t group, Sums sums,
                   uint32_t(_mm512_cmpge_epi32_mask(sums.high, threshold)) << 16;
   mask &= valid_mask(leaf, group);
   if (mask == 0) return;
-  alignas(64) uint16_t values[kGroup];
-  _mm256_store_si256(reinterpret_cast<__m256i*>(values), _mm512_cvtepi32_epi16(sums.low));
-  _mm256_store_si256(reinterpret_cast<__m256i*>(values + 16), _mm512_cvtepi32_epi16(sums.high));
-  append(query, leaf, group, mask, values);
+  const uint32_t row = leaf.first_row + uint32_t(group * kGroup);
+  append_keys(query, row, mask & 0xFFFF, sums.low);
+  append_keys(query, row + 16, mask >> 16, sums.high);
 }
 
 // Where to fetch from while `bytes` from `at` on are scanned: a little further on, or what comes
