@@ -31,6 +31,7 @@ auto pointer(const std::optional<T>& array) -> decltype(array->data()) {
 
 void bind_index(nb::module_& module);
 void bind_kernels(nb::module_& module);
+void bind_building(nb::module_& module);
 void bind_projection(nb::module_& module);
 
 }  // namespace swann

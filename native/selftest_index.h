@@ -80,9 +80,14 @@ struct SmallIndex {
     codes.resize(view.group_starts.back() * view.group_bytes());
     std::vector<float> cross(view.group_starts.back() * kGroup);
     const bool corrected = view.squared_l2() && view.centroids != nullptr;
-    pack_codes({rows.data(), nullptr, view.centroids, starts.data(), view.group_starts.data(),
-                view.num_leaves, 0, view.group_starts.back(), view.dim, per_block, view.blocks, 1,
-                view.codewords, codebook.data(), codes.data(), corrected ? cross.data() : nullptr},
+    std::vector<uint32_t> leaf(view.num_rows);
+    std::vector<uint64_t> places(view.num_rows);
+    for (size_t l = 0; l < view.num_leaves; ++l)
+      for (size_t i = starts[l]; i < starts[l + 1]; ++i)
+        leaf[i] = uint32_t(l), places[i] = view.group_starts[l] * kGroup + i - starts[l];
+    pack_codes({rows.data(), nullptr, view.centroids, leaf.data(), places.data(), view.num_rows,
+                view.dim, per_block, view.blocks, 1, view.codewords, codebook.data(), codes.data(),
+                corrected ? cross.data() : nullptr},
                2);
     view.codes = codes.data(), view.codebook = codebook.data();
     if (!corrected) return;

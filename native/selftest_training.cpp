@@ -360,20 +360,24 @@ void test_packing(size_t codewords) {
   const auto codebook = random.reals(dim * codewords);
   auto weights = random.reals(count);
   for (float& w : weights) w = w * 3 + 3;
+  std::vector<uint32_t> leaf(count);
+  std::vector<uint64_t> places(count);
+  for (size_t l = 0; l < leaves; ++l)
+    for (size_t i = starts[l]; i < starts[l + 1]; ++i)
+      leaf[i] = uint32_t(l), places[i] = groups[l] * kGroup + i - starts[l];
   for (const bool anisotropic : {false, true}) {
     std::vector<uint8_t> codes(groups.back() * blocks * block_bytes(codewords)), pieces(codes);
     std::vector<float> corrections(groups.back() * kGroup), corrections_pieces(corrections);
-    const auto pack = [&](size_t first, size_t last, size_t row, size_t threads, uint8_t* out,
-                          float* cross) {
-      pack_codes({rows.data() + row * dim, anisotropic ? weights.data() + row : nullptr,
-                  centroids.data(), starts.data(), groups.data(), leaves, first, last, dim,
+    const auto pack = [&](size_t first, size_t last, size_t threads, uint8_t* out, float* cross) {
+      pack_codes({rows.data() + first * dim, anisotropic ? weights.data() + first : nullptr,
+                  centroids.data(), leaf.data() + first, places.data() + first, last - first, dim,
                   per_block, blocks, 5, codewords, codebook.data(), out, cross},
                  threads);
     };
-    pack(0, groups.back(), 0, 1, codes.data(), corrections.data());
-    pack(0, 1, 0, 2, pieces.data(), corrections_pieces.data());
-    pack(1, 3, 32, 2, pieces.data(), corrections_pieces.data());
-    pack(3, groups.back(), 57, 2, pieces.data(), corrections_pieces.data());
+    pack(0, count, 1, codes.data(), corrections.data());
+    for (const size_t cut : {90, 32, 3, 0})
+      pack(cut, cut == 90 ? count : cut == 32 ? 90 : cut == 3 ? 32 : 3, 2, pieces.data(),
+           corrections_pieces.data());
     check(codes == pieces && same_bits(corrections, corrections_pieces), "in pieces");
     for (size_t l = 0; l < leaves; ++l) {
       const size_t n = starts[l + 1] - starts[l];

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -16,6 +17,17 @@
 
 namespace swann {
 namespace {
+
+thread_local void (*interrupt_check)() = nullptr;
+thread_local std::chrono::steady_clock::time_point next_check;
+
+void hear_interrupts() {
+  if (interrupt_check == nullptr) return;
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next_check) return;
+  next_check = now + std::chrono::milliseconds(50);
+  interrupt_check();
+}
 
 // One call of parallel_for. Threads draw the next index until none is left.
 struct Job {
@@ -35,6 +47,7 @@ struct Job {
       const size_t i = next.fetch_add(1, std::memory_order_relaxed);
       if (i >= count) return;
       try {
+        hear_interrupts();
         task(i);
       } catch (...) {
         const std::lock_guard lock(error_mutex);
@@ -123,13 +136,22 @@ Pool& pool() {
 void parallel_for(size_t count, size_t num_threads, const std::function<void(size_t)>& task) {
   const size_t threads = std::min(num_threads, count);
   if (threads <= 1) {
-    for (size_t i = 0; i < count; ++i) task(i);
+    for (size_t i = 0; i < count; ++i) {
+      hear_interrupts();
+      task(i);
+    }
     return;
   }
   Job job(task, count, threads - 1);
   pool().run(job);
   if (job.error) std::rethrow_exception(job.error);
 }
+
+Interruptible::Interruptible(void (*check)()) noexcept : before_(interrupt_check) {
+  interrupt_check = check;
+}
+
+Interruptible::~Interruptible() { interrupt_check = before_; }
 
 size_t hardware_threads() noexcept { return std::max(1u, std::thread::hardware_concurrency()); }
 

@@ -9,6 +9,19 @@ namespace swann {
 // Tasks must write to places of their own. The first exception thrown is thrown again here.
 void parallel_for(size_t count, size_t num_threads, const std::function<void(size_t)>& task);
 
+// While one lives, every parallel_for of this thread calls `check` each twentieth of a second, between
+// tasks; what it throws ends the loop.
+class Interruptible {
+ public:
+  explicit Interruptible(void (*check)()) noexcept;
+  ~Interruptible();
+  Interruptible(const Interruptible&) = delete;
+  Interruptible& operator=(const Interruptible&) = delete;
+
+ private:
+  void (*before_)();
+};
+
 size_t hardware_threads() noexcept;
 
 }  // namespace swann

@@ -16,25 +16,48 @@ size_t tasks(size_t count, size_t each) { return (count + each - 1) / each; }
 
 }  // namespace
 
+namespace {
+
+double norm_of(const float* x, size_t dim) {
+  double lane[4] = {};
+  size_t j = 0;
+  for (; j + 4 <= dim; j += 4)
+    for (int l = 0; l < 4; ++l) lane[l] += double(x[j + l]) * double(x[j + l]);
+  for (; j < dim; ++j) lane[0] += double(x[j]) * double(x[j]);
+  return std::sqrt((lane[0] + lane[2]) + (lane[1] + lane[3]));
+}
+
+// Lowers `first` to i.
+void lower(std::atomic<size_t>& first, size_t i) {
+  size_t seen = first.load();
+  while (i < seen && !first.compare_exchange_weak(seen, i)) {
+  }
+}
+
+}  // namespace
+
+size_t normalize_rows(const float* rows, size_t count, size_t dim, size_t threads, float* out) {
+  std::atomic<size_t> zero{count};
+  parallel_for(tasks(count, 256), threads, [&](size_t task) {
+    for (size_t i = task * 256; i < std::min(count, (task + 1) * 256); ++i) {
+      const float* x = rows + i * dim;
+      const double norm = norm_of(x, dim);
+      if (norm == 0) return lower(zero, i);
+      const double inverse = 1.0 / norm;
+      for (size_t j = 0; j < dim; ++j) out[i * dim + j] = float(double(x[j]) * inverse);
+    }
+  });
+  return zero;
+}
+
 size_t check_rows(const float* rows, size_t count, size_t dim, float* norms, size_t threads) {
   std::atomic<size_t> bad{count};
   parallel_for(tasks(count, 1024), threads, [&](size_t task) {
     const size_t end = std::min(count, (task + 1) * 1024);
     for (size_t i = task * 1024; i < end; ++i) {
-      double lane[4] = {};
-      const float* x = rows + i * dim;
-      size_t j = 0;
-      for (; j + 4 <= dim; j += 4)
-        for (int l = 0; l < 4; ++l) lane[l] += double(x[j + l]) * double(x[j + l]);
-      for (; j < dim; ++j) lane[0] += double(x[j]) * double(x[j]);
-      const double norm = std::sqrt((lane[0] + lane[2]) + (lane[1] + lane[3]));
+      const double norm = norm_of(rows + i * dim, dim);
       if (norms != nullptr) norms[i] = float(norm);
-      if (!(norm <= kMaxNorm)) {
-        size_t seen = bad.load();
-        while (i < seen && !bad.compare_exchange_weak(seen, i)) {
-        }
-        return;
-      }
+      if (!(norm <= kMaxNorm)) return lower(bad, i);
     }
   });
   return bad;
@@ -109,75 +132,73 @@ void encode_tiles(const TileSet& set, const float* codebook, size_t sweeps, bool
 
 namespace {
 
-// The codes of 32 datapoints, [2][blocks][16], as a group of packed codes.
-void pack_group(const uint8_t* halves, size_t blocks, size_t codewords, uint8_t* packed) {
-  const uint8_t* low = halves;
-  const uint8_t* high = halves + blocks * kLanes;
-  for (size_t m = 0; m < blocks; ++m, low += kLanes, high += kLanes) {
-    if (codewords == kWords16) {
-      for (size_t i = 0; i < kLanes; ++i) *packed++ = uint8_t(low[i] | high[i] << 4);
-    } else {
-      packed = std::copy_n(low, kLanes, packed);
-      packed = std::copy_n(high, kLanes, packed);
-    }
+constexpr size_t kTilesPerTask = 8;
+
+// Where one row's codes go.
+struct Place {
+  uint8_t* byte;  // of block 0
+  int shift;
+
+  Place(const PackJob& job, uint64_t place) {
+    const size_t bytes = block_bytes(job.codewords), at = place % kGroup;
+    const bool narrow = job.codewords == kWords16;
+    byte = job.codes + place / kGroup * job.blocks * bytes + (narrow ? at % kLanes : at);
+    shift = narrow && at >= kLanes ? 4 : 0;
   }
+};
+
+// Two rows share a byte: so a task has some of the blocks, and all rows.
+void put_codes(const PackJob& job, const uint8_t* codes, size_t first_block, size_t last_block) {
+  const size_t bytes = block_bytes(job.codewords);
+  for (size_t i = 0; i < job.count; ++i) {
+    const Place place(job, job.places[i]);
+    const uint8_t* code = codes + i / kLanes * job.blocks * kLanes + i % kLanes;
+    for (size_t m = first_block; m < last_block; ++m)
+      place.byte[m * bytes] = uint8_t(place.byte[m * bytes] | code[m * kLanes] << place.shift);
+  }
+}
+
+float correction_of(const PackJob& job, const float* centroid, const uint8_t* code) {
+  double cross = 0;
+  for (size_t j = 0; j < job.dim; ++j)
+    cross += double(centroid[j]) *
+             double(job.codebook[j * job.codewords + code[j / job.dims_per_block * kLanes]]);
+  return float(-2 * cross);
 }
 
 }  // namespace
 
 void pack_codes(const PackJob& job, size_t threads) {
-  constexpr size_t kGroupsPerTask = 8;
-  const auto leaf_of = [&](size_t group) {
-    const size_t* end = job.group_starts + job.num_leaves + 1;
-    return size_t(std::upper_bound(job.group_starts, end, group) - job.group_starts) - 1;
-  };
-  const auto first_row = [&](size_t leaf, size_t group) {
-    return job.leaf_starts[leaf] + (group - job.group_starts[leaf]) * kGroup;
-  };
-  const size_t origin = first_row(leaf_of(job.first_group), job.first_group);
-  const size_t groups = job.last_group - job.first_group;
-  parallel_for(tasks(groups, kGroupsPerTask), threads, [&](size_t task) {
-    const size_t tile_floats = job.dim * kLanes;
+  const size_t tiles = tasks(job.count, kLanes), tile_floats = job.dim * kLanes;
+  std::vector<uint8_t> codes(tiles * job.blocks * kLanes);
+  parallel_for(tasks(tiles, kTilesPerTask), threads, [&](size_t task) {
     thread_local std::vector<float> target, direction;
-    thread_local std::vector<uint8_t> halves;
-    target.resize(tile_floats);
-    direction.resize(tile_floats);
-    halves.resize(2 * job.blocks * kLanes);
-    const size_t begin = job.first_group + task * kGroupsPerTask;
-    const size_t end = std::min(job.last_group, begin + kGroupsPerTask);
-    for (size_t group = begin; group < end; ++group) {
-      const size_t leaf = leaf_of(group), start = first_row(leaf, group);
-      const float* centroid =
-          job.centroids == nullptr ? nullptr : job.centroids + leaf * job.dim;
-      for (size_t half = 0; half < 2; ++half) {
-        float weights[kLanes] = {}, losses[kLanes];
-        std::fill(target.begin(), target.end(), 0.0f);
-        std::fill(direction.begin(), direction.end(), 0.0f);
-        for (size_t i = 0; i < kLanes; ++i) {
-          const size_t row = start + half * kLanes + i;
-          if (row >= job.leaf_starts[leaf + 1]) break;
-          put_row(job.rows + (row - origin) * job.dim, centroid, job.dim, i, target.data(),
-                  job.weights == nullptr ? nullptr : direction.data());
-          if (job.weights != nullptr) weights[i] = job.weights[row - origin];
-        }
-        uint8_t* codes = halves.data() + half * job.blocks * kLanes;
-        kernels().encode_tile(target.data(),
-                              job.weights == nullptr ? nullptr : direction.data(), weights,
-                              job.codebook, job.codewords, job.dim, job.dims_per_block, job.sweeps,
-                              false, codes, losses);
-        if (job.corrections == nullptr) continue;
-        for (size_t i = 0; i < kLanes; ++i) {
-          double cross = 0;
-          for (size_t j = 0; j < job.dim; ++j) {
-            const uint8_t code = codes[j / job.dims_per_block * kLanes + i];
-            cross += double(centroid[j]) * double(job.codebook[j * job.codewords + code]);
-          }
-          job.corrections[group * kGroup + half * kLanes + i] = float(-2 * cross);
-        }
+    for (size_t tile = task * kTilesPerTask; tile < std::min(tiles, (task + 1) * kTilesPerTask);
+         ++tile) {
+      const size_t first = tile * kLanes, count = std::min(kLanes, job.count - first);
+      float weights[kLanes] = {}, losses[kLanes];
+      target.assign(tile_floats, 0.0f);
+      direction.assign(tile_floats, 0.0f);
+      const auto centroid = [&](size_t i) -> const float* {
+        return job.centroids == nullptr ? nullptr
+                                        : job.centroids + size_t(job.leaves[first + i]) * job.dim;
+      };
+      for (size_t i = 0; i < count; ++i) {
+        put_row(job.rows + (first + i) * job.dim, centroid(i), job.dim, i, target.data(),
+                job.weights == nullptr ? nullptr : direction.data());
+        if (job.weights != nullptr) weights[i] = job.weights[first + i];
       }
-      pack_group(halves.data(), job.blocks, job.codewords,
-                 job.codes + group * job.blocks * block_bytes(job.codewords));
+      uint8_t* const code = codes.data() + tile * job.blocks * kLanes;
+      kernels().encode_tile(target.data(), job.weights == nullptr ? nullptr : direction.data(),
+                            weights, job.codebook, job.codewords, job.dim, job.dims_per_block,
+                            job.sweeps, false, code, losses);
+      for (size_t i = 0; i < count && job.corrections != nullptr; ++i)
+        job.corrections[job.places[first + i]] = correction_of(job, centroid(i), code + i);
     }
+  });
+  const size_t parts = std::min(job.blocks, 4 * threads);
+  parallel_for(parts, threads, [&](size_t part) {
+    put_codes(job, codes.data(), part * job.blocks / parts, (part + 1) * job.blocks / parts);
   });
 }
 

@@ -14,6 +14,10 @@ namespace swann {
 constexpr double kMaxNorm = 1e18;  // keeps every dot product and squared distance finite
 size_t check_rows(const float* rows, size_t count, size_t dim, float* norms, size_t threads);
 
+// Rows scaled to unit length in double, from norms in double: a row's bits depend on it alone. out
+// may be rows. The first row of zeros, count when there is none; behind it nothing is certain.
+size_t normalize_rows(const float* rows, size_t count, size_t dim, size_t threads, float* out);
+
 // Centroids as assignment reads them.
 struct TiledCentroids {
   size_t num = 0, dim = 0;
@@ -81,18 +85,17 @@ void encode_tiles(const TileSet& set, const float* codebook, size_t sweeps, bool
 // stay.
 void update_codebook(const TileSet& set, const uint8_t* codes, size_t threads, float* codebook);
 
-// Encodes rows that lie in the order of the leaves into groups [first_group, last_group) of
-// packed codes; rows [0] is the first row of first_group.
+// Encodes rows in any order into the places of packed codes that they have.
 struct PackJob {
   const float* rows;
-  const float* weights;          // [rows] eta - 1, or null for plain l2
-  const float* centroids;        // or null
-  const uint32_t* leaf_starts;   // [num_leaves + 1]
-  const size_t* group_starts;    // [num_leaves + 1]
-  size_t num_leaves, first_group, last_group, dim, dims_per_block, blocks, sweeps;
+  const float* weights;    // [count] eta - 1, or null for plain l2
+  const float* centroids;  // [num_leaves][dim], or null
+  const uint32_t* leaves;  // [count], of the rows
+  const uint64_t* places;  // [count]: group * 32 + place in it; all different
+  size_t count, dim, dims_per_block, blocks, sweeps;
   size_t codewords;    // of a block: 16 or 256
   const float* codebook;
-  uint8_t* codes;      // [groups][blocks][block_bytes], the whole index's
+  uint8_t* codes;      // [groups][blocks][block_bytes], the whole index's; zeros in these places
   float* corrections;  // [groups * 32] -2 <c, decoded residual>, or null
 };
 void pack_codes(const PackJob& job, size_t threads);

@@ -38,15 +38,9 @@ size_t Updates::check(const float* rows, size_t count, size_t threads) {
   e.rows = rows;
   if (index_.distance != Distance::cosine) return count;
   e.unit.resize(count * dim);
-  for (size_t i = 0; i < count; ++i) {
-    double square = 0;
-    for (size_t j = 0; j < dim; ++j) square += double(rows[i * dim + j]) * double(rows[i * dim + j]);
-    if (square == 0) return i;
-    const double norm = std::sqrt(square);
-    for (size_t j = 0; j < dim; ++j)
-      e.unit[i * dim + j] = float(double(rows[i * dim + j]) / norm);
-    e.norms[i] = 1.0f;
-  }
+  const size_t zero = normalize_rows(rows, count, dim, threads, e.unit.data());
+  if (zero < count) return zero;
+  e.norms.assign(count, 1.0f);
   e.rows = e.unit.data();
   return count;
 }

@@ -398,7 +398,7 @@ def test_places_that_hold_no_index(pipeline: Pipeline, tmp_path: Path) -> None:
 
 def test_bad_rows_are_named_in_later_chunks_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Databases are read chunk by chunk; row numbers are those of the whole."""
-    monkeypatch.setattr("swann.index.build._CHUNK_VALUES", 1)  # the smallest chunks there are
+    monkeypatch.setattr("swann.index.source._CHUNK_VALUES", 1)  # the smallest chunks there are
     pipeline = PIPELINES[0]
     wide = DB.astype(np.float64)
     with pytest.raises(NonFiniteError, match=r"db\[99, 1\] is 1e\+300, which overflows float32"):

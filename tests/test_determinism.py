@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from swann.config import AHConfig, BruteForceConfig, IndexConfig, ReorderConfig, TreeConfig
-from swann.index import build
+from swann.index import source
+from swann.index.build import build_index
 from swann.index.packed import PackedIndex
 
 # Multiples of 1/8: float16, float32 and float64 hold the same numbers.
@@ -44,7 +45,7 @@ each_measure = pytest.mark.parametrize("measure", ["dot_product", "squared_l2", 
 
 def built(db: NDArray[Any], config: str, measure: Any, seed: int = 0, threads: int = 1) -> bytes:
     settings: Any = CONFIGS[config]
-    index = build.build_index(
+    index = build_index(
         db,
         IndexConfig(num_neighbors=5, distance_measure=measure, seed=seed, **settings),
         num_threads=threads,
@@ -97,7 +98,7 @@ def test_chunks_do_not_matter(
     config: str, measure: str, values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = built(DB, config, measure, threads=2)
-    monkeypatch.setattr(build, "_CHUNK_VALUES", values)
+    monkeypatch.setattr(source, "_CHUNK_VALUES", values)
     assert built(DB, config, measure, threads=2) == whole
 
 

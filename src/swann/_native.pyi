@@ -153,9 +153,8 @@ def pack_codes(
     rows: _A,
     weights: _A | None,
     centroids: _A | None,
-    leaf_starts: _A,
-    first_group: int,
-    last_group: int,
+    leaves: _A,
+    places: _A,
     codebook: _A,
     dims_per_block: int,
     sweeps: int,
@@ -164,6 +163,8 @@ def pack_codes(
     threads: int,
     /,
 ) -> None: ...
+def release_memory() -> None: ...
+def normalize_rows(rows: _A, out: _A, threads: int, /) -> int: ...
 def project_rows(rows: _A, basis: _A | None, out: _A, threads: int, /) -> None: ...
 def add_moments(
     rows: _A, shift: _A, scale: float, sums: _A, products: _A, threads: int, /

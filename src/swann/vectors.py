@@ -7,6 +7,7 @@ converted chunk by chunk where it is used, so building never holds a second copy
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from swann.errors import DTypeError, InvalidInputError, NonFiniteError, ShapeErr
 from swann.tensors import is_bfloat16, to_numpy
 
 __all__ = [
+    "PageReleaser",
     "as_database",
     "as_queries",
     "check_finite",
@@ -131,6 +133,40 @@ def chunks(db: NDArray[Any], rows: int = 65536) -> Iterator[tuple[int, NDArray[n
     """Walk through a database: pairs of the first row's number and up to `rows` float32 rows."""
     for start in range(0, len(db), rows):
         yield start, slice_rows(db, start, start + rows)
+
+
+class PageReleaser:
+    """Gives back the memory of a memory-mapped database once it was read.
+
+    The pages stay in the system's cache while there is room, and are read again where they are
+    asked for; but the process does not grow by the whole file. Does nothing for any other array,
+    nor for a private copy-on-write map, whose changed pages would be lost.
+
+    Parameters
+    ----------
+    db : ndarray
+        Maybe a view of a `numpy.memmap`.
+    """
+
+    def __init__(self, db: NDArray[Any]) -> None:
+        self._map: mmap.mmap | None = None
+        base: Any = db
+        while isinstance(base, np.ndarray):
+            if isinstance(base, np.memmap) and base.mode == "c":
+                return
+            owner, base = base, base.base
+        if isinstance(base, mmap.mmap) and isinstance(owner, np.memmap):
+            self._map = base
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the database is a file whose pages can be given back."""
+        return self._map is not None
+
+    def release(self) -> None:
+        """Give back what was read so far."""
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def check_finite(

@@ -31,17 +31,22 @@ class RowArrays:
         self.scales = np.empty(of_rows, np.float32)
         self.squares = np.empty(of_rows, np.float32)
 
-    def put(self, span: slice, rows: F32, weights: F32 | None, threads: int) -> None:
-        """Store `rows` in the places `span`; with `weights` (eta - 1) rounded anisotropically."""
-        match self.precision:
-            case ReorderType.FLOAT32:
-                self.rows[span] = rows
-            case ReorderType.BFLOAT16:
-                kernels.round_to_bf16(rows, weights, self.rows[span], threads)
-            case ReorderType.INT8:
-                kernels.round_to_i8(
-                    rows, weights, self.rows[span], self.scales[span], self.squares[span], threads
-                )
+    def put(
+        self, places: slice | NDArray[Any], rows: F32, weights: F32 | None, threads: int
+    ) -> None:
+        """Store `rows` in these places; with `weights` (eta - 1) rounded anisotropically."""
+        if self.precision is ReorderType.FLOAT32:
+            self.rows[places] = rows
+            return
+        rounded = np.empty(rows.shape, self.rows.dtype)
+        if self.precision is ReorderType.BFLOAT16:
+            kernels.round_to_bf16(rows, weights, rounded, threads)
+        else:
+            scales, squares = (np.empty(len(rows), np.float32) for _ in range(2))
+            kernels.round_to_i8(rows, weights, rounded, scales, squares, threads)
+            self.scales[places] = scales
+            self.squares[places] = squares
+        self.rows[places] = rounded
 
     def arrays(self, distance_measure: str) -> dict[str, Any]:
         """Return what was stored, by the names of `row_shapes`."""

@@ -35,8 +35,10 @@ __all__ = [
     "kernel_levels",
     "leaf_means",
     "make_tiles",
+    "normalize_rows",
     "pack_codes",
     "project_rows",
+    "release_memory",
     "round_to_bf16",
     "round_to_i8",
     "sort_by_leaf",
@@ -70,6 +72,11 @@ def active_level() -> str:
     return _native.active_level()
 
 
+def release_memory() -> None:
+    """Give memory that was freed back to the system, where the C library keeps some."""
+    _native.release_memory()
+
+
 def hardware_threads() -> int:
     """Return the number of threads that run at once on this machine."""
     return _native.hardware_threads()
@@ -85,6 +92,18 @@ def check_rows(rows: F32, threads: int = 1) -> tuple[int, F32]:
     """
     norms = np.empty(len(rows), np.float32)
     return _native.check_rows(rows, norms, threads), norms
+
+
+def normalize_rows(rows: F32, threads: int) -> tuple[int, F32]:
+    """Scale rows to unit length, as `swann.distance.normalize_rows` does, on threads.
+
+    Returns
+    -------
+    tuple of (int, float32 array of shape (n, d))
+        The number of the first row of zeros (n when there is none), and the rows before it.
+    """
+    out = np.empty_like(rows)
+    return _native.normalize_rows(rows, out, threads), out
 
 
 def assign_leaves(rows: F32, centroids: F32, threads: int, eta: float = 1.0) -> tuple[U32, F32]:
@@ -323,8 +342,8 @@ def pack_codes(
     rows: F32,
     weights: F32 | None,
     centroids: F32 | None,
-    leaf_starts: U32,
-    groups: tuple[int, int],
+    leaves: U32,
+    places: NDArray[np.uint64],
     codebook: F32,
     dimensions_per_block: int,
     sweeps: int,
@@ -332,22 +351,24 @@ def pack_codes(
     corrections: F32 | None,
     threads: int,
 ) -> None:
-    """Encode the rows of ``groups = (first, last)`` into the packed codes of an index.
+    """Encode rows, in any order, into their places in the packed codes of an index.
 
     Parameters
     ----------
     rows : float32 array of shape (m, d)
-        The datapoints of these groups, in the order of the leaves.
+        The datapoints.
     weights : float32 array of shape (m,), or None
         ``eta - 1`` of each; None for plain l2.
     centroids : float32 array of shape (num_leaves, d), or None
-        Subtracted before encoding.
-    leaf_starts : uint32 array of shape (num_leaves + 1,)
-        First row of each leaf, in the whole index.
+        That of a row's leaf is subtracted before encoding.
+    leaves : uint32 array of shape (m,)
+        The rows' leaves.
+    places : uint64 array of shape (m,)
+        ``32 group + place in the group`` of each; no two alike.
     codebook : float32 array of shape (d, 16 or 256)
         Column k holds codeword k of every block.
     codes : uint8 array of shape (all groups, blocks, 16 or 32)
-        Filled for these groups; `block_bytes` says how wide.
+        `block_bytes` says how wide. Holds zeros in these places.
     corrections : float32 array of shape (all groups * 32,), or None
         Gets ``-2 <centroid, decoded residual>``: squared l2 with residuals needs it.
     """
@@ -355,9 +376,8 @@ def pack_codes(
         rows,
         weights,
         centroids,
-        leaf_starts,
-        groups[0],
-        groups[1],
+        leaves,
+        places,
         codebook,
         dimensions_per_block,
         sweeps,

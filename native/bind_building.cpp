@@ -1,0 +1,246 @@
+// The loops of building for Python: sizes are checked here, and trusted behind this page. All of them
+// hear an interrupt (Ctrl-C): the exception of Python's signal handler ends the call.
+#include <nanobind/stl/optional.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+#include <algorithm>
+#include <vector>
+
+#include "arrays.h"
+#include "bind_shapes.h"
+#include "building.h"
+#include "kernels.h"
+#include "rows.h"
+#include "threads.h"
+#include "train.h"
+
+namespace swann {
+namespace {
+
+size_t check(In<float, 2> rows, std::optional<Out<float, 1>> norms, size_t threads) {
+  expect(!norms || norms->shape(0) == rows.shape(0), "norms must be [count]");
+  const Building building;
+  return check_rows(rows.data(), rows.shape(0), rows.shape(1), pointer(norms), threads);
+}
+
+void check_order(const In<uint32_t, 1>& order, const In<uint32_t, 1>& starts, size_t count,
+                 size_t leaves) {
+  expect(order.shape(0) == count && starts.shape(0) == leaves + 1,
+         "order must be [count], starts [num_leaves + 1]");
+  expect(starts.data()[leaves] <= count, "starts must end with the number of rows");
+  for (size_t l = 0; l < leaves; ++l)
+    expect(starts.data()[l] <= starts.data()[l + 1], "starts must not descend");
+  for (size_t i = 0; i < count; ++i) expect(order.data()[i] < count, "order names a missing row");
+}
+
+void assign(In<float, 2> rows, In<float, 2> centroids, Out<uint32_t, 1> labels,
+            Out<float, 1> scores, float eta, size_t threads) {
+  expect(rows.shape(1) == centroids.shape(1), "rows and centroids differ in dimension");
+  expect(centroids.shape(0) >= 1, "centroids must not be empty");
+  expect(eta >= 1.0f, "eta must be at least 1");
+  expect(labels.shape(0) == rows.shape(0) && scores.shape(0) == rows.shape(0),
+         "labels and scores must be [count]");
+  const Building building;
+  const TiledCentroids tiled(centroids.data(), centroids.shape(0), centroids.shape(1), threads);
+  assign_leaves(rows.data(), rows.shape(0), tiled, threads, labels.data(), scores.data(), eta);
+}
+
+// Rows come in and keep an order by leaf, checked as for move_centroids.
+void reassign(In<float, 2> rows, In<float, 2> origins, In<float, 2> centroids, size_t width,
+              In<uint32_t, 1> order, In<uint32_t, 1> starts, Out<uint32_t, 1> labels,
+              Out<float, 1> scores, size_t threads) {
+  const size_t count = rows.shape(0), leaves = centroids.shape(0);
+  expect(rows.shape(1) == centroids.shape(1), "rows and centroids differ in dimension");
+  expect(origins.shape(0) == leaves && origins.shape(1) == rows.shape(1),
+         "origins must be [num_leaves][dim]");
+  expect(width >= 1 && width <= leaves, "width must be in 1..num_leaves");
+  expect(labels.shape(0) == count && scores.shape(0) == count, "labels and scores: [count]");
+  check_order(order, starts, count, leaves);
+  expect(starts.data()[0] == 0 && starts.data()[leaves] == count, "starts must cover the rows");
+  const Building building;
+  const TiledCentroids tiled(centroids.data(), leaves, rows.shape(1), threads);
+  assign_near(rows.data(), origins.data(), tiled, width, order.data(), starts.data(), threads,
+              labels.data(), scores.data());
+}
+
+void move_centroids(In<float, 2> rows, In<uint32_t, 1> order, In<uint32_t, 1> starts, float eta,
+                    Out<float, 2> centroids, size_t threads) {
+  const size_t count = rows.shape(0), leaves = centroids.shape(0);
+  expect(centroids.shape(1) == rows.shape(1), "rows and centroids differ in dimension");
+  expect(eta >= 1.0f, "eta must be at least 1");
+  check_order(order, starts, count, leaves);
+  const Building building;
+  anisotropic_centroids(rows.data(), rows.shape(1), order.data(), starts.data(), leaves, eta,
+                        threads, centroids.data());
+}
+
+void to_bf16(In<float, 2> rows, MaybeF32 weights, Out<uint16_t, 2> out, size_t threads) {
+  expect(out.shape(0) == rows.shape(0) && out.shape(1) == rows.shape(1), "out: [count][dim]");
+  expect(!weights || weights->shape(0) == rows.shape(0), "weights must be [count]");
+  const Building building;
+  round_to_bf16(rows.data(), rows.shape(0), rows.shape(1), pointer(weights), threads, out.data());
+}
+
+void to_i8(In<float, 2> rows, MaybeF32 weights, Out<int8_t, 2> out, Out<float, 1> scales,
+           Out<float, 1> squares, size_t threads) {
+  expect(out.shape(0) == rows.shape(0) && out.shape(1) == rows.shape(1), "out: [count][dim]");
+  expect(!weights || weights->shape(0) == rows.shape(0), "weights must be [count]");
+  expect(scales.shape(0) == rows.shape(0) && squares.shape(0) == rows.shape(0),
+         "scales and squares must be [count]");
+  const Building building;
+  round_to_i8(rows.data(), rows.shape(0), rows.shape(1), pointer(weights), threads, out.data(),
+              scales.data(), squares.data());
+}
+
+void spill(In<float, 2> rows, In<float, 2> centroids, In<uint32_t, 1> labels, float lambda,
+           Out<uint32_t, 1> spilled, size_t threads) {
+  expect(rows.shape(1) == centroids.shape(1), "rows and centroids differ in dimension");
+  expect(centroids.shape(0) >= 2, "spilling needs two centroids");
+  expect(labels.shape(0) == rows.shape(0) && spilled.shape(0) == rows.shape(0),
+         "labels and spilled must be [count]");
+  for (size_t i = 0; i < labels.shape(0); ++i)
+    expect(labels.data()[i] < centroids.shape(0), "labels must be below num_leaves");
+  const Building building;
+  const TiledCentroids tiled(centroids.data(), centroids.shape(0), centroids.shape(1), threads);
+  spill_leaves(rows.data(), rows.shape(0), centroids.data(), tiled, labels.data(), lambda, threads,
+               spilled.data());
+}
+
+void sort_rows(In<uint32_t, 1> labels, Out<uint32_t, 1> order, Out<uint32_t, 1> starts) {
+  expect(order.shape(0) == labels.shape(0), "order must be [count]");
+  expect(starts.shape(0) >= 2, "starts must be [num_leaves + 1]");
+  const size_t leaves = starts.shape(0) - 1;
+  for (size_t i = 0; i < labels.shape(0); ++i)
+    expect(labels.data()[i] < leaves, "labels must be below num_leaves");
+  const Building building;
+  sort_by_leaf(labels.data(), labels.shape(0), leaves, order.data(), starts.data());
+}
+
+void means(In<float, 2> rows, In<uint32_t, 1> order, In<uint32_t, 1> starts, Out<float, 2> out,
+           size_t threads) {
+  expect(order.shape(0) == rows.shape(0), "order must be [count]");
+  expect(starts.shape(0) == out.shape(0) + 1 && out.shape(1) == rows.shape(1),
+         "means must be [num_leaves][dim]");
+  const Building building;
+  leaf_means(rows.data(), rows.shape(1), order.data(), starts.data(), out.shape(0), threads,
+             out.data());
+}
+
+void tiles(In<float, 2> rows, MaybeF32x2 centroids, MaybeU32 labels, Out<float, 3> targets,
+           std::optional<Out<float, 3>> directions, size_t threads) {
+  const size_t count = rows.shape(0), dim = rows.shape(1), n = (count + kLanes - 1) / kLanes;
+  const auto fits = [&](const Out<float, 3>& a) {
+    return a.shape(0) == n && a.shape(1) == dim && a.shape(2) == kLanes;
+  };
+  expect(fits(targets) && (!directions || fits(*directions)), "tiles must be [tiles][dim][16]");
+  expect(centroids.has_value() == labels.has_value(), "centroids and labels go together");
+  expect(!labels || labels->shape(0) == count, "labels must be [count]");
+  const Building building;
+  make_tiles(rows.data(), count, dim, pointer(centroids), pointer(labels), threads,
+             targets.data(), pointer(directions));
+}
+
+template <typename Codebook>
+TileSet tile_set(const In<float, 3>& targets, const std::optional<In<float, 3>>& directions,
+                 const MaybeF32x2& weights, const Codebook& codebook, size_t dims_per_block) {
+  const size_t n = targets.shape(0), dim = targets.shape(1);
+  expect(targets.shape(2) == kLanes, "targets must be [tiles][dim][16]");
+  expect(dims_per_block >= 1 && dims_per_block <= dim, "dims_per_block must be in 1..dim");
+  expect(codebook.shape(0) == dim, "codebook must be [dim][codewords]");
+  expect(directions.has_value() == weights.has_value(), "directions and weights go together");
+  if (directions)
+    expect(directions->shape(0) == n && directions->shape(1) == dim &&
+               directions->shape(2) == kLanes && weights->shape(0) == n &&
+               weights->shape(1) == kLanes,
+           "directions must be [tiles][dim][16], weights [tiles][16]");
+  return {targets.data(), pointer(directions), pointer(weights), n, dim, dims_per_block,
+          (dim + dims_per_block - 1) / dims_per_block, codewords_of(codebook.shape(1))};
+}
+
+void encode(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF32x2 weights,
+            In<float, 2> codebook, size_t dims_per_block, size_t sweeps, bool warm,
+            Out<uint8_t, 3> codes, Out<float, 2> losses, size_t threads) {
+  const TileSet set = tile_set(targets, directions, weights, codebook, dims_per_block);
+  expect(codes.shape(0) == set.tiles && codes.shape(1) == set.blocks && codes.shape(2) == kLanes,
+         "codes must be [tiles][blocks][16]");
+  expect(losses.shape(0) == set.tiles && losses.shape(1) == kLanes, "losses: [tiles][16]");
+  const Building building;
+  encode_tiles(set, codebook.data(), sweeps, warm, threads, codes.data(), losses.data());
+}
+
+void update(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF32x2 weights,
+            In<uint8_t, 3> codes, size_t dims_per_block, Out<float, 2> codebook, size_t threads) {
+  const TileSet set = tile_set(targets, directions, weights, codebook, dims_per_block);
+  expect(codes.shape(0) == set.tiles && codes.shape(1) == set.blocks && codes.shape(2) == kLanes,
+         "codes must be [tiles][blocks][16]");
+  const Building building;
+  update_codebook(set, codes.data(), threads, codebook.data());
+}
+
+void pack(In<float, 2> rows, std::optional<In<float, 1>> weights, MaybeF32x2 centroids,
+          In<uint32_t, 1> leaves, In<uint64_t, 1> places, In<float, 2> codebook,
+          size_t dims_per_block, size_t sweeps, Out<uint8_t, 3> codes,
+          std::optional<Out<float, 1>> corrections, size_t threads) {
+  const size_t count = rows.shape(0), dim = rows.shape(1), slots = codes.shape(0) * kGroup;
+  expect(dims_per_block >= 1 && dims_per_block <= dim, "dims_per_block must be in 1..dim");
+  const size_t blocks = (dim + dims_per_block - 1) / dims_per_block;
+  expect(codebook.shape(0) == dim, "codebook must be [dim][codewords]");
+  const size_t codewords = codewords_of(codebook.shape(1));
+  expect(codes.shape(1) == blocks && codes.shape(2) == block_bytes(codewords),
+         "codes must be [groups][blocks][16], or [32] with 256 codewords");
+  expect(!weights || weights->shape(0) == count, "weights must be [count]");
+  expect(leaves.shape(0) == count && places.shape(0) == count, "leaves and places: [count]");
+  expect(!centroids || centroids->shape(1) == dim, "centroids must be [num_leaves][dim]");
+  expect(!corrections || (centroids && corrections->shape(0) == slots),
+         "corrections must be [groups * 32] and need centroids");
+  for (size_t i = 0; i < count; ++i)
+    expect(places.data()[i] < slots && (!centroids || leaves.data()[i] < centroids->shape(0)),
+           "places and leaves must be there");
+  const PackJob job{rows.data(), pointer(weights), pointer(centroids), leaves.data(),
+                    places.data(), count, dim, dims_per_block, blocks, sweeps, codewords,
+                    codebook.data(), codes.data(), pointer(corrections)};
+  const Building building;
+  pack_codes(job, threads);
+}
+
+// The C library keeps up to 64 MB of what was freed to itself.
+void release_memory() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
+}
+
+size_t normalize(In<float, 2> rows, Out<float, 2> out, size_t threads) {
+  expect(out.shape(0) == rows.shape(0) && out.shape(1) == rows.shape(1), "out: [count][dim]");
+  const Building building;
+  return normalize_rows(rows.data(), rows.shape(0), rows.shape(1), threads, out.data());
+}
+
+}  // namespace
+
+void bind_building(nb::module_& m) {
+  m.def("check_rows", &check, nb::arg().noconvert(), nb::arg().none().noconvert(), nb::arg());
+  m.def("assign_leaves", &assign);
+  m.def("assign_near", &reassign);
+  m.def("anisotropic_centroids", &move_centroids);
+  m.def("spill_leaves", &spill);
+  m.def("round_to_bf16", &to_bf16, nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
+  m.def("round_to_i8", &to_i8, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg());
+  m.def("sort_by_leaf", &sort_rows);
+  m.def("leaf_means", &means);
+  m.def("make_tiles", &tiles, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(),
+        nb::arg().none(), nb::arg());
+  m.def("encode_tiles", &encode, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+  m.def("update_codebook", &update, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg());
+  m.def("normalize_rows", &normalize);
+  m.def("release_memory", &release_memory);
+  m.def("pack_codes", &pack, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
+}
+
+}  // namespace swann

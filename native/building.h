@@ -1,0 +1,22 @@
+// What a native call of building holds: the GIL is released, and interrupts are heard.
+#pragma once
+#include "arrays.h"
+#include "threads.h"
+
+namespace swann {
+
+class Building {
+ public:
+  Building() : interruptible_(&raise_signals) {}
+
+ private:
+  static void raise_signals() {
+    const nb::gil_scoped_acquire acquired;
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+  }
+
+  nb::gil_scoped_release released_;
+  Interruptible interruptible_;
+};
+
+}  // namespace swann

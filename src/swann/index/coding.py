@@ -1,0 +1,165 @@
+"""Codes of a build: the codebook, whether it is of residuals, and the codes themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swann import kernels
+from swann.config import AHConfig
+from swann.distance import SQUARED_L2
+from swann.index.source import Source
+from swann.kernels import GROUP, LANES, Tiles
+from swann.quantize.anisotropic import anisotropic_weights
+from swann.quantize.product import MAX_SWEEPS, train_codebook
+
+__all__ = ["Coder"]
+
+F32 = NDArray[np.float32]
+U32 = NDArray[np.uint32]
+
+_ENOUGH_TO_TRAIN, _ENOUGH_FOR_A_CODEWORD = 16384, 1024
+_ENOUGH_TO_COMPARE, _ITERATIONS_TO_COMPARE = 4096, 3
+
+
+class Coder:
+    """Trains a codebook, then encodes datapoints as they come.
+
+    Parameters
+    ----------
+    source : Source
+        The database.
+    ah : AHConfig
+        What codes to make.
+    norms : float32 array of shape (n,)
+        Of the datapoints, reduced.
+    """
+
+    def __init__(self, source: Source, ah: AHConfig, norms: F32) -> None:
+        self.source = source
+        self.ah = ah
+        self.norms = norms
+        self.origins: F32 | None = None
+        self.codebook = np.empty((0, ah.codewords), np.float32)
+        self.codes = np.empty((0, 0, 0), np.uint8)
+        self.corrections: F32 | None = None
+
+    def train(self, centroids: F32 | None, leaves: U32) -> None:
+        """Choose what codes are counted from (`origins`), and train the codebook."""
+        ah, source = self.ah, self.source
+        self.origins = centroids
+        if centroids is not None and not self._residuals_pay(centroids, leaves):
+            self.origins = None
+        # More changes no recall. A third of the database at most: tiles take up to two floats a
+        # value.
+        enough = _ENOUGH_FOR_A_CODEWORD * ah.codewords
+        size = min(ah.training_sample_size, enough, max(_ENOUGH_TO_TRAIN, source.n // 3))
+        total = ah.training_iterations * (2 if ah.anisotropic else 1)
+        self.codebook = train_codebook(
+            self._tiles(source.sample_ids(size, stream=0), self.origins, leaves),
+            ah.dimensions_per_block,
+            codewords=ah.codewords,
+            iterations=ah.training_iterations,
+            rng=np.random.default_rng([source.config.seed, 2]),
+            threads=source.threads,
+            on_iteration=lambda i, _: source.report("codebook", i + 1, total),
+        )
+        source.report("codebook", total, total)
+
+    def begin(self, num_groups: int) -> None:
+        """Make room for the codes of all datapoints."""
+        blocks = kernels.num_blocks(self.source.reduced_dim, self.ah.dimensions_per_block)
+        self.codes = np.zeros((num_groups, blocks, kernels.block_bytes(self.ah.codewords)), "u1")
+        if self.origins is not None and self.source.config.distance_measure == SQUARED_L2:
+            self.corrections = np.full(num_groups * GROUP, np.nan, np.float32)
+
+    def put(self, rows: F32, norms: F32, leaves: U32, places: NDArray[np.uint64]) -> None:
+        """Encode reduced rows of these norms into their places."""
+        kernels.pack_codes(
+            rows,
+            self._weights(norms),
+            self.origins,
+            leaves,
+            places,
+            self.codebook,
+            self.ah.dimensions_per_block,
+            MAX_SWEEPS,
+            self.codes,
+            self.corrections,
+            self.source.threads,
+        )
+
+    def packed(self) -> dict[str, Any]:
+        """Return what was made, by the names of the index's fields."""
+        corrections, low, span = _pack_corrections(self.corrections)
+        return {
+            "codes": self.codes,
+            "codebook": self.codebook,
+            "corrections": corrections,
+            "correction_low": low,
+            "correction_span": span,
+        }
+
+    def _weights(self, norms: F32) -> F32 | None:
+        if not self.ah.anisotropic:
+            return None
+        threshold = self.ah.anisotropic_quantization_threshold
+        return anisotropic_weights(norms, self.source.reduced_dim, threshold)
+
+    def _residuals_pay(self, centroids: F32, leaves: U32) -> bool:
+        """Whether codes of residuals lose less than codes of whole datapoints, on a small sample.
+
+        They nearly always do. Where many values of the datapoints are alike (zeros, say), codewords
+        hit these exactly, and centroids only blur them. Under dot products residuals always pay:
+        what a centroid scores is then exact, and tables have less to span.
+        """
+        source = self.source
+        if source.config.distance_measure != SQUARED_L2:
+            return True
+        ids = source.sample_ids(_ENOUGH_TO_COMPARE, stream=2)
+
+        def loss(origins: F32 | None) -> float:
+            seen: list[float] = []
+            train_codebook(
+                self._tiles(ids, origins, leaves),
+                self.ah.dimensions_per_block,
+                codewords=self.ah.codewords,
+                iterations=_ITERATIONS_TO_COMPARE,
+                rng=np.random.default_rng([source.config.seed, 4]),
+                threads=source.threads,
+                on_iteration=lambda _, reached: seen.append(reached),
+            )
+            return seen[-1]
+
+        return loss(centroids) <= loss(None)
+
+    def _tiles(self, ids: NDArray[np.int64], origins: F32 | None, leaves: U32) -> Tiles:
+        """Training data of some datapoints; a few come twice, since tiles are full."""
+        ids = np.resize(ids, -(-len(ids) // LANES) * LANES)
+        return kernels.make_tiles(
+            self.source.reduced_take(ids),
+            origins,
+            None if origins is None else leaves[ids],
+            self._weights(self.norms[ids]),
+            self.source.threads,
+        )
+
+
+def _pack_corrections(
+    corrections: F32 | None,
+) -> tuple[NDArray[np.uint16] | None, float, float]:
+    """Store corrections in 16 bits over their range; places without a datapoint hold NaN."""
+    if corrections is None:
+        return None, 0.0, 0.0
+    low, high = float(np.nanmin(corrections)), float(np.nanmax(corrections))
+    span = high - low
+    packed = np.zeros(len(corrections), np.uint16)
+    if span == 0.0:
+        return packed, low, 0.0
+    step = 1 << 18
+    for begin in range(0, len(corrections), step):
+        part = corrections[begin : begin + step].astype(np.float64) - low
+        packed[begin : begin + step] = np.rint(np.nan_to_num(part) * (65535.0 / span))
+    return packed, low, span

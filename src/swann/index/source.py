@@ -1,0 +1,179 @@
+"""The database of a build, as the index sees it: checked, in chunks, at unit length under cosine.
+
+Nothing here holds more than a chunk. Pages of a memory-mapped file are given back chunk by chunk:
+a process that builds from one is no larger than its index and its training samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swann import kernels
+from swann.config import AHConfig, IndexConfig
+from swann.distance import normalize_rows, normalizes
+from swann.errors import InvalidInputError
+from swann.quantize.projection import TRAINING_SAMPLE_SIZE, project, train_projection
+from swann.vectors import PageReleaser, check_finite, slice_rows, take
+
+__all__ = ["LONGEST", "Progress", "Source"]
+
+F32 = NDArray[np.float32]
+
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(stage, done, total)``."""
+
+LONGEST = 1e18
+"""Rows and queries longer than this are refused: float32 scores would overflow."""
+
+_CHUNK_VALUES = 512 * 1024
+
+_MAPPED_ROWS = 128
+"""Rows that are read at a time from here and there in a file: each brings 64 KB around it."""
+
+
+class Source:
+    """Rows of a database, and the reduced space of its centroids and codes.
+
+    Parameters
+    ----------
+    db : array of shape (n, d)
+        As `swann.vectors.as_database` returns it.
+    config : IndexConfig
+        What is built.
+    threads : int
+        How many to use.
+    progress : callable, optional
+        Told what was done.
+    """
+
+    def __init__(
+        self, db: NDArray[Any], config: IndexConfig, threads: int, progress: Progress | None
+    ) -> None:
+        self.db = db
+        self.config = config
+        self.threads = threads
+        self.progress = progress
+        self.n, self.dimension = db.shape
+        self.unit = normalizes(config.distance_measure)
+        self.chunk_rows = max(kernels.LANES, _CHUNK_VALUES // self.dimension)
+        self.basis: F32 | None = None
+        self.reduced_dim = self.dimension
+        self._pages = PageReleaser(db)
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Tell how far a stage is."""
+        if self.progress is not None:
+            self.progress(stage, done, total)
+
+    def check(self) -> F32:
+        """Refuse bad rows before any work; return all norms as the index sees them."""
+        norms = np.empty(self.n, np.float32)
+        for first, last in self.spans():
+            rows = slice_rows(self.db, first, last)
+            bad, norms[first:last] = kernels.check_rows(rows, self.threads)
+            if bad < len(rows):
+                check_finite(rows, "db", first, source=self.db)
+                raise InvalidInputError(
+                    f"db[{first + bad}] is longer than {LONGEST:g}; float32 scores would overflow"
+                )
+            if self.unit and not norms[first:last].all():
+                normalize_rows(rows, "db", first)  # raises, naming the row
+            self.report("check", last, self.n)
+        return np.broadcast_to(np.float32(1.0), norms.shape) if self.unit else norms
+
+    # ---- Rows
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Cut the rows into chunks: pairs of the first row and the one after the last."""
+        for first in range(0, self.n, self.chunk_rows):
+            yield first, min(self.n, first + self.chunk_rows)
+            self._pages.release()
+
+    def rows(self, first: int, last: int) -> F32:
+        """Return some rows."""
+        return self._finish(slice_rows(self.db, first, last), first)
+
+    def take(self, ids: NDArray[np.integer[Any]]) -> F32:
+        """Return the rows that `ids` names."""
+        out = np.empty((len(ids), self.dimension), np.float32)
+        for part in self._parts(len(ids)):
+            out[part] = self._taken(ids[part])
+        return out
+
+    def sample_ids(self, size: int, stream: int) -> NDArray[np.int64]:
+        """Draw distinct datapoints, ascending; streams draw independently of each other."""
+        if size >= self.n:
+            return np.arange(self.n)
+        rng = np.random.default_rng([self.config.seed, stream])
+        return np.sort(rng.choice(self.n, size, replace=False, shuffle=False))
+
+    def _parts(self, count: int) -> Iterator[slice]:
+        step = _MAPPED_ROWS if self._pages.mapped else self.chunk_rows
+        for first in range(0, count, step):
+            yield slice(first, min(count, first + step))
+            self._pages.release()
+
+    def _taken(self, ids: NDArray[np.integer[Any]]) -> F32:
+        return self._finish(take(self.db, ids))
+
+    def _finish(self, rows: F32, first: int = 0) -> F32:
+        if not self.unit:
+            return rows
+        zero, scaled = kernels.normalize_rows(rows, self.threads)
+        return scaled if zero == len(rows) else normalize_rows(rows, "db", first)  # raises
+
+    # ---- The reduced space
+
+    @property
+    def projects(self) -> bool:
+        """Whether the reduced space is another."""
+        return self.basis is not None or self.reduced_dim != self.dimension
+
+    def choose_projection(self, norms: F32) -> None:
+        """Train what the settings ask for; `norms` are of all rows."""
+        config = self.config
+        if config.projection is None or not config.projects:
+            return
+        if config.projection.kind == "truncate":
+            assert config.projection.reduction_dim is not None
+            self.reduced_dim = config.projection.reduction_dim
+            return
+        ids = self.sample_ids(TRAINING_SAMPLE_SIZE, stream=3)
+        self.basis = train_projection(
+            self._sampled_chunks(ids),
+            config.projection,
+            self.dimension,
+            float(norms.max()),
+            least=config.score.dimensions_per_block if isinstance(config.score, AHConfig) else 1,
+            threads=self.threads,
+        )
+        if self.basis is not None:
+            self.reduced_dim = len(self.basis)
+
+    def _sampled_chunks(self, ids: NDArray[np.int64]) -> Iterator[F32]:
+        for part in self._parts(len(ids)):
+            yield self._taken(ids[part])
+            self.report("projection", part.stop, len(ids))
+
+    def reduce(self, rows: F32) -> F32:
+        """Return rows in the space of the centroids and codes."""
+        return project(rows, self.basis, self.reduced_dim, self.threads)
+
+    def reduced_take(self, ids: NDArray[np.integer[Any]]) -> F32:
+        """Return the rows that `ids` names, reduced."""
+        out = np.empty((len(ids), self.reduced_dim), np.float32)
+        for part in self._parts(len(ids)):
+            out[part] = self.reduce(self._taken(ids[part]))
+        return out
+
+    def reduced_chunks(self, norms: F32 | None = None) -> Iterator[tuple[int, F32]]:
+        """Walk through all rows, reduced; where that changes them, `norms` gets what is left."""
+        for first, last in self.spans():
+            rows = self.reduce(self.rows(first, last))
+            if self.projects and norms is not None:
+                _, norms[first:last] = kernels.check_rows(rows, self.threads)
+            yield first, rows
