@@ -362,17 +362,19 @@ def test_packed_codes_are_those_of_the_twin(
     codebook = normal(2, dimension, words)
     blocks = kernels.num_blocks(dimension, width)
     groups = sum(-(-size // GROUP) for size in sizes)
-    codes = np.full((groups, blocks, kernels.block_bytes(words)), 255, np.uint8)
+    codes = np.zeros((groups, blocks, kernels.block_bytes(words)), np.uint8)
     corrections = np.full(groups * GROUP, np.nan, np.float32) if corrected else None
-    # In two runs, cut inside a leaf.
-    for first, last, begin, end in ((0, 1, 0, 32), (1, groups, 32, len(rows))):
-        part = None if weights is None else weights[begin:end]
+    leaves = np.repeat(np.arange(len(sizes), dtype=np.uint32), sizes)
+    first_groups = np.concatenate([[0], np.cumsum([-(-size // GROUP) for size in sizes])])
+    places = (first_groups[leaves] * GROUP + np.arange(len(rows)) - starts[leaves]).astype("u8")
+    order = rng.permutation(len(rows))  # they come in any order, and in parts
+    for part in (order[:50], order[50:51], order[51:]):
         kernels.pack_codes(
-            rows[begin:end],
-            part,
+            rows[part],
+            None if weights is None else weights[part],
             centroids,
-            starts,
-            (first, last),
+            leaves[part],
+            places[part],
             codebook,
             width,
             4,
