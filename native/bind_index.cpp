@@ -82,6 +82,7 @@ class Index {
     view_.centroids = pointer(centroids_);
     view_.spreads = pointer(spreads_);
     set_levels();
+    bound_centroids(view_);
     view_.ids = pointer(ids_);
     view_.entry_rows = pointer(entry_rows_);
     view_.rows = {pointer(rows_),       pointer(rows_bf16_),   pointer(rows_i8_),

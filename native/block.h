@@ -4,26 +4,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "rounded.h"
 #include "search.h"
 
 namespace swann {
-
-// Queries rounded to 8 bits, one after the other (round_queries).
-struct RoundedQueries {
-  std::vector<int8_t> bytes;                        // [count][quads][4]
-  std::vector<int32_t> starts;                      // [count]
-  std::vector<float> inverses, lengths, errors;     // [count]
-  std::vector<float> halves;                        // [count] half the squared length
-  std::vector<float> weights, parts;                // [dim] of the dimensions, and 1 over them
-};
-
-// Rows of a leaf rounded to 8 bits, and which of them each query shall look at.
-struct RoundedRows {
-  std::vector<uint8_t> bytes;
-  std::vector<float> inverses, errors, lengths, halves;
-  std::vector<float> thresholds;  // of the queries
-  std::vector<uint16_t> masks;
-};
 
 // One thread's working memory for a block of queries, kept between calls.
 struct Scratch {
@@ -39,6 +23,8 @@ struct Scratch {
   RoundedQueries rounded, visiting;
   bool is_rounded = false;  // the block's queries are
   RoundedRows rounded_rows;
+  std::vector<float> thresholds;  // of queries against rounded rows
+  std::vector<uint16_t> masks;    // of rounded rows that pass
 };
 
 struct Block {

@@ -201,7 +201,76 @@ void arrange(Key* keys, size_t leaves, bool in_order) {
     std::iter_swap(keys, std::max_element(keys, keys + leaves));
 }
 
+// A single query reads all centroids from memory that its codes and rows have pushed out of the
+// near cache. In 8 bits they are a quarter as long, and bounds of their scores leave few to be
+// scored. Returns false where the bounds leave too many.
+bool choose_by_bounds(const IndexView& index, const float* query, float length, size_t leaves,
+                      LeafChoice* choices) {
+  struct Memory {
+    RoundedQueries query;
+    std::vector<float> lower, upper, scores;
+    std::vector<uint32_t> near;
+    std::vector<Key> keys;
+  };
+  thread_local Memory m;
+  const KernelTable& k = kernels();
+  const size_t n = index.num_leaves, dim = index.reduced_dim;
+  const size_t groups = (n + kI8Group - 1) / kI8Group;
+  const bool l2 = index.squared_l2();
+  m.query.resize(1, dim);
+  m.query.round(query, dim, 0);
+  for (auto* values : {&m.lower, &m.upper, &m.scores}) values->resize(groups * kI8Group);
+  m.near.resize(n);
+  m.keys.resize(n);
+  const float slack = 4 * rounding(dim);
+  const float extra = l2 ? slack * m.query.halves[0] : 1e-6f * length * index.widest_spread;
+  const I8Rows rows = index.bounds.view();
+  const I8Queries side = m.query.view();
+  k.i8_bounds(&rows, groups, (dim + 3) / 4, &side, l2, slack, extra, m.lower.data(),
+              m.upper.data());
+  k.keys_from_f32(m.lower.data(), index.spreads, length, n, m.keys.data());
+  Key least = 0;
+  k.keep_best(m.keys.data(), n, leaves, leaves, &least);
+  if (least == 0) return false;  // all are wanted
+  const float threshold = from_ordered(key_score(least));
+  for (size_t i = 0; i < n && index.spreads != nullptr; ++i)
+    m.upper[i] += length * index.spreads[i];
+  const size_t count = k.at_least_f32(m.upper.data(), n, threshold, m.near.data());
+  if (count > n / 2) return false;
+  ExactRows exact;
+  exact.f32 = index.centroids;
+  exact.dim = dim;
+  score_rows(exact, l2, query, m.near.data(), count, m.scores.data());
+  for (size_t i = 0; i < count; ++i) {
+    const uint32_t leaf = m.near[i];
+    const float reach = index.spreads == nullptr ? 0.0f : length * index.spreads[leaf];
+    m.keys[i] = make_key(ordered(m.scores[i] + reach), leaf);
+    m.lower[leaf] = m.scores[i];
+  }
+  cut_to(m.keys.data(), count, leaves);
+  arrange(m.keys.data(), leaves, true);
+  for (size_t i = 0; i < leaves; ++i) {
+    const uint32_t leaf = key_row(m.keys[i]);
+    choices[i] = {leaf, m.lower[leaf]};
+  }
+  return true;
+}
+
 }  // namespace
+
+void bound_centroids(IndexView& index) {
+  constexpr size_t kFew = 128;  // are scored in no time
+  if (kernels().i8_bounds == nullptr || index.centroids == nullptr || index.num_leaves < kFew ||
+      !index.upper.empty() || index.rounded.present() || index.reduced_dim > kMostI8Dimensions ||
+      (index.squared_l2() && index.spreads != nullptr))
+    return;
+  index.bounds.resize(index.num_leaves, index.reduced_dim);
+  const std::vector<float> weights(index.reduced_dim, 1.0f);
+  const I8Rows rows = index.bounds.view();
+  kernels().i8_pack(index.centroids, index.num_leaves, index.reduced_dim, weights.data(), &rows);
+  if (index.spreads != nullptr)
+    index.widest_spread = *std::max_element(index.spreads, index.spreads + index.num_leaves);
+}
 
 void choose_leaves(const IndexView& index, const float* queries, size_t count, size_t leaves,
                    LeafChoice* choices) {
@@ -222,6 +291,9 @@ void choose_leaves(const IndexView& index, const float* queries, size_t count, s
   const Descent descent(index, scratch);
   best.resize(count * leaves);
   if (index.upper.empty() && !index.rounded.present()) {
+    if (count == 1 && !index.bounds.empty() &&
+        choose_by_bounds(index, queries, lengths[0], leaves, choices))
+      return;
     for (size_t first = 0; first < count; first += kQueriesAtOnce) {
       const Queries part = all.part(first, kQueriesAtOnce);
       const float* found = descent.score_all(0, part, leaves, best.data());

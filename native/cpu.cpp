@@ -60,6 +60,7 @@ const KernelTable& complete_vnni_table() noexcept {
     t.lut256_scan = avx512vnni_table.lut256_scan;
     t.i8_pack = avx512vnni_table.i8_pack;
     t.i8_filter = avx512vnni_table.i8_filter;
+    t.i8_bounds = avx512vnni_table.i8_bounds;
     return t;
   }();
   return table;

@@ -181,6 +181,11 @@ struct KernelTable {
   // but for all that have. `slack` times |x|^2 / 2 is forgiven, too.
   void (*i8_filter)(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
                     bool squared_l2, float slack, uint16_t* masks) noexcept;
+  // Bounds [groups][16] of <q, x> or, squared_l2, of <q, x> - |x|^2 / 2, for the first query.
+  // `extra`, and `slack` times |x|^2 / 2, are added to how far off they may be.
+  void (*i8_bounds)(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
+                    bool squared_l2, float slack, float extra, float* lower,
+                    float* upper) noexcept;
 };
 
 // Levels in the order of preference, best first. `table` is complete (null entries filled in).

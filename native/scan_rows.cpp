@@ -13,7 +13,6 @@ namespace {
 constexpr size_t kExactRows = 128;     // rows scored at a time
 constexpr size_t kRoundedRows = 512;   // rows rounded at a time
 constexpr size_t kManyQueries = 24;    // from here on it pays to round rows
-constexpr size_t kMostDimensions = 1 << 15;  // sums of 8-bit products fit 32 bits
 
 void make_room(const Block& block) {
   Scratch& s = block.scratch;
@@ -68,14 +67,10 @@ void score_part(const Block& block, size_t first, size_t n, const float* queries
 
 // ---- By rounded rows
 
-// How far the rounding of a float32 score may go, relative to the lengths of its vectors: four
-// times what sums in 16 lanes may lose.
-float rounding(size_t dim) { return float(dim / 16 + 16) * 2.4e-7f; }
-
 bool can_round(const Block& block, size_t rows, size_t count) {
   const IndexView& index = block.index;
   return kernels().i8_filter != nullptr && index.rows.f32 != nullptr &&
-         index.entry_rows == nullptr && index.dim <= kMostDimensions && count >= kManyQueries &&
+         index.entry_rows == nullptr && index.dim <= kMostI8Dimensions && count >= kManyQueries &&
          rows > kExactRows;
 }
 
@@ -102,45 +97,14 @@ void choose_weights(const Block& block, RoundedQueries& out) {
   }
 }
 
-void round_query(const float* query, size_t dim, size_t q, RoundedQueries& out) {
-  const size_t bytes = (dim + 3) / 4 * 4;
-  float greatest = 1e-18f;
-  for (size_t j = 0; j < dim; ++j)
-    greatest = std::max(greatest, std::fabs(query[j] * out.parts[j]));
-  const float inverse = 127.0f / greatest, step = 1.0f / inverse;
-  double error = 0, length = 0, square = 0;
-  int32_t sum = 0;
-  int8_t* to = out.bytes.data() + q * bytes;
-  for (size_t j = 0; j < dim; ++j) {
-    const float value = query[j] * out.parts[j];
-    const int32_t whole = int32_t(std::lrint(value * inverse));
-    const double off = double(value) - double(float(whole) * step);
-    error += off * off;
-    length += double(value) * double(value);
-    square += double(query[j]) * double(query[j]);
-    sum += whole;
-    to[j] = int8_t(whole);
-  }
-  constexpr double kUp = 1.0001;
-  length = std::sqrt(length) * kUp;
-  out.starts[q] = -128 * sum;
-  out.inverses[q] = inverse;
-  out.lengths[q] = float(length);
-  out.errors[q] = float(std::sqrt(error) * kUp + double(rounding(dim)) * length);
-  out.halves[q] = float(square / 2);
-}
-
 void round_queries(const Block& block) {
   Scratch& s = block.scratch;
   if (s.is_rounded) return;
   RoundedQueries& all = s.rounded;
   const size_t dim = block.index.dim;
   choose_weights(block, all);
-  all.bytes.assign(block.count * ((dim + 3) / 4 * 4), 0);
-  all.starts.resize(block.count);
-  for (auto* values : {&all.inverses, &all.lengths, &all.errors, &all.halves})
-    values->resize(block.count);
-  for (size_t q = 0; q < block.count; ++q) round_query(block.query(q), dim, q, all);
+  all.resize(block.count, dim);
+  for (size_t q = 0; q < block.count; ++q) all.round(block.query(q), dim, q);
   s.is_rounded = true;
 }
 
@@ -151,10 +115,7 @@ const RoundedQueries& rounded_visiting(const Block& block, const uint32_t* visit
   if (count == block.count) return s.rounded;
   const size_t bytes = (block.index.dim + 3) / 4 * 4;
   RoundedQueries& some = s.visiting;
-  some.bytes.resize(count * bytes);
-  some.starts.resize(count);
-  for (auto* values : {&some.inverses, &some.lengths, &some.errors, &some.halves})
-    values->resize(count);
+  some.resize(count, block.index.dim);
   for (size_t i = 0; i < count; ++i) {
     const size_t q = visits[i] / block.limits.leaves;
     std::copy_n(s.rounded.bytes.data() + q * bytes, bytes, some.bytes.data() + i * bytes);
@@ -205,34 +166,32 @@ void filter_rows(const Block& block, size_t first, size_t rows, const uint32_t* 
   const IndexView& index = block.index;
   const KernelTable& k = kernels();
   const RoundedQueries& queries = rounded_visiting(block, visits, count);
-  RoundedRows& s = block.scratch.rounded_rows;
-  constexpr size_t kGroups = kRoundedRows / kI8Group;
-  const size_t quads = (index.dim + 3) / 4;
+  RoundedRows& rounded = block.scratch.rounded_rows;
+  std::vector<float>& thresholds = block.scratch.thresholds;
+  std::vector<uint16_t>& masks = block.scratch.masks;
+  const size_t quads = (index.dim + 3) / 4, groups_at_once = kRoundedRows / kI8Group;
   const float slack = rounding(index.dim);
-  s.bytes.resize(kRoundedRows * quads * 4);
-  for (auto* values : {&s.inverses, &s.errors, &s.lengths}) values->resize(kGroups);
-  s.halves.resize(kRoundedRows);
-  s.thresholds.resize(count);
-  s.masks.resize(kGroups * count);
-  const I8Rows rounded{s.bytes.data(), s.inverses.data(), s.errors.data(), s.lengths.data(),
-                       s.halves.data()};
-  const I8Queries side{queries.bytes.data(),   queries.starts.data(), queries.inverses.data(),
-                       queries.lengths.data(), queries.errors.data(), s.thresholds.data(),
-                       count};
+  rounded.resize(kRoundedRows, index.dim);
+  thresholds.resize(count);
+  masks.resize(groups_at_once * count);
+  const I8Rows view = rounded.view();
+  I8Queries side = queries.view();
+  side.thresholds = thresholds.data();
+  side.count = count;
   for (size_t at = 0; at < rows; at += kRoundedRows) {
     const size_t n = std::min(kRoundedRows, rows - at), groups = (n + kI8Group - 1) / kI8Group;
     for (size_t i = 0; i < count; ++i) {
       Candidates& best = block.scratch.candidates[visits[i] / block.limits.leaves];
       if (best.size >= Candidates::most(best.limit) + best.limit) best.trim();
-      s.thresholds[i] = threshold_of(block, best, queries.halves[i], slack);
+      thresholds[i] = threshold_of(block, best, queries.halves[i], slack);
     }
     k.i8_pack(index.rows.f32 + (first + at) * index.dim, n, index.dim,
-              block.scratch.rounded.weights.data(), &rounded);
-    k.i8_filter(&rounded, groups, quads, &side, index.squared_l2(), 4 * slack, s.masks.data());
+              block.scratch.rounded.weights.data(), &view);
+    k.i8_filter(&view, groups, quads, &side, index.squared_l2(), 4 * slack, masks.data());
     for (size_t g = 0; g < groups; ++g) {
       const size_t left = n - g * kI8Group;
       const uint32_t valid = left >= kI8Group ? 0xFFFFu : (1u << left) - 1;
-      score_masked(block, first + at + g * kI8Group, valid, s.masks.data() + g * count, visits,
+      score_masked(block, first + at + g * kI8Group, valid, masks.data() + g * count, visits,
                    count);
     }
   }

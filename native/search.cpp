@@ -304,6 +304,16 @@ void forget_centroids(const Block& block) {
   }
 }
 
+// Asks for the codes that a single query scans first while its tables are made.
+void fetch_first_codes(const Block& block) {
+  constexpr size_t kMost = 6144;
+  const IndexView& index = block.index;
+  const size_t leaf = block.scratch.choices[0].leaf;
+  const size_t bytes = (index.group_starts[leaf + 1] - index.group_starts[leaf]) * index.group_bytes();
+  for (size_t at = 0; at < std::min(bytes, kMost); at += 64)
+    __builtin_prefetch(codes_of(index, leaf) + at);
+}
+
 void build_tables(const Block& block) {
   const IndexView& index = block.index;
   Scratch& s = block.scratch;
@@ -344,6 +354,7 @@ void search_block(const IndexView& index, const Changes* changes, const SearchLi
     choose_leaves(index, block.reduced, count, limits.leaves, scratch.choices.data());
   }
   if (index.codes != nullptr && !index.codes_of_residuals()) forget_centroids(block);
+  if (index.codes != nullptr && count == 1) fetch_first_codes(block);
   if (index.codes != nullptr) build_tables(block);
   const size_t capacity = Candidates::most(limits.candidates) + kSlack;
   scratch.keys.resize(count * capacity);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "rounded.h"
 #include "rows.h"
 #include "updates.h"
 
@@ -40,6 +41,8 @@ struct IndexView {
   const float* centroids = nullptr;        // [num_leaves][reduced_dim], or null
   const float* spreads = nullptr;          // [num_leaves] leaves rank by <q, c> + |q| spread
   ExactRows rounded;                       // the centroids as they are scored, where not as above
+  RoundedRows bounds;                      // the centroids again, or empty: see bound_centroids
+  float widest_spread = 0;
   std::vector<UpperLevel> upper;           // the lowest first; they say which centroids are scored
   const uint32_t* leaf_starts = nullptr;   // [num_leaves + 1] first entry of each leaf
   const uint32_t* entry_rows = nullptr;    // [entries] row of each entry, or null: they are the same
@@ -68,6 +71,9 @@ struct SearchLimits {
   size_t candidates;  // kept by the scan for reordering; k where nothing is reordered
   size_t leaves;      // searched
 };
+
+// Rounds the centroids of an index to 8 bits, where single queries will gain from it.
+void bound_centroids(IndexView& index);
 
 // Searches `count` queries ([count][dim], finite, unit length for cosine) on one thread, in the
 // index and the changes to it, where there are any. A query's answer does not depend on the others

@@ -93,3 +93,33 @@ def test_changed_indexes(measure: Measure) -> None:
     searcher.upsert(list(range(5000, 5040)), queries[:40])
     same_as_alone(searcher, queries.astype(np.float32), 9)
     assert not np.isin(searcher.search_batched(queries, 9).indices, dead).any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    measure=st.sampled_from(MEASURES),
+    kind=st.sampled_from(KINDS),
+    of_queries=st.sampled_from(KINDS),
+    d=st.integers(1, 40),
+    leaves=st.sampled_from([1, 3, 20, 90, 149, 150]),
+    spherical=st.booleans(),
+)
+def test_one_query_visits_the_leaves_that_a_batch_visits(
+    seed: int,
+    measure: Measure,
+    kind: str,
+    of_queries: str,
+    d: int,
+    leaves: int,
+    spherical: bool,
+) -> None:
+    """One query finds leaves by 8-bit centroids, a batch by float32 ones."""
+    rng = np.random.default_rng(seed)
+    db, queries = vectors(rng, kind, 600, d), vectors(rng, of_queries, 12, d)
+    if measure != "squared_l2":
+        db[~db.any(axis=1)] = 1
+        queries[~queries.any(axis=1)] = 1
+    builder = swann.builder(db, 600, measure)
+    builder.tree(150, 3, spherical=spherical and measure != "squared_l2", training_iterations=2)
+    same_as_alone(builder.score_brute_force().build(), queries, 600, leaves)

@@ -1,0 +1,40 @@
+// Vectors rounded to 8 bits, and how much that may change a score: what finds the few rows that
+// need to be scored exactly.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "kernels.h"
+
+namespace swann {
+
+constexpr size_t kMostI8Dimensions = 1 << 15;  // sums of 8-bit products fit 32 bits
+
+// How far the rounding of a float32 score may go, relative to the lengths of its vectors: four
+// times what sums in 16 lanes may lose.
+float rounding(size_t dim) noexcept;
+
+// Queries, one after the other.
+struct RoundedQueries {
+  std::vector<int8_t> bytes;                     // [count][quads][4]
+  std::vector<int32_t> starts;                   // [count]
+  std::vector<float> inverses, lengths, errors;  // [count]
+  std::vector<float> halves;                     // [count] half the squared length
+  std::vector<float> weights, parts;             // [dim] of the dimensions, and 1 over them
+
+  void resize(size_t count, size_t dim);
+  void round(const float* query, size_t dim, size_t q);  // with the weights, where there are any
+  I8Queries view() const noexcept;                       // without thresholds and count
+};
+
+struct RoundedRows {
+  std::vector<uint8_t> bytes;
+  std::vector<float> inverses, errors, lengths, halves;
+
+  void resize(size_t rows, size_t dim);
+  bool empty() const noexcept { return bytes.empty(); }
+  I8Rows view() const noexcept;  // which kernels only read, but for i8_pack
+};
+
+}  // namespace swann
