@@ -1,0 +1,208 @@
+// Rows and queries of 8 bits: packing, filtering, bounds (kernels.h, I8Rows).
+// Included inside avx512vnni.cpp's unnamed namespace.
+
+inline __m512 load_first(const float* row, size_t count) noexcept {
+  return _mm512_maskz_loadu_ps(count >= 16 ? __mmask16(0xFFFF) : __mmask16((1u << count) - 1),
+                               row);
+}
+
+// One row, as `place` of its group. Adds up squared lengths of the error, of what stands for the
+// row, and of the row.
+inline void pack_row(const float* row, size_t dim, const float* weights, float inverse,
+                     size_t place, uint8_t* bytes, __m512& error, __m512& length,
+                     __m512& square) noexcept {
+  const __m512 scale = _mm512_set1_ps(inverse), step = _mm512_set1_ps(1.0f / inverse);
+  for (size_t j = 0; j < dim; j += 16) {
+    const __m512 given = load_first(row + j, dim - j);
+    const __m512 x = _mm512_mul_ps(given, load_first(weights + j, dim - j));
+    const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(x, scale));
+    const __m512 near = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), step);
+    const __m512 off = _mm512_sub_ps(x, near);
+    error = _mm512_fmadd_ps(off, off, error);
+    length = _mm512_fmadd_ps(near, near, length);
+    square = _mm512_fmadd_ps(given, given, square);
+    alignas(16) uint8_t all[16];
+    _mm_store_si128(reinterpret_cast<__m128i*>(all),
+                    _mm_xor_si128(_mm512_cvtepi32_epi8(whole), _mm_set1_epi8(-128)));
+    for (size_t i = 0; i < 4 && j + 4 * i < dim; ++i)
+      __builtin_memcpy(bytes + ((j / 4 + i) * kI8Group + place) * 4, all + 4 * i, 4);
+  }
+}
+
+void i8_pack(const float* rows, size_t count, size_t dim, const float* weights,
+             const I8Rows* out) noexcept {
+  const size_t quads = (dim + 3) / 4, group_bytes = quads * kI8Group * 4;
+  for (size_t first = 0, g = 0; first < count; first += kI8Group, ++g) {
+    const size_t here = count - first < kI8Group ? count - first : kI8Group;
+    __m512 most = _mm512_setzero_ps();
+    for (size_t r = 0; r < here; ++r)
+      for (size_t j = 0; j < dim; j += 16)
+        most = _mm512_max_ps(
+            most, _mm512_abs_ps(_mm512_mul_ps(load_first(rows + (first + r) * dim + j, dim - j),
+                                              load_first(weights + j, dim - j))));
+    const float greatest = _mm512_reduce_max_ps(most);
+    // Below this, which is nothing beside other rows, everything rounds to zero.
+    const float inverse = 127.0f / (greatest < 1e-18f ? 1e-18f : greatest);
+    uint8_t* bytes = out->bytes + g * group_bytes;
+    if (here < kI8Group) __builtin_memset(bytes, 128, group_bytes);
+    float error = 0, length = 0;
+    for (size_t r = 0; r < kI8Group; ++r) {
+      __m512 errors = _mm512_setzero_ps(), lengths = errors, squares = errors;
+      if (r < here)
+        pack_row(rows + (first + r) * dim, dim, weights, inverse, r, bytes, errors, lengths,
+                 squares);
+      const float e = _mm512_reduce_add_ps(errors), l = _mm512_reduce_add_ps(lengths);
+      error = e > error ? e : error;
+      length = l > length ? l : length;
+      out->halves[g * kI8Group + r] = 0.5f * inverse * _mm512_reduce_add_ps(squares);
+    }
+    constexpr float kUp = 1.0001f;  // sums and roots are rounded, too
+    out->inverses[g] = inverse;
+    out->errors[g] = kUp * _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(error)));
+    out->lengths[g] = kUp * _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(length)));
+  }
+}
+
+// What the 8-bit dot products of a group must reach, for 16 queries from q on.
+inline __m512 least_products(const I8Rows& rows, size_t group, const I8Queries& queries,
+                             size_t q) noexcept {
+  const size_t left = queries.count - q;
+  const float length = rows.lengths[group];
+  const __m512 bound = _mm512_fnmadd_ps(
+      load_first(queries.lengths + q, left), _mm512_set1_ps(rows.errors[group]),
+      _mm512_fnmadd_ps(load_first(queries.errors + q, left), _mm512_set1_ps(length),
+                       load_first(queries.thresholds + q, left)));
+  const __m512 products = _mm512_mul_ps(
+      bound, _mm512_mul_ps(load_first(queries.inverses + q, left),
+                           _mm512_set1_ps(rows.inverses[group])));
+  // The roundings of this very computation.
+  return _mm512_sub_ps(_mm512_fnmadd_ps(_mm512_abs_ps(products), _mm512_set1_ps(1e-5f), products),
+                       _mm512_set1_ps(2.0f));
+}
+
+// G groups against Q queries from q on; `least` has a row a group, for the queries from `base` on.
+template <size_t G, size_t Q, bool squared_l2>
+inline void filter_tile(const I8Rows& rows, size_t group, size_t quads, const I8Queries& queries,
+                        size_t q, const float (*least)[16], size_t base, float slack,
+                        uint16_t* masks) noexcept {
+  __m512i sums[G * Q];
+  unrolled<Q>([&](auto i) SWANN_INLINE {
+    const __m512i start = _mm512_set1_epi32(queries.starts[q + i]);
+    unrolled<G>([&](auto g) SWANN_INLINE { sums[g * Q + i] = start; });
+  });
+  const uint8_t* bytes = rows.bytes + group * quads * 64;
+  const int8_t* query = queries.bytes + q * quads * 4;
+  for (size_t j = 0; j < quads; ++j) {
+    __m512i row[G];
+    unrolled<G>([&](auto g) SWANN_INLINE {
+      row[g] = _mm512_loadu_si512(bytes + (g * quads + j) * 64);
+    });
+    unrolled<Q>([&](auto i) SWANN_INLINE {
+      int32_t four;
+      __builtin_memcpy(&four, query + (i * quads + j) * 4, 4);
+      const __m512i all = _mm512_set1_epi32(four);
+      unrolled<G>([&](auto g) SWANN_INLINE {
+        add_products(sums[g * Q + i], row[g], all);
+      });
+    });
+  }
+  unrolled<G>([&](auto g) SWANN_INLINE {
+    unrolled<Q>([&](auto i) SWANN_INLINE {
+      __m512 bound = _mm512_set1_ps(least[g][q - base + i]);
+      if (squared_l2) {
+        const __m512 halves = _mm512_mul_ps(_mm512_loadu_ps(rows.halves + (group + g) * kI8Group),
+                                            _mm512_set1_ps(queries.inverses[q + i]));
+        bound = _mm512_add_ps(bound, _mm512_mul_ps(halves, _mm512_set1_ps(1.0f - 1e-5f - slack)));
+      }
+      masks[g * queries.count + q + i] =
+          _mm512_cmp_ps_mask(_mm512_cvtepi32_ps(sums[g * Q + i]), bound, _CMP_NLT_UQ);
+    });
+  });
+}
+
+template <size_t G, bool squared_l2>
+inline void filter_groups(const I8Rows& rows, size_t group, size_t quads, const I8Queries& queries,
+                          float slack, uint16_t* masks) noexcept {
+  alignas(64) float least[G][16];
+  for (size_t base = 0; base < queries.count; base += 12) {
+    const size_t end = queries.count - base < 12 ? queries.count : base + 12;
+#pragma GCC unroll 4
+    for (size_t g = 0; g < G; ++g)
+      _mm512_store_ps(least[g], least_products(rows, group + g, queries, base));
+    size_t q = base;
+    for (; q + 6 <= end; q += 6)
+      filter_tile<G, 6, squared_l2>(rows, group, quads, queries, q, least, base, slack,
+                                   masks);
+    for (; q < end; ++q)
+      filter_tile<G, 1, squared_l2>(rows, group, quads, queries, q, least, base, slack,
+                                   masks);
+  }
+}
+
+template <bool squared_l2>
+inline void filter_all(const I8Rows& rows, size_t groups, size_t quads, const I8Queries& queries,
+                       float slack, uint16_t* masks) noexcept {
+  size_t g = 0;
+  for (; g + 4 <= groups; g += 4)
+    filter_groups<4, squared_l2>(rows, g, quads, queries, slack, masks + g * queries.count);
+  for (; g < groups; ++g)
+    filter_groups<1, squared_l2>(rows, g, quads, queries, slack, masks + g * queries.count);
+}
+
+void i8_filter(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
+               bool squared_l2, float slack, uint16_t* masks) noexcept {
+  if (squared_l2)
+    filter_all<true>(*rows, groups, quads, *queries, slack, masks);
+  else
+    filter_all<false>(*rows, groups, quads, *queries, slack, masks);
+}
+
+template <size_t G, bool squared_l2>
+inline void bound_groups(const I8Rows& rows, size_t group, size_t quads, const I8Queries& query,
+                         float slack, float extra, float* lower, float* upper) noexcept {
+  __m512i sums[G];
+  unrolled<G>([&](auto g) SWANN_INLINE { sums[g] = _mm512_set1_epi32(query.starts[0]); });
+  const uint8_t* bytes = rows.bytes + group * quads * 64;
+  for (size_t j = 0; j < quads; ++j) {
+    int32_t four;
+    __builtin_memcpy(&four, query.bytes + j * 4, 4);
+    const __m512i all = _mm512_set1_epi32(four);
+    unrolled<G>([&](auto g) SWANN_INLINE {
+      add_products(sums[g], _mm512_loadu_si512(bytes + (g * quads + j) * 64), all);
+    });
+  }
+  unrolled<G>([&](auto g) SWANN_INLINE {
+    const size_t at = group + g;
+    const float step = 1.0f / rows.inverses[at];
+    __m512 score = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[g]),
+                                 _mm512_set1_ps(step / query.inverses[0]));
+    __m512 off = _mm512_set1_ps(query.lengths[0] * rows.errors[at] +
+                                query.errors[0] * rows.lengths[at] + extra);
+    if (squared_l2) {
+      const __m512 halves =
+          _mm512_mul_ps(_mm512_loadu_ps(rows.halves + at * kI8Group), _mm512_set1_ps(step));
+      score = _mm512_sub_ps(score, halves);
+      off = _mm512_fmadd_ps(halves, _mm512_set1_ps(slack), off);
+    }
+    _mm512_storeu_ps(lower + at * kI8Group, _mm512_sub_ps(score, off));
+    _mm512_storeu_ps(upper + at * kI8Group, _mm512_add_ps(score, off));
+  });
+}
+
+template <bool squared_l2>
+inline void bound_all(const I8Rows& rows, size_t groups, size_t quads, const I8Queries& query,
+                      float slack, float extra, float* lower, float* upper) noexcept {
+  size_t g = 0;
+  for (; g + 8 <= groups; g += 8)
+    bound_groups<8, squared_l2>(rows, g, quads, query, slack, extra, lower, upper);
+  for (; g < groups; ++g)
+    bound_groups<1, squared_l2>(rows, g, quads, query, slack, extra, lower, upper);
+}
+
+void i8_bounds(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
+               bool squared_l2, float slack, float extra, float* lower, float* upper) noexcept {
+  if (squared_l2)
+    bound_all<true>(*rows, groups, quads, *queries, slack, extra, lower, upper);
+  else
+    bound_all<false>(*rows, groups, quads, *queries, slack, extra, lower, upper);
+}
