@@ -3,7 +3,7 @@
 The stages of a build by CPU time and peak memory; then builds by both libraries at equal settings,
 on one thread and on two, with their recall. Every build has a process of its own, in its library's
 environment, bound to as many CPUs as it has threads. Memory is the growth of the process while it
-builds, and the vectors: 1 is what the caller's array takes.
+builds, and the vectors: 1 is what the caller's array takes, 0 where it is a memory-mapped file.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 
 MODULES = {"scann": "scann.scann_ops.py.scann_ops_pybind", "swann": "swann"}
 K = 10
+MAPPED = "a memory-mapped file"
 LEAVES_TO_SEARCH = (10, 20, 40, 80)  # of 600
 CANDIDATES = 100
 
@@ -49,8 +50,9 @@ SETTINGS = {
 class Memory:
     """Peaks of this process since the last look, in units of the vectors, which count as 1."""
 
-    def __init__(self, vector_bytes: int) -> None:
+    def __init__(self, vector_bytes: int, held: bool) -> None:
         self.vector_bytes = vector_bytes
+        self.held = held
         gc.collect()
         self._forget()
         self.before = self._status("VmRSS")
@@ -59,7 +61,7 @@ class Memory:
         """Return the peak, and start anew."""
         grown = self._status("VmHWM") - self.before
         self._forget()
-        return 1 + grown / self.vector_bytes
+        return self.held + grown / self.vector_bytes
 
     @staticmethod
     def _forget() -> None:
@@ -87,9 +89,10 @@ def _builder(library: str, data: str, train: Any, threads: int, quantize: str | 
 
 def run(library: str, data: str, folder: Path, threads: int, quantize: str | None) -> Any:
     """Build once in this process: figures, stages and recall."""
-    train = np.load(folder / "train.npy")
-    builder = _builder(library, data, train, threads, quantize)
-    memory = Memory(train.nbytes)
+    mapped = quantize == MAPPED
+    train = np.load(folder / "train.npy", mmap_mode="r" if mapped else None)
+    builder = _builder(library, data, train, threads, None if mapped else quantize)
+    memory = Memory(train.nbytes, not mapped)
     stages: dict[str, list[float]] = {}
     start, cpu = time.perf_counter(), time.process_time()
     last = cpu
@@ -137,6 +140,10 @@ def _measure(
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def _told(quantize: str) -> str:
+    return f"from {quantize}" if quantize == MAPPED else f"rows in {quantize}"
+
+
 def _table(head: list[str], rows: list[list[str]]) -> None:
     print("| " + " | ".join(head) + " |\n|---" + "|---" * (len(head) - 1) + "|")
     for row in rows:
@@ -176,7 +183,11 @@ def main() -> None:
             folder = prepare(datasets.find(data)).folder
         rows = []
         stages: dict[str, list[float]] = {}
-        kinds = [(name, None) for name in libraries] + [("swann", "BFLOAT16"), ("swann", "INT8")]
+        kinds = [(name, None) for name in libraries] + [
+            ("swann", "BFLOAT16"),
+            ("swann", "INT8"),
+            ("swann", MAPPED),
+        ]
         for library, quantize in kinds:
             for threads in map(int, arguments.threads.split(",")):
                 built = [
@@ -186,7 +197,7 @@ def main() -> None:
                 best = min(built, key=lambda b: float(b["seconds"]))
                 rows.append(
                     [
-                        library + (f", rows in {quantize}" if quantize else ""),
+                        library + (f", {_told(quantize)}" if quantize else ""),
                         str(threads),
                         *(f"{min(b[c] for b in built):.2f}" for c in ("seconds", "CPU seconds")),
                         f"{best['peak']:.2f}",

@@ -34,8 +34,8 @@ class AHConfig(Config):
         the rows: 0.2 suits unit vectors of about 100 dimensions, 1.0 the same vectors five times
         as long. NaN or None: plain reconstruction error.
     training_sample_size : int
-        Datapoints that the codebooks are trained on, at most; of a small database, a third or
-        16,384.
+        Datapoints that the codebooks are trained on, at most; never more than 1,024 a codeword,
+        and of a small database a third or 16,384.
     hash_type : {"lut16", "lut256"}
         16 codewords a block and 4-bit codes, or 256 and 8-bit codes: more accurate at twice the
         memory, and slower to search and to build.

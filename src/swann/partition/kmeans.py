@@ -50,7 +50,8 @@ def train_centroids(
     num_centroids : int
         How many to train.
     iterations : int
-        Passes of assignment and update, each about ``n * num_centroids * d`` multiplications.
+        Passes of assignment and update. Two of them cost about ``n * num_centroids * d``
+        multiplications, the others a fraction of that where there are many centroids.
     min_partition_size : int
         In the first half of the iterations, a centroid that owns fewer datapoints of the sample
         moves next to that of the largest cluster and splits it. At most an eighth of the mean
