@@ -15,7 +15,7 @@ from swann import kernels
 from swann.config import BruteForceConfig, IndexConfig, TreeConfig
 from swann.index.build import build_index
 from swann.partition import tree
-from swann.partition.avq import anisotropic_losses, move_to_datapoints, train_anisotropic
+from swann.partition.avq import move_to_datapoints, reach_out
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -117,32 +117,23 @@ def test_no_length_overflows() -> None:
     eta=st.floats(1, 50),
     grid=st.booleans(),
 )
-def test_the_loss_never_rises(seed: int, n: int, k: int, d: int, eta: float, grid: bool) -> None:
+def test_centroids_reach_out_from_their_nearest_datapoints(
+    seed: int, n: int, k: int, d: int, eta: float, grid: bool
+) -> None:
     rows = normal(seed, n, d)
     if grid:  # many ties, many zeros, empty leaves
         rows = np.rint(rows)
-    seen: list[float] = []
     start = rows[: min(n, k)].copy()
     kept = start.copy()
-    centroids = train_anisotropic(
-        rows, start, eta, iterations=6, on_iteration=lambda _, loss: seen.append(loss)
-    )
+    centroids = reach_out(rows, start, eta)
     np.testing.assert_array_equal(start, kept)
-    scale = float((rows.astype(np.float64) ** 2).sum(axis=1).mean()) * eta
-    assert (np.diff(seen) <= 1e-6 * scale).all()
-    final = losses(rows, centroids, eta).min(axis=1).mean()
-    assert final <= seen[-1] + 1e-6 * scale
-    first = losses(rows, start, eta).min(axis=1).mean()
-    np.testing.assert_allclose(seen[0], first, atol=1e-5 * scale)
-
-
-def test_losses_from_scores() -> None:
-    rows, centroids = normal(4, 50, 6), normal(5, 8, 6)
-    rows[3] = 0
-    labels, scores = kernels.assign_leaves(rows, centroids, 1, 3.0)
-    squares = (centroids.astype(np.float64) ** 2).sum(axis=1)[labels]
-    found = anisotropic_losses(np.linalg.norm(rows, axis=1), scores, squares, 3.0)
-    np.testing.assert_allclose(found, losses(rows, centroids, 3.0).min(axis=1), rtol=1e-4)
+    labels, _ = kernels.assign_leaves(rows, start, 1)
+    for leaf in range(len(start)):
+        if not (labels == leaf).any():
+            np.testing.assert_array_equal(centroids[leaf], start[leaf])
+            continue
+        want = optimum(rows[labels == leaf], eta)
+        np.testing.assert_allclose(centroids[leaf], want, atol=1e-5 * (1 + np.abs(want).max()))
 
 
 @pytest.mark.parametrize("most_rows", [1000, 137, 64])
@@ -207,7 +198,7 @@ def test_centroids_are_best_for_the_datapoints_of_their_leaves(
     leaf_of = np.repeat(np.arange(index.num_leaves), np.diff(index.leaf_starts.astype(int)))
     squares = ((rows - index.centroids[leaf_of]) ** 2).sum(axis=1)
     means = np.bincount(leaf_of, squares) / np.bincount(leaf_of)
-    want = tree.SPREADS_ABOVE / np.sqrt(3.0) * np.sqrt(means / 7)
+    want = tree.SPREADS_ABOVE / 3.0 * np.sqrt(means / 7)
     np.testing.assert_allclose(index.spreads, want, rtol=1e-4)
 
 
@@ -244,8 +235,7 @@ def test_odd_databases(measure: Any) -> None:
         assert searcher.search(zeros[0]).distances.tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("soar_lambda", [None, 1.0])
-def test_finds_more_where_lengths_differ(soar_lambda: float | None) -> None:
+def test_finds_more_where_lengths_differ() -> None:
     """Datapoints of wide leaves score above their mean: longer centroids say so."""
     rng = np.random.default_rng(15)
     db = normal(16, 6000, 24) * rng.lognormal(0, 0.4, (6000, 1)).astype(np.float32)
@@ -254,10 +244,10 @@ def test_finds_more_where_lengths_differ(soar_lambda: float | None) -> None:
     recalls = []
     for avq in (None, 4.0):
         builder = swann.builder(db, 10, "dot_product")
-        builder.tree(80, 6, avq=avq, soar_lambda=soar_lambda, spherical=True)
+        builder.tree(80, 6, avq=avq)
         searcher = builder.score_brute_force().build()
         recalls.append(swann.recall(searcher.search_batched(queries).indices, exact))
-    assert recalls[1] > recalls[0] + 0.02
+    assert recalls[1] > recalls[0] + 0.05
 
 
 def test_a_saved_index_is_the_same(tmp_path: Any) -> None:

@@ -22,6 +22,7 @@ from swann import Builder, ConfigError, CorruptIndexError, ProjectionConfig, Sea
 from swann.distance import normalize_rows
 from swann.index.build import build_index
 from swann.index.store import _digest_of_json
+from swann.partition.tree import SPREADS_ABOVE, left_out
 from swann.quantize.projection import principal_components, project, train_projection
 
 F32 = NDArray[np.float32]
@@ -68,11 +69,26 @@ def staged(
 
 
 def twin(searcher: Searcher, measure: str, **stages: Any) -> Searcher:
-    """An index of the projected rows, whose tree and codes should be the same."""
+    """An index of the projected rows, whose tree and codes should be the same.
+
+    Leaves of a projected index are ranked with what the projection hides in mind: the same variance
+    is added to all of them.
+    """
     rows = as_indexed(DB, measure)
-    reduced = searcher._index.reduce(rows)
+    index = searcher._index
+    reduced = index.reduce(rows)
     plain: Any = "squared_l2" if measure == "squared_l2" else "dot_product"
-    return staged(swann.builder(reduced, K, plain), **stages).build()
+    made = staged(swann.builder(reduced, K, plain), **stages).build()
+    if index.spreads is None:
+        return made
+    hidden = left_out(
+        *(np.linalg.norm(part, axis=1) for part in (rows, reduced)), D, index.reduced_dim
+    )
+    assert hidden > 0
+    assert made._index.spreads is not None
+    spreads = np.sqrt(made._index.spreads**2 + SPREADS_ABOVE**2 * hidden)
+    np.testing.assert_allclose(index.spreads, spreads, rtol=1e-5)
+    return Searcher(dataclasses.replace(made._index, spreads=index.spreads))
 
 
 def as_indexed(rows: F32, measure: str) -> F32:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -76,6 +78,42 @@ def test_spreads_are_the_deviation_of_a_leaf() -> None:
         expected = tree.SPREADS_ABOVE * np.sqrt((residuals**2).mean())
         np.testing.assert_allclose(spreads[leaf], expected, rtol=1e-4)
     assert spreads[7] == 0.0  # nobody lives there
+
+
+@pytest.mark.parametrize("cut", [7, 500])
+def test_centroids_move_to_the_means_of_all_datapoints(cut: int) -> None:
+    db, seen = normal(8, 500, 6), list[int]()
+    centroids = np.vstack([train(db[:60], settings(7)), np.full((1, 6), 99, np.float32)])
+    chunks = ((first, db[first : first + cut]) for first in range(0, 500, cut))
+    means = tree.to_means(chunks, centroids, 2, on_rows=seen.append)
+    assert seen[-1] == 500
+    leaves, _ = tree.assign_rows(db, centroids, None)
+    for leaf in range(7):
+        np.testing.assert_allclose(means[leaf], db[leaves == leaf].mean(axis=0), atol=1e-6)
+    np.testing.assert_array_equal(means[7], centroids[7])  # nobody lives there
+
+
+def test_what_a_projection_hides() -> None:
+    whole, reduced = np.full(10, 5.0, np.float32), np.full(10, 3.0, np.float32)
+    assert tree.left_out(whole, whole, 7, 7) == 0.0
+    # Queries lose 16 of 25, that is 16/9 of what they keep; datapoints have 4 a hidden dimension.
+    np.testing.assert_allclose(tree.left_out(whole, reduced, 7, 3), 16 / 9 * 4)
+    np.testing.assert_allclose(
+        tree.leaf_spreads(np.array([6.0]), 3, None, 7.0), tree.SPREADS_ABOVE * 3
+    )
+
+
+@pytest.mark.parametrize("changed", [{"spherical": True}, {"training_sample_size": 30}])
+def test_centroids_are_near_the_means_whatever_they_were_trained_on(changed: Any) -> None:
+    """Unit vectors, and means of two or three datapoints each, would be far from them."""
+    index = partition(normal(9, 3000, 5) + np.float32(0.5), "dot_product", **changed)
+    assert index.centroids is not None
+    assert index.rows is not None
+    spans = zip(index.leaf_starts[:-1], index.leaf_starts[1:], strict=True)
+    means = np.array([index.rows[begin:end].mean(axis=0) for begin, end in spans])
+    aside = np.linalg.norm(index.centroids - means, axis=1)
+    assert np.median(aside) < 0.15 * np.median(np.linalg.norm(means, axis=1))
+    assert index.spreads is not None
 
 
 @pytest.mark.parametrize("measure", ["dot_product", "squared_l2", "cosine"])

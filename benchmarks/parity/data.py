@@ -73,5 +73,18 @@ def load(name: str, folder: Path) -> Cut:
     return Cut(name, _measure(name), *arrays)
 
 
+def reordered(cut: Cut, draw: int) -> Cut:
+    """Return the same data with its rows in another order, one for each `draw`; 0 changes nothing.
+
+    Whatever a library draws at random, it draws anew.
+    """
+    if draw == 0:
+        return cut
+    order = np.random.default_rng(draw).permutation(len(cut.db))
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    return dataclasses.replace(cut, db=cut.db[order], true=place[cut.true])
+
+
 def _measure(name: str) -> str:
     return MEASURES.get(name, "dot_product")

@@ -38,14 +38,14 @@ class Process:
         self._command: list[str | Path] = [python, "-m", "benchmarks.parity.worker", lib, *pairs]
         self._worker: subprocess.Popen[str] | None = None
 
-    def ask(self, case: Case) -> Found:
-        """Run a case; death and silence are answers too."""
+    def ask(self, case: Case, draw: int = 0) -> Found:
+        """Run a case, its rows in one order or another; death and silence are answers too."""
         if case.deadly:
             self.close()
         worker = self._worker or self._start()
         assert worker.stdin is not None
         assert worker.stdout is not None
-        worker.stdin.write(case.name + "\n")
+        worker.stdin.write(f"{draw} {case.name}\n")
         worker.stdin.flush()
         ready, _, _ = select.select([worker.stdout], [], [], PATIENCE)
         line = worker.stdout.readline() if ready else ""

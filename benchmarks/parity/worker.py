@@ -1,7 +1,7 @@
 """The process a library runs in: ``python -m benchmarks.parity.worker LIB NAME=FOLDER...``.
 
-Reads the name of a case a line from standard input and answers with a line of JSON. Only NumPy and
-the library are imported here.
+Reads a line of two words from standard input, which order of the rows and the name of a case, and
+answers with a line of JSON. Only NumPy and the library are imported here.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ def serve(lib: Lib, folders: dict[str, Path], answers: TextIO) -> None:
     by_name = {case.name: case for case in CASES}
     cuts: dict[str, data.Cut] = {}
     for line in sys.stdin:
-        case = by_name[line.strip()]
+        draw, _, name = line.strip().partition(" ")
+        case = by_name[name]
         if case.data and case.data not in cuts:
             cuts = {case.data: data.load(case.data, folders[case.data])}
-        answers.write(json.dumps(_run(case, lib, cuts.get(case.data))) + "\n")
+        cut = data.reordered(cuts[case.data], int(draw)) if case.data else None
+        answers.write(json.dumps(_run(case, lib, cut)) + "\n")
         answers.flush()
 
 

@@ -16,8 +16,9 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.parity import report  # noqa: E402
 from benchmarks.parity.case import Answer, Case, Lib, recall  # noqa: E402
 from benchmarks.parity.cases import CASES  # noqa: E402
+from benchmarks.parity.data import Cut, reordered  # noqa: E402
 from benchmarks.parity.process import Process  # noqa: E402
-from benchmarks.parity.verdict import text, verdict, worse  # noqa: E402
+from benchmarks.parity.verdict import in_doubt, mean_of, text, verdict, worse  # noqa: E402
 
 PLAIN = Case("topic/plain", lambda lib, cut: Answer())
 ABOVE = dataclasses.replace(PLAIN, above=True)
@@ -50,6 +51,36 @@ def seen(recall: float | None = None, shape: str = "3x10", *wrong: str) -> dict[
 def test_verdicts(case: Case, scann: Any, swann: Any, expected: str) -> None:
     assert verdict(case, scann, swann) == expected
     assert bool(worse(case, scann, swann)) == (expected == "WORSE")
+
+
+def test_one_build_that_finds_less_is_in_doubt_and_nothing_else_is() -> None:
+    real = dataclasses.replace(PLAIN, data="some")
+    assert in_doubt(real, seen(0.9), seen(0.8))
+    assert not in_doubt(real, seen(0.9), seen(0.9))
+    assert not in_doubt(PLAIN, seen(0.9), seen(0.8))  # made-up data is the same each time
+    assert not in_doubt(real, seen(0.9), DIED)
+    assert not in_doubt(real, seen(0.9), seen(0.8, "3x9"))
+
+
+def test_means_of_several_builds() -> None:
+    mean = mean_of([seen(0.8), seen(0.9), seen(0.85)])
+    assert mean["recall"] == pytest.approx(0.85)
+    assert mean["says"] == "mean of 3 builds, 0.8000 to 0.9000"
+    assert mean["shape"] == "3x10"
+    assert mean_of([seen(0.8), DIED]) == DIED
+    wrong = seen(0.8, "3x10", "odd")
+    assert mean_of([seen(0.9), wrong]) == wrong
+
+
+def test_another_order_of_the_rows_has_the_same_neighbors() -> None:
+    db = np.random.default_rng(0).standard_normal((50, 3), dtype=np.float32)
+    true = np.arange(20, dtype=np.int32).reshape(2, 10)
+    cut = Cut("some", "squared_l2", db, db[:2], true)
+    assert reordered(cut, 0) is cut
+    one, two = reordered(cut, 1), reordered(cut, 2)
+    assert not np.array_equal(one.db, two.db)
+    for other in (one, two):
+        np.testing.assert_array_equal(other.db[other.true], db[true])
 
 
 def test_tables_show_both_answers_and_every_failure() -> None:

@@ -28,6 +28,7 @@ from parity.common import (
 
 import swann
 from swann import InvalidInputError, NonFiniteError, Searcher, ShapeError
+from swann.index.updates import folded
 
 CELLS = pytest.mark.parametrize("cell", UPDATABLE, ids=str)
 EVERYWHERE = pytest.mark.parametrize("measure", MEASURES)
@@ -315,3 +316,19 @@ def test_leaves_split_and_merge_as_datapoints_come_and_go(threshold: float) -> N
     assert searcher.docids == named(left, N - left)
     everything = searcher.search_batched(QUERIES, left, left, N).indices
     assert all(set(row) == set(named(left, N - left)) for row in everything.tolist())
+
+
+def test_new_leaves_draw_the_datapoints_around_them() -> None:
+    """Nearly every datapoint lies in the leaf of its nearest centroid, old leaves or new."""
+    db = np.random.default_rng(7).standard_normal((3000, 6), dtype=np.float32)
+    builder = swann.builder(db[:600], K, "squared_l2").score_brute_force()
+    searcher = builder.tree(20, 20, min_partition_size=1, incremental_threshold=0.2).build()
+    for start in range(600, 3000, 100):
+        searcher.upsert(None, db[start : start + 100], batch_size=100)
+    assert searcher._index.num_leaves > 25
+    index = folded(searcher._index)
+    assert index.ids is not None
+    assert index.centroids is not None
+    leaf_of = np.repeat(np.arange(index.num_leaves), np.diff(index.leaf_starts.astype(int)))
+    distances = ((db[index.ids][:, None] - index.centroids) ** 2).sum(axis=2)
+    assert (distances.argmin(axis=1) == leaf_of).mean() > 0.93

@@ -30,6 +30,8 @@ __all__ = ["LONGEST", "Progress", "build_index"]
 F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
 
+_ENOUGH_A_LEAF = 64
+"""Datapoints of the sample a leaf from which their mean stands for that of the whole leaf."""
 _MAX_ROWS = 2**32 - 2
 
 
@@ -95,7 +97,7 @@ class _Build:
         centroids, spreads = None, None
         leaves = np.zeros(source.n, np.uint32)
         if config.tree is not None:
-            centroids, leaves, spreads = self.partition(reduced_norms)
+            centroids, leaves, spreads = self.partition(norms, reduced_norms)
         elif source.projects:
             for _ in source.reduced_chunks(reduced_norms):
                 pass
@@ -130,11 +132,11 @@ class _Build:
 
     # ---- Training
 
-    def partition(self, norms: F32) -> tuple[F32, U32, F32 | None]:
+    def partition(self, norms: F32, reduced_norms: F32) -> tuple[F32, U32, F32 | None]:
         config, source = self.config.tree, self.source
         assert config is not None
         ids = source.sample_ids(max(config.training_sample_size, config.num_leaves), stream=0)
-        total = config.training_iterations + tree.anisotropic_iterations(config)
+        total = config.training_iterations
         centroids = tree.train_tree(
             source.reduced_take(ids),
             config,
@@ -143,8 +145,16 @@ class _Build:
             on_iteration=lambda i, _: source.report("tree", i + 1, total),
         )
         source.report("tree", total, total)
+        few = len(ids) < min(source.n, _ENOUGH_A_LEAF * len(centroids))
+        if config.avq is None and (few or config.spherical):
+            centroids = tree.to_means(
+                source.reduced_chunks(reduced_norms),
+                centroids,
+                self.threads,
+                on_rows=lambda done: source.report("centroids", done, source.n),
+            )
         leaves, scores = tree.assign(
-            source.reduced_chunks(norms),
+            source.reduced_chunks(reduced_norms),
             source.n,
             centroids,
             self.threads,
@@ -152,7 +162,7 @@ class _Build:
             avq=config.avq,
         )
         if config.avq is None:
-            distances = tree.leaf_distances(leaves, scores, norms, len(centroids))
+            distances = tree.leaf_distances(leaves, scores, reduced_norms, len(centroids))
         else:
             order, starts = kernels.sort_by_leaf(leaves, len(centroids))
             centroids, distances = move_to_datapoints(
@@ -167,7 +177,9 @@ class _Build:
             )
         if not ranks_by_reach(self.config):
             return centroids, leaves, None
-        return centroids, leaves, tree.leaf_spreads(distances, source.reduced_dim, config.avq)
+        hidden = tree.left_out(norms, reduced_norms, source.dimension, source.reduced_dim)
+        spreads = tree.leaf_spreads(distances, source.reduced_dim, config.avq, hidden)
+        return centroids, leaves, spreads
 
     def routes(self, centroids: F32) -> dict[str, NDArray[Any]]:
         def report(done: int, total: int) -> None:

@@ -140,6 +140,8 @@ def load_state(directory: str | os.PathLike[str], *, verify: Verify = "manifest"
     except (LookupError, TypeError, ValueError) as error:
         raise CorruptIndexError(f"{root / _MANIFEST} is not a valid manifest: {error}") from error
     expected = _expected_shapes(config, features, n, dimension, reduced_dim)
+    if config.tree is not None and config.tree.spherical and "spreads" not in described:
+        expected.pop("spreads", None)  # those of older versions had none
     if "projection" in described:
         expected["projection"] = (reduced_dim, dimension)
     names = _expected_docids(described, n) if _DOCIDS in features else {}

@@ -23,77 +23,43 @@ from numpy.typing import NDArray
 
 from swann import kernels
 
-__all__ = ["anisotropic_losses", "move_to_datapoints", "train_anisotropic"]
+__all__ = ["move_to_datapoints", "reach_out"]
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 U32 = NDArray[np.uint32]
 
 
-def anisotropic_losses(norms: F32, scores: F32, squares: F64, eta: float) -> F64:
-    """Return the loss of each datapoint.
-
-    Parameters
-    ----------
-    norms, scores : float32 arrays of shape (n,)
-        Lengths of the datapoints, and ``<x, c> - |c|^2 / 2`` with their centroids.
-    squares : float64 array of shape (n,)
-        Squared lengths of their centroids.
-    eta : float
-        How much more an error along the datapoint costs than one across it.
-
-    Returns
-    -------
-    float64 array of shape (n,)
-    """
-    lengths = norms.astype(np.float64)
-    dots = scores + squares / 2.0
-    along = lengths - dots / np.where(lengths > 0, lengths, 1.0)
-    return np.asarray(lengths**2 - 2.0 * scores + (eta - 1.0) * along**2)
-
-
-def train_anisotropic(
-    sample: F32,
-    centroids: F32,
-    eta: float,
-    *,
-    iterations: int,
-    threads: int = 1,
-    on_iteration: Callable[[int, float], None] | None = None,
-) -> F32:
-    """Train centroids further, under the anisotropic loss: Lloyd's iteration with Theorem 4.2.
+def reach_out(sample: F32, centroids: F32, eta: float, *, threads: int = 1) -> F32:
+    """Move k-means centroids to where they are best for the datapoints nearest to them.
 
     Parameters
     ----------
     sample : float32 array of shape (n, d)
         The training datapoints.
     centroids : float32 array of shape (num_leaves, d)
-        Where to start: k-means centroids. Not changed.
+        Not changed.
     eta : float
-        At least 1.
-    iterations : int
-        Passes of assignment and update. An update costs some tens of multiplications a value of
-        the sample, and no d x d matrix.
+        How much more an error along the datapoint costs than one across it; at least 1.
     threads : int
         The result does not depend on it.
-    on_iteration : callable, optional
-        Called as ``on_iteration(number, mean_loss)`` after each assignment; the loss never rises.
 
     Returns
     -------
     float32 array of shape (num_leaves, d)
+
+    Notes
+    -----
+    Once, and from leaves that k-means made. Lloyd's iteration under the loss draws ever more
+    datapoints to ever fewer long centroids where lengths differ: queries of a language model then
+    find leaves of a few datapoints each (eta 4, 6 of 66 leaves searched: 2.5 % of the datapoints
+    and .70 of the neighbors, in place of 12.6 % and .85).
     """
-    centroids = centroids.copy()
-    norms = np.sqrt(np.einsum("ij,ij->i", sample, sample, dtype=np.float64)).astype(np.float32)
-    for iteration in range(iterations):
-        labels, scores = kernels.assign_leaves(sample, centroids, threads, eta)
-        if on_iteration is not None:
-            squares = np.einsum("ij,ij->i", centroids, centroids, dtype=np.float64)
-            losses = anisotropic_losses(norms, scores, squares[labels], eta)
-            on_iteration(iteration, float(losses.mean()))
-        order, starts = kernels.sort_by_leaf(labels, len(centroids))
-        kernels.anisotropic_centroids(sample, order, starts, eta, centroids, threads)
-    return centroids
+    labels, _ = kernels.assign_leaves(sample, centroids, threads)
+    order, starts = kernels.sort_by_leaf(labels, len(centroids))
+    moved = centroids.copy()
+    kernels.anisotropic_centroids(sample, order, starts, eta, moved, threads)
+    return moved
 
 
 def move_to_datapoints(

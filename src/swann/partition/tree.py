@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -10,17 +9,18 @@ from numpy.typing import NDArray
 
 from swann import kernels
 from swann.config import TreeConfig
-from swann.partition.avq import train_anisotropic
+from swann.partition.avq import reach_out
 from swann.partition.kmeans import train_centroids
 
 __all__ = [
     "SPREADS_ABOVE",
-    "anisotropic_iterations",
     "assign",
     "assign_rows",
     "leaf_distances",
     "leaf_spreads",
+    "left_out",
     "spill_entries",
+    "to_means",
     "train_tree",
 ]
 
@@ -35,14 +35,6 @@ About what the largest of some hundred normal draws reaches. Measured on GloVe-1
 output embeddings of a language model, 2.5 to 4 are alike, and 3 finds the leaves of 91 % of the
 neighbors where 0 finds those of 89 %, at the same number of datapoints scored.
 """
-
-
-def anisotropic_iterations(config: TreeConfig) -> int:
-    """Return how many iterations under the anisotropic loss follow those of k-means.
-
-    A quarter as many: on GloVe-100 one wins two thirds of what eight win, three nearly all.
-    """
-    return 0 if config.avq is None else -(-config.training_iterations // 4)
 
 
 def train_tree(
@@ -81,19 +73,7 @@ def train_tree(
     )
     if config.avq is None:
         return centroids
-
-    def report(number: int, loss: float) -> None:
-        if on_iteration is not None:
-            on_iteration(config.training_iterations + number, loss)
-
-    return train_anisotropic(
-        sample,
-        centroids,
-        config.avq,
-        iterations=anisotropic_iterations(config),
-        threads=threads,
-        on_iteration=report,
-    )
+    return reach_out(sample, centroids, config.avq, threads=threads)
 
 
 def assign_rows(rows: F32, centroids: F32, avq: float | None, threads: int = 1) -> tuple[U32, F32]:
@@ -153,6 +133,42 @@ def assign(
     return leaves, scores
 
 
+def to_means(
+    chunks: Iterable[tuple[int, F32]],
+    centroids: F32,
+    threads: int,
+    on_rows: Callable[[int], None] | None = None,
+) -> F32:
+    """Move centroids to the means of the datapoints nearest to them; those of none stay.
+
+    Parameters
+    ----------
+    chunks : iterable of (first row, float32 array of shape (m, d))
+        The datapoints in order.
+    centroids : float32 array of shape (num_leaves, d)
+        Not changed.
+    on_rows : callable, optional
+        Called with the number of rows done.
+
+    Returns
+    -------
+    float32 array of shape (num_leaves, d)
+    """
+    sums = np.zeros(centroids.shape)
+    counts = np.zeros(len(centroids))
+    for start, rows in chunks:
+        labels, _ = assign_rows(rows, centroids, None, threads)
+        order, starts = kernels.sort_by_leaf(labels, len(centroids))
+        sizes = np.diff(starts.astype(np.float64))
+        sums += kernels.leaf_means(rows, order, starts, threads) * sizes[:, None]
+        counts += sizes
+        if on_rows is not None:
+            on_rows(start + len(rows))
+    means = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+    means[counts == 0] = centroids[counts == 0]
+    return means
+
+
 def leaf_distances(leaves: U32, scores: F32, norms: F32, num_leaves: int) -> F64:
     """Return the mean squared distance of each leaf's datapoints to its centroid; 0 for none.
 
@@ -172,7 +188,9 @@ def leaf_distances(leaves: U32, scores: F32, norms: F32, num_leaves: int) -> F64
     return total / np.maximum(np.bincount(leaves, minlength=num_leaves), 1)
 
 
-def leaf_spreads(distances: F64, dimension: int, avq: float | None = None) -> F32:
+def leaf_spreads(
+    distances: F64, dimension: int, avq: float | None = None, hidden: float = 0.0
+) -> F32:
     """Return how far each leaf's scores reach above its centroid's, for a query of unit length.
 
     A leaf is worth visiting for its best datapoint, not for its centroid: it is ranked by
@@ -180,7 +198,7 @@ def leaf_spreads(distances: F64, dimension: int, avq: float | None = None) -> F3
     residuals in one direction.
 
     Anisotropic centroids reach for the best datapoints by themselves, so the spread is divided by
-    the square root of eta: on GloVe-100, 3 suits eta = 1 and 2, and 0 to 2 suit 4.
+    eta.
 
     Parameters
     ----------
@@ -188,13 +206,36 @@ def leaf_spreads(distances: F64, dimension: int, avq: float | None = None) -> F3
         Mean squared distances of the leaves' datapoints to their centroids.
     avq : float, optional
         The tree's setting.
+    hidden : float
+        What `left_out` returned, where the centroids are of a reduced space.
 
     Returns
     -------
     float32 array of shape (num_leaves,)
     """
-    above = SPREADS_ABOVE / math.sqrt(1.0 if avq is None else avq)
-    return np.asarray(above * np.sqrt(distances / dimension), np.float32)
+    above = SPREADS_ABOVE / (1.0 if avq is None else avq)
+    return np.asarray(above * np.sqrt(distances / dimension + hidden), np.float32)
+
+
+def left_out(norms: F32, reduced_norms: F32, dimension: int, reduced_dim: int) -> float:
+    """Return the variance that a projection hides from leaves, for a reduced query of unit length.
+
+    A leaf's best datapoint is the best in all dimensions, those left out included. There all
+    leaves are alike: the greater their common variance, the less do their own spreads tell apart.
+    Queries are taken to lose the share of their length that datapoints lose.
+
+    Parameters
+    ----------
+    norms, reduced_norms : float32 arrays of shape (n,)
+        Lengths of the datapoints in all dimensions and in the reduced space.
+    dimension, reduced_dim : int
+        How many dimensions these have.
+    """
+    kept = float(np.mean(reduced_norms.astype(np.float64) ** 2))
+    lost = float(np.mean(norms.astype(np.float64) ** 2)) - kept
+    if reduced_dim == dimension or kept <= 0.0 or lost <= 0.0:
+        return 0.0
+    return lost / kept * lost / (dimension - reduced_dim)
 
 
 def spill_entries(starts: U32, spilled: U32) -> tuple[U32, U32]:
