@@ -72,6 +72,8 @@ INTERRUPTED = """
 import os, random, signal, sys, threading, time
 import numpy as np, swann
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's background jobs
+
 db = np.random.default_rng(0).standard_normal((60_000, 96), np.float32)
 sent = 0.0
 
@@ -106,6 +108,8 @@ import os, signal, threading, time
 import numpy as np
 from swann import kernels
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's background jobs
+
 rows = np.ones((200_000, 64), np.float32)
 centroids = np.ones((20_000, 64), np.float32)
 sent = 0.0
@@ -137,7 +141,7 @@ def test_ctrl_c_is_heard_within_200_ms() -> None:
         [sys.executable, "-c", INTERRUPTED, "1"], capture_output=True, text=True, check=True
     )
     *delays, whole = map(float, done.stdout.split())
-    assert whole > 0.5  # else there was nothing to interrupt
+    assert whole > 0.2  # else there was nothing to interrupt
     assert len(delays) == 6
     # The middle one: where others use the machine, any one can be late.
     assert sorted(delays)[3] < 0.2
