@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
 import shutil
 import sys
 import time
 from pathlib import Path
 
-from benchmarks import check, datasets, envs, plot, report
+from benchmarks import check, datasets, envs, goals, machine, plot, report, scaling
 from benchmarks.datasets import PreparedData
 from benchmarks.paths import PUBLISHED, RESULTS
-from benchmarks.results import Results, SystemResult
+from benchmarks.remote import WorkerError
+from benchmarks.results import Build, Results, SystemResult
 from benchmarks.systems import System, all_systems, find
 from benchmarks.turns import Contender, closing, take_turns
 
@@ -33,36 +32,22 @@ def _environments(
     systems: list[System], swann_env: str
 ) -> tuple[dict[str, Path], dict[str, SystemResult]]:
     """Interpreters of the systems that could be installed, and the errors of the others."""
-    pythons, errors = {}, {}
-    for system in systems:
-        if system.name == "swann" and swann_env == "current":
-            pythons[system.name] = Path(sys.executable)
+    pythons: dict[str, Path] = {"swann": Path(sys.executable)} if swann_env == "current" else {}
+    failed: dict[str, str] = {}
+    homes = {system.name: system.like or system.name for system in systems}
+    for home in dict.fromkeys(homes.values()):
+        if home in pythons:
             continue
-        _say(f"{system.name}: environment")
+        _say(f"{home}: environment")
         try:
-            pythons[system.name] = envs.ensure(system)
+            pythons[home] = envs.ensure(find(home))
         except envs.EnvironmentFailed as error:
-            _say(f"{system.name}: left out\n{error}")
-            errors[system.name] = SystemResult(error=f"not installed: {error}")
-    return pythons, errors
-
-
-def _machine(threads: int, rounds: int, clock: str) -> dict[str, object]:
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].split(":")[1].strip() if names else cpu
-    return {
-        "cpu": cpu,
-        "cpus": os.cpu_count(),
-        "threads": threads,
-        "rounds": rounds,
-        "clock": clock,
-        "python": platform.python_version(),
-        "date": datetime.date.today().isoformat(),
-        "load_before": os.getloadavg()[0],
-    }
+            _say(f"{home}: left out\n{error}")
+            failed[home] = f"not installed: {error}"
+    return (
+        {name: pythons[home] for name, home in homes.items() if home in pythons},
+        {name: SystemResult(error=failed[home]) for name, home in homes.items() if home in failed},
+    )
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -72,17 +57,20 @@ def _run(options: argparse.Namespace) -> None:
     systems = _chosen(options.systems)
     pythons, errors = _environments(systems, options.swann_env)
     rounds = options.rounds or (1 if options.quick else 3)
-    machine = _machine(options.threads, rounds, options.clock)
+    about = machine.describe(options.threads, rounds, options.clock)
+    made: dict[Path, Build] = {}
     contenders = [
-        Contender(system, pythons[system.name], data, options.threads, options.quick)
+        Contender(system, pythons[system.name], data, options.threads, options.quick, made)
         for system in systems
         if system.name in pythons
     ]
     with closing(contenders):
-        take_turns(contenders, rounds, options.rebuild, _say)
+        take_turns(contenders, rounds, options.rebuild, options.clock, _say)
+        if options.clock == "wall" and options.threads == 1 and (os.cpu_count() or 1) > 1:
+            _scale(contenders)
     results = Results(
         data=_about(data),
-        machine=machine,
+        machine=about,
         systems={c.system.name: c.result for c in contenders} | errors,
         check=_check(contenders, options.quick),
     )
@@ -104,9 +92,18 @@ def _about(data: PreparedData) -> dict[str, object]:
     }
 
 
+def _scale(contenders: list[Contender]) -> None:
+    for contender in contenders:
+        if contender.system.name in scaling.SYSTEMS and not contender.result.error:
+            try:
+                contender.result.scaling = scaling.measure(contender, _say)
+            except WorkerError as error:
+                _say(str(error))
+
+
 def _check(contenders: list[Contender], quick: bool) -> dict[str, object]:
     pair = [c for c in contenders if c.system.name in ("swann", "scann") and not c.result.error]
-    if not pair or pair[0].data.distance_measure == "squared_l2":
+    if not pair:
         return {}
     _say("equal settings: " + " and ".join(c.system.name for c in pair))
     return check.equal_settings(pair, quick, _say)
@@ -121,13 +118,23 @@ def _report(source: Path, folder: Path) -> None:
 
 
 def _report_all(options: argparse.Namespace) -> None:
+    folder = PUBLISHED if options.publish else RESULTS
+    for source in _sources(options):
+        _report(source, folder)
+        _say(f"{folder / source.stem}.md")
+
+
+def _goals(options: argparse.Namespace) -> None:
+    for source in _sources(options):
+        results = Results.read(source)
+        print(f"# {results.data['name']}\n\n{goals.markdown(results)}\n")
+
+
+def _sources(options: argparse.Namespace) -> list[Path]:
     sources = [RESULTS / f"{options.data}.json"] if options.data else sorted(RESULTS.glob("*.json"))
     if not sources or not sources[0].exists():
         raise SystemExit("no results yet: python -m benchmarks run")
-    folder = PUBLISHED if options.publish else RESULTS
-    for source in sources:
-        _report(source, folder)
-        _say(f"{folder / source.stem}.md")
+    return sources
 
 
 def _data(options: argparse.Namespace) -> None:
@@ -188,6 +195,10 @@ def _parser() -> argparse.ArgumentParser:
     tell.add_argument("--data", help="one data set only")
     tell.add_argument("--publish", action="store_true", help="into docs/bench")
     tell.set_defaults(act=_report_all)
+
+    wanted = commands.add_parser("goals", help="what swann must show, beside the last results")
+    wanted.add_argument("--data", help="one data set only")
+    wanted.set_defaults(act=_goals)
     return parser
 
 

@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 from benchmarks.remote import Remote
-from benchmarks.results import Build
 from benchmarks.systems.base import leaves_near
 from benchmarks.turns import Contender, Say
 
@@ -29,7 +28,9 @@ def equal_settings(contenders: list[Contender], quick: bool, say: Say) -> dict[s
     data = contenders[0].data
     n = len(data.train)
     leaves = leaves_near(n, 1)[0]
-    threshold = {"anisotropic_quantization_threshold": THRESHOLD}
+    # Under squared l2 there is no such threshold: plain codes are compared.
+    l2 = data.distance_measure == "squared_l2"
+    threshold = {} if l2 else {"anisotropic_quantization_threshold": THRESHOLD}
     trees: dict[str, dict[str, Any]] = {"default tree": {}}
     best = {"training_sample_size": n}
     if data.distance_measure == "cosine":
@@ -46,7 +47,7 @@ def equal_settings(contenders: list[Contender], quick: bool, say: Say) -> dict[s
     for label, tree in trees.items():
         settings = {"num_leaves": leaves, **tree, **threshold}
         costs[label] = {
-            c.system.name: dataclasses.asdict(_built(c, settings, say)) for c in contenders
+            c.system.name: dataclasses.asdict(c.build(settings, False, say)) for c in contenders
         }
         grids[label] = {c.system.name: _recalls(c, settings, searches, 10) for c in contenders}
     bare = {"num_leaves": leaves, **list(trees.values())[-1], "reorder": False}
@@ -54,22 +55,18 @@ def equal_settings(contenders: list[Contender], quick: bool, say: Say) -> dict[s
     for contender in contenders:
         losses = before[contender.system.name] = {}
         for loss, settings in (("threshold", bare | threshold), ("plain", bare)):
-            _built(contender, settings, say)
+            if loss == "threshold" and l2:
+                continue
+            contender.build(settings, False, say)
             losses[loss] = _recalls(contender, settings, every, 1)[0]
     return {
         "num_leaves": leaves,
-        "threshold": THRESHOLD,
+        "threshold": None if l2 else THRESHOLD,
         "settings": searches,
         "grids": grids,
         "builds": costs,
         "without_reordering": before,
     }
-
-
-def _built(contender: Contender, settings: dict[str, Any], say: Say) -> Build:
-    # What the run has measured is fresh already.
-    fresh = [build for build in contender.result.builds if build.settings == settings]
-    return fresh[0] if fresh else contender.build(settings, False, say)
 
 
 def _recalls(

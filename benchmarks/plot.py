@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import TITLES, front_of
+from benchmarks.report import TITLES
 from benchmarks.results import Results
 
-_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")  # for all eyes
-_MARKERS = "osD^vP"
+# Colors for all eyes; together with as many markers as make every pair another.
+_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#000000")
+_MARKERS = "osD^vPX*<>"
 _SINGLE_FILE_NAMES = {"one": "single", "batch": "batch"}
 LOWEST = 0.7
 
@@ -48,9 +49,7 @@ def _curves(axes: Any, results: Results, mode: str) -> None:
     number = 0
     for name, result in results.systems.items():
         front = [
-            point
-            for point in front_of(result, mode, results.machine["clock"])
-            if point[0] >= LOWEST
+            point for point in result.front(mode, results.machine["clock"]) if point[0] >= LOWEST
         ]
         if not front:
             continue

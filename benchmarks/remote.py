@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from benchmarks import systems
 from benchmarks.datasets import PreparedData
 from benchmarks.paths import RESULTS, ROOT
 
@@ -44,7 +45,8 @@ class Remote:
                 # Waiting threads of an idle system must not spin while another one measures.
                 env=os.environ
                 | {name: str(threads) for name in limits}
-                | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONDONTWRITEBYTECODE": "1"},
+                | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONDONTWRITEBYTECODE": "1"}
+                | systems.find(system).variables,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -38,6 +38,14 @@ class Worker:
         self.neighbors = np.load(self.data / "neighbors.npy")[:, :K]
         self.indices: dict[str, Any] = {}
 
+    def idle(self) -> dict[str, str]:
+        """Say why there is nothing to measure on this machine, if so."""
+        return {"reason": self.system.idle()}
+
+    def level(self) -> dict[str, str]:
+        """Name the instruction set in use, where the system tells."""
+        return {"level": self.system.level()}
+
     def versions(self) -> dict[str, str]:
         """Version of every distribution the system requires; a source tree has none."""
         required = [re.split(r"[<>=!~\[]", r)[0] for r in self.system.requirements]
@@ -67,8 +75,15 @@ class Worker:
         """Load a saved index and keep it under this key."""
         start = time.perf_counter()
         train = self.data / "train.npy"
-        self.indices[key] = self.system.load(Path(folder), train, settings, self.threads)
-        return {"seconds": time.perf_counter() - start}
+        index = self.system.load(Path(folder), train, settings, self.threads)
+        seconds = time.perf_counter() - start
+        self.indices[key] = index
+        return {"seconds": seconds, "bytes": self.system.resident(index, Path(folder))}
+
+    def warm(self, key: str, settings: dict[str, Any], queries: int) -> dict[str, float]:
+        """Answer queries untimed: the pages of a memory-mapped index come in on first touch."""
+        self.system.search(self.indices[key], K, settings, self.threads).batch(self.test[:queries])
+        return {}
 
     def one(self, key: str, settings: dict[str, Any], queries: int) -> dict[str, float]:
         """Time queries one call at a time."""
@@ -82,6 +97,23 @@ class Worker:
             ask(row)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         return {"qps": len(rows) / seconds, "cpu": cpu / seconds}
+
+    def latency(
+        self, key: str, settings: dict[str, Any], queries: int, clock: str
+    ) -> dict[str, float]:
+        """Time each query by itself: quantiles, in microseconds."""
+        ask = self.system.search(self.indices[key], K, settings, self.threads).one
+        now = time.perf_counter_ns if clock == "wall" else time.process_time_ns
+        rows = list(self.test[:queries])
+        for row in rows[:50]:
+            ask(row)
+        taken = np.empty(len(rows))
+        gc.collect()
+        for i, row in enumerate(rows):
+            start = now()
+            ask(row)
+            taken[i] = now() - start
+        return {f"p{q}": float(np.percentile(taken, q)) / 1000 for q in (50, 99)}
 
     def batch(self, key: str, settings: dict[str, Any], queries: int) -> dict[str, float]:
         """Time queries in one call."""

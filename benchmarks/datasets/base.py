@@ -95,15 +95,15 @@ def prepare(data_set: DataSet, say: Callable[[str], None] = print) -> PreparedDa
         train, test = data_set.load(downloads)
         if data_set.distance_measure == "cosine":
             train, test = unit(train), unit(test)
-        _save(folder / "test.npy", np.ascontiguousarray(test, dtype=np.float32))
-        _save(folder / "train.npy", np.ascontiguousarray(train, dtype=np.float32))
+        save(folder / "test.npy", np.ascontiguousarray(test, dtype=np.float32))
+        save(folder / "train.npy", np.ascontiguousarray(train, dtype=np.float32))
         shutil.rmtree(downloads)
     train, test = prepared.train, prepared.test
     say(f"{data_set.name}: exact neighbours of {len(test):,} among {len(train):,}")
     found = exact_neighbors(
         np.asarray(train), test, min(TRUE_NEIGHBORS, len(train)), data_set.distance_measure
     )
-    _save(folder / "neighbors.npy", found)
+    save(folder / "neighbors.npy", found)
     meta = {
         "name": data_set.name,
         "about": data_set.about,
@@ -115,7 +115,8 @@ def prepare(data_set: DataSet, say: Callable[[str], None] = print) -> PreparedDa
     return prepared
 
 
-def _save(path: Path, array: npt.NDArray[np.generic]) -> None:
+def save(path: Path, array: npt.NDArray[np.generic]) -> None:
+    """Write an array as .npy, whole or not at all."""
     # Written beside and renamed, so that an interrupted run never leaves half an array.
     beside = path.with_suffix(".part.npy")
     np.save(beside, array)

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.results import MODES
+
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[Any]
 Settings = dict[str, Any]
@@ -47,7 +49,13 @@ class System(abc.ABC):
     keep_builds: ClassVar[bool] = True
     """Whether a saved index serves later runs, with the figures of its build."""
     slow: ClassVar[bool] = False
-    """Asked fewer queries, and in one round only."""
+    """Asked fewer queries."""
+    like: ClassVar[str] = ""
+    """Another system, if its environment serves this one too, and so do saved indices."""
+    variables: ClassVar[dict[str, str]] = {}
+    """Environment variables of its processes."""
+    modes: ClassVar[tuple[str, ...]] = MODES
+    """What is timed."""
 
     @abc.abstractmethod
     def builds(self, n: int, distance_measure: str, quick: bool) -> list[Settings]:
@@ -75,6 +83,18 @@ class System(abc.ABC):
     @abc.abstractmethod
     def search(self, index: Any, k: int, settings: Settings, threads: int) -> Search:
         """Set the index to these search settings; return the ways to ask it."""
+
+    def resident(self, index: Any, folder: Path) -> int:
+        """Bytes that a search needs in memory; unless a system says more, those of its files."""
+        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+    def level(self) -> str:
+        """Name the instruction set in use, where the system tells."""
+        return ""
+
+    def idle(self) -> str:
+        """Say why there is nothing to measure on this machine, if so."""
+        return ""
 
 
 def peer(module: str) -> Any:

@@ -14,7 +14,7 @@ THRESHOLD = 0.2
 
 
 class Swann(System):
-    """Tree, anisotropic hashing and float32 reordering."""
+    """Tree, anisotropic hashing and reordering, in float32 unless ``reorder`` says less."""
 
     name = "swann"
     requirements = ("numpy", "{root}")
@@ -27,11 +27,13 @@ class Swann(System):
             return [{"num_leaves": leaves} for leaves in ((middle,) if quick else (middle, more))]
         threshold = {"anisotropic_quantization_threshold": THRESHOLD}
         soar = {"soar_lambda": 1.5, "overretrieve_factor": 1.5, "training_sample_size": n}
-        tried = [
+        tried: list[Settings] = [
             {"num_leaves": middle, **threshold},
             {"num_leaves": most, **threshold, **soar},
             {"num_leaves": middle, **threshold, **soar},
             {"num_leaves": more, **threshold, **soar},
+            {"num_leaves": more, **threshold, "dimensions_per_block": 3, "reorder": "INT8"},
+            {"num_leaves": more, **threshold, **soar, "reorder": "BFLOAT16"},
         ]
         return tried[:2] if quick else tried
 
@@ -41,7 +43,7 @@ class Swann(System):
             scale *= 0.6
         pairs = [(20, 60), (45, 80), (120, 200)] if quick else [
             (6, 20), (10, 30), (15, 30), (20, 30), (20, 40), (30, 40), (30, 60), (45, 50),
-            (45, 80), (70, 80), (70, 120), (100, 120), (120, 160), (200, 300),
+            (45, 80), (70, 80), (70, 120), (100, 120), (120, 160), (200, 300), (300, 400),
         ]  # fmt: skip
         return [
             {"leaves_to_search": max(1, round(a * scale)), "pre_reorder_num_neighbors": b}
@@ -51,13 +53,17 @@ class Swann(System):
     def build(self, train: Floats, distance_measure: str, settings: Settings, threads: int) -> Any:
         tree = dict(settings)
         threshold = tree.pop("anisotropic_quantization_threshold", float("nan"))
-        reorder = tree.pop("reorder", True)
+        reorder = tree.pop("reorder", "FLOAT32")
         leaves = tree.pop("num_leaves")
-        builder = peer(self.module).builder(train, 10, scored(distance_measure))
+        block = tree.pop("dimensions_per_block", 2)
+        swann = peer(self.module)
+        builder = swann.builder(train, 10, scored(distance_measure))
         builder.tree(leaves, max(1, leaves // 20), **tree)
-        builder.score_ah(2, anisotropic_quantization_threshold=threshold)
+        builder.score_ah(block, anisotropic_quantization_threshold=threshold)
         if reorder:
-            builder.reorder(100)
+            # Rows in int8 are rounded by the same loss; others cannot be.
+            loss = threshold if reorder == "INT8" else float("nan")
+            builder.reorder(100, swann.ReorderType[reorder], loss)
         return builder.set_n_training_threads(threads).build()
 
     def save(self, index: Any, folder: Path) -> None:
@@ -77,6 +83,12 @@ class Swann(System):
             lambda q: one(q, k, before, leaves)[0],
             lambda queries: batch(queries, k, before, leaves)[0],
         )
+
+    def resident(self, index: Any, folder: Path) -> int:
+        return int(index.nbytes)
+
+    def level(self) -> str:
+        return str(peer("swann.kernels").active_level())
 
 
 SYSTEM = Swann()

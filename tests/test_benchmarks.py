@@ -1,0 +1,146 @@
+"""The comparison's own arithmetic: what is read off measurements, not the measuring."""
+
+from __future__ import annotations
+
+import doctest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import expand, front, goals, growth
+from benchmarks.results import Build, Latency, Point, Results, Scaling, SystemResult
+from benchmarks.systems import all_systems, find
+
+
+def build(seconds: float = 1.0, resident: int = 0) -> Build:
+    return Build({"num_leaves": 600}, seconds, seconds, 1000, 500, 2000, resident)
+
+
+def system(*points: tuple[float, float, float], level: str = "", **more: Any) -> SystemResult:
+    """Points are (recall, speed alone, speed in a batch)."""
+    made = [
+        Point(0, {}, recall, 1.0, {"one": [one], "batch": [batch]}, {"one": [1.0], "batch": [1.0]})
+        for recall, one, batch in points
+    ]
+    return SystemResult(points=made, level=level, **({"builds": [build()]} | more))
+
+
+def results(check: dict[str, Any] | None = None, **systems: SystemResult) -> Results:
+    named = {name.replace("_", "-"): result for name, result in systems.items()}
+    return Results({"n": 10}, {"clock": "wall"}, named, check or {})
+
+
+def row(text: str, of: Results) -> dict[str, float]:
+    (goal,) = [goal for goal in goals.GOALS if text in goal.text]
+    return goal.measure(of)
+
+
+@pytest.mark.parametrize("module", [front, growth])
+def test_examples(module: Any) -> None:
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_the_worst_value_decides_which_mark_is_reached() -> None:
+    more = goals.Goal("", 6, 4, lambda _: {})
+    less = goals.Goal("", 90, 130, lambda _: {}, less=True)
+    assert more.verdict({"a": 6.0, "b": 9.0}) == "goal"
+    assert more.verdict({"a": 4.0, "b": 9.0}) == "floor"
+    assert more.verdict({"a": 3.9, "b": 9.0}) == "**below**"
+    assert less.verdict({"a": 90.0, "b": 10.0}) == "goal"
+    assert less.verdict({"a": 91.0, "b": 10.0}) == "floor"
+    assert less.verdict({"a": 131.0, "b": 10.0}) == "**below**"
+    assert more.verdict({}) == "not measured"
+
+
+def test_speeds_are_compared_at_recalls_that_both_reach() -> None:
+    found = results(
+        swann=system((0.9, 600, 900), (0.99, 60, 90)),
+        scann=system((0.9, 100, 300), (0.96, 10, 30)),
+    )
+    measured = row("one query at a time, over scann", found)
+    assert list(measured) == ["0.90", "0.95"]
+    assert measured["0.90"] == pytest.approx(6)
+
+
+def test_the_fastest_peer_is_named_and_no_swann_is_a_peer() -> None:
+    found = results(
+        swann=system((0.99, 60, 90)),
+        swann_exact=system((1.0, 999, 999)),
+        scann=system((0.99, 20, 30)),
+        hnswlib=system((0.96, 30, 30)),
+    )
+    measured = row("fastest of all peers", found)
+    assert measured == pytest.approx({"0.90 (hnswlib)": 2, "0.95 (hnswlib)": 2, "0.99 (scann)": 3})
+
+
+def test_batches_are_those_of_the_level() -> None:
+    levels = {
+        "swann": system((0.99, 1, 150), level="amx_int8"),
+        "swann_avx512": system((0.99, 1, 60), level="avx512vnni"),
+        "scann": system((0.99, 1, 10)),
+    }
+    assert row("with AMX", results(**levels))["0.99"] == pytest.approx(15)
+    assert row("avx512", results(**levels))["0.99"] == pytest.approx(6)
+    assert row("avx2", results(**levels)) == {}
+    levels["swann"].level = "avx512vnni"  # the best there is: no AMX
+    assert row("with AMX", results(**levels)) == {}
+
+
+def test_the_smallest_index_that_reaches_the_recall_is_counted() -> None:
+    swann = system((0.99, 1, 1), (0.98, 1, 1), builds=[build(resident=1300), build(resident=900)])
+    swann.points[1].build = 1
+    assert row("bytes a datapoint", results(swann=swann)) == {"0.99": 130}
+
+
+def test_builds_are_compared_at_equal_settings() -> None:
+    check = {
+        "builds": {"tree": {"swann": {"seconds": 2.0}, "scann": {"seconds": 7.0}}},
+        "grids": {"tree": {"swann": [0.9, 0.95], "scann": [0.9, 0.96]}},
+    }
+    measured = row("build time", results(check, swann=system()))
+    assert measured == {"tree, recall -0.010 at worst": 3.5}
+
+
+def test_results_come_back_as_they_were_written(tmp_path: Path) -> None:
+    swann = system((0.9, 1, 2), level="avx2")
+    swann.latency = Latency(0, {"p50": [10.0, 20.0, 10.0], "p99": [15.0, 60.0, 20.0]})
+    swann.scaling = Scaling({}, {}, [6.0, 4.0], [100.0, 190.0])
+    written = results(swann=swann)
+    written.write(tmp_path / "it.json")
+    read = Results.read(tmp_path / "it.json")
+    assert read == written
+    assert row("p99 over p50", read) == {"tail": 2.0}
+    assert row("one, builds", read) == {"builds": 1.5}
+    assert row("one, batches", read) == {"batches": 1.9}
+
+
+def test_the_setting_nearest_to_a_recall_is_one_of_the_front() -> None:
+    swann = system((0.90, 100, 1), (0.95, 10, 1), (0.96, 50, 1))
+    assert swann.nearest("one", "wall", 0.95) == 2
+    assert SystemResult().nearest("one", "wall", 0.95) is None
+
+
+def test_a_system_like_another_has_its_environment() -> None:
+    for name, entry in all_systems().items():
+        if entry.like:
+            assert find(entry.like).requirements == entry.requirements, name
+            assert entry.module == find(entry.like).module, name
+
+
+def test_made_vectors_lie_where_the_real_ones_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expand, "CHUNK", 4000)
+    rng = np.random.default_rng(1)
+    n, d = 2000, 20
+    center = np.eye(d)[0] * 4  # one neighbourhood, from which all are drawn
+    real = expand.unit((center + rng.normal(size=(n, d))).astype(np.float32))
+    near = np.array([rng.permutation(n)[: expand.NEAR] for _ in range(n)], np.int32)
+    made = expand.made(real, near, 0)
+    np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1, atol=1e-6)
+    assert made[:, 0].mean() == pytest.approx(real[:, 0].mean(), abs=0.01)
+    assert made[:, 1].std() == pytest.approx(real[:, 1].std(), rel=0.05)
+    assert not np.array_equal(made, expand.made(real, near, 1))
+    np.testing.assert_array_equal(made, expand.made(real, near, 0))
