@@ -122,7 +122,7 @@ def test_projections(data: Path, run: Run) -> None:
 
 def test_defaults_of_build(data: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     args = ("build", data / "db.npy", data / "index", "--distance-measure", "squared_l2")
-    assert run(*args)[0] == 0
+    assert run(*args, "--dimensions-per-block", 2)[0] == 0
     config = swann.load_searcher(data / "index").config
     assert config.tree is None
     assert config.score == swann.AHConfig()
@@ -134,6 +134,17 @@ def test_defaults_of_build(data: Path, run: Run, monkeypatch: pytest.MonkeyPatch
     assert config.tree is not None
     assert (config.tree.num_leaves, config.tree.num_leaves_to_search) == (20, 1)
     assert config.reorder is None
+
+
+def test_build_chooses_stages_of_which_nothing_is_said(data: Path, run: Run) -> None:
+    code, text, err = run(
+        "build", data / "db.npy", data / "index", "--distance-measure", "cosine", "--seed", 3
+    )
+    assert code == 0, err
+    config = swann.load_searcher(data / "index").config
+    assert config.autopilot is not None
+    assert config.seed == 3
+    assert f"chosen: {config.autopilot.reasons[0]}" in " ".join(text.split())
 
 
 def test_eval(built: Path, run: Run) -> None:

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
@@ -42,6 +42,53 @@ PreReorder = Annotated[int | None, typer.Option(help="Candidates to score exactl
 Threads = Annotated[int | None, typer.Option(help="Threads to use; all cores by default.")]
 
 
+class _Stages(NamedTuple):
+    """Options that say how an index is built; None where they were not given."""
+
+    leaves: int | None
+    leaves_to_search: int | None
+    dimensions_per_block: int | None
+    threshold: float | None
+    reorder: int | None
+    pca: int | None
+    truncate: int | None
+
+
+def _give_stages(
+    builder: Builder, stages: _Stages, brute_force: bool, n: int, num_neighbors: int
+) -> None:
+    """Make a builder's stages what the options say, and the usual where they are silent."""
+    leaves = stages.leaves
+    if leaves is None:
+        leaves = round(math.sqrt(n)) if n >= _TREE_PAYS_FROM else 0
+    if leaves:
+        visited = stages.leaves_to_search
+        builder.tree(leaves, max(1, leaves // 20) if visited is None else visited)
+    elif stages.leaves_to_search is not None:
+        raise ConfigError(f"--leaves-to-search is {stages.leaves_to_search}, but there is no tree")
+    reorder = stages.reorder
+    if brute_force:
+        for name, value in (
+            ("--dimensions-per-block", stages.dimensions_per_block),
+            ("--threshold", stages.threshold),
+        ):
+            if value is not None:
+                raise ConfigError(f"{name} and --brute-force contradict each other")
+        builder.score_brute_force()
+        reorder = reorder or 0
+    else:
+        width = 2 if stages.dimensions_per_block is None else stages.dimensions_per_block
+        builder.score_ah(width, stages.threshold)
+    if reorder is None:
+        reorder = 10 * num_neighbors
+    if reorder:
+        builder.reorder(reorder)
+    if stages.pca is not None:
+        builder.pca(stages.pca)
+    if stages.truncate is not None:
+        builder.truncate(stages.truncate)
+
+
 @app.command()
 def build(
     db: Annotated[str, typer.Argument(help=f"Datapoints: {_VECTORS}.", metavar="DB")],
@@ -58,8 +105,8 @@ def build(
     leaves: Annotated[
         int | None,
         typer.Option(
-            help=f"Leaves of the tree; 0: no tree. Default: the square root of the number of "
-            f"datapoints, from {_TREE_PAYS_FROM:,} datapoints on."
+            help=f"Leaves of the tree; 0: no tree. Default beside other stages: the square root "
+            f"of the number of datapoints, from {_TREE_PAYS_FROM:,} datapoints on."
         ),
     ] = None,
     leaves_to_search: Annotated[
@@ -90,7 +137,10 @@ def build(
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
 ) -> None:
-    """Build an index over DB and save it to the directory OUT."""
+    """Build an index over DB and save it to the directory OUT.
+
+    Where nothing is said of its stages, they are chosen: from the size of DB, and by measuring.
+    """
     _check_directory(out)
     location = files.locate(db)
     measure = distance_measure or files.hdf5_distance_measure(location)
@@ -102,39 +152,21 @@ def build(
     builder = Builder(datapoints, num_neighbors, check_distance_measure(measure)).seed(seed)
     if threads is not None:
         builder.set_n_training_threads(threads)
-    if leaves is None:
-        n = len(datapoints)
-        leaves = round(math.sqrt(n)) if n >= _TREE_PAYS_FROM else 0
-    if leaves:
-        visited = max(1, leaves // 20) if leaves_to_search is None else leaves_to_search
-        builder.tree(leaves, visited)
-    elif leaves_to_search is not None:
-        raise ConfigError(f"--leaves-to-search is {leaves_to_search}, but there is no tree")
-    if brute_force:
-        for name, value in (
-            ("--dimensions-per-block", dimensions_per_block),
-            ("--threshold", threshold),
-        ):
-            if value is not None:
-                raise ConfigError(f"{name} and --brute-force contradict each other")
-        builder.score_brute_force()
-        reorder = reorder or 0
+    stages = _Stages(
+        leaves, leaves_to_search, dimensions_per_block, threshold, reorder, pca, truncate
+    )
+    if brute_force or any(value is not None for value in stages):
+        _give_stages(builder, stages, brute_force, len(datapoints), num_neighbors)
     else:
-        builder.score_ah(2 if dimensions_per_block is None else dimensions_per_block, threshold)
-    if reorder is None:
-        reorder = 10 * num_neighbors
-    if reorder:
-        builder.reorder(reorder)
-    if pca is not None:
-        builder.pca(pca)
-    if truncate is not None:
-        builder.truncate(truncate)
+        builder.autopilot()
 
     start = time.perf_counter()
     with show.progress() as bars:
         searcher = builder.build(progress=bars.update)
     built = time.perf_counter() - start
     searcher.serialize(out)
+    for reason in [] if searcher.config.autopilot is None else searcher.config.autopilot.reasons:
+        show.say(f"chosen: {reason}")
     show.say(f"{searcher!r}\nbuilt in {built:.1f} s, saved to {out} ({show.disk_size(out)})")
 
 
