@@ -24,7 +24,9 @@ class Swann(System):
     def builds(self, n: int, distance_measure: str, quick: bool) -> list[Settings]:
         middle, more, most = leaves_near(n, 1, 1.66, 3.33)
         if distance_measure == "squared_l2":
-            return [{"num_leaves": leaves} for leaves in ((middle,) if quick else (middle, more))]
+            short: Settings = {"dimensions_per_block": 4, "reorder": "BFLOAT16"}
+            plain = [{"num_leaves": middle}, {"num_leaves": middle, **short}]
+            return plain if quick else [*plain, {"num_leaves": more}, {"num_leaves": more, **short}]
         threshold = {"anisotropic_quantization_threshold": THRESHOLD}
         soar = {"soar_lambda": 1.5, "overretrieve_factor": 1.5, "training_sample_size": n}
         tried: list[Settings] = [
