@@ -85,7 +85,8 @@ def test_centroids_move_to_the_means_of_all_datapoints(cut: int) -> None:
     db, seen = normal(8, 500, 6), list[int]()
     centroids = np.vstack([train(db[:60], settings(7)), np.full((1, 6), 99, np.float32)])
     chunks = ((first, db[first : first + cut]) for first in range(0, 500, cut))
-    means = tree.to_means(chunks, centroids, 2, on_rows=seen.append)
+    longest = float(np.linalg.norm(db, axis=1).max())
+    means = tree.to_means(chunks, centroids, longest, 500, 2, on_rows=seen.append)
     assert seen[-1] == 500
     leaves, _ = tree.assign_rows(db, centroids, None)
     for leaf in range(7):

@@ -150,6 +150,8 @@ class _Build:
             centroids = tree.to_means(
                 source.reduced_chunks(reduced_norms),
                 centroids,
+                float(norms.max()),
+                source.n,
                 self.threads,
                 on_rows=lambda done: source.report("centroids", done, source.n),
             )

@@ -186,7 +186,7 @@ def _split(
         np.asarray(np.linalg.norm(part, axis=1), np.float32) for part in (vectors, rows)
     )
     if config.spherical and config.avq is None:
-        centroids = tree.to_means([(0, rows)], centroids, threads)
+        centroids = tree.to_means([(0, rows)], centroids, float(norms.max()), len(rows), threads)
     labels, scores = tree.assign_rows(rows, centroids, config.avq, threads)
     distances = tree.leaf_distances(labels, scores, reduced_norms, len(centroids))
     hidden = tree.left_out(norms, reduced_norms, packed.dimension, packed.reduced_dim)

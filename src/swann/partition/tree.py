@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -35,6 +36,8 @@ About what the largest of some hundred normal draws reaches. Measured on GloVe-1
 output embeddings of a language model, 2.5 to 4 are alike, and 3 finds the leaves of 91 % of the
 neighbors where 0 finds those of 89 %, at the same number of datapoints scored.
 """
+
+_ROWS_SUMMED = 4096
 
 
 def train_tree(
@@ -136,10 +139,14 @@ def assign(
 def to_means(
     chunks: Iterable[tuple[int, F32]],
     centroids: F32,
+    longest: float,
+    num_rows: int,
     threads: int,
     on_rows: Callable[[int], None] | None = None,
 ) -> F32:
     """Move centroids to the means of the datapoints nearest to them; those of none stay.
+
+    Sums are of whole numbers, so that it does not matter how the datapoints are cut into chunks.
 
     Parameters
     ----------
@@ -147,6 +154,10 @@ def to_means(
         The datapoints in order.
     centroids : float32 array of shape (num_leaves, d)
         Not changed.
+    longest : float
+        No datapoint is longer.
+    num_rows : int
+        The number of datapoints.
     on_rows : callable, optional
         Called with the number of rows done.
 
@@ -154,17 +165,23 @@ def to_means(
     -------
     float32 array of shape (num_leaves, d)
     """
-    sums = np.zeros(centroids.shape)
-    counts = np.zeros(len(centroids))
+    most = max(longest, 1e-30) * max(num_rows, 1)
+    bits = 61 - math.ceil(math.log2(most))  # of a sum behind the point: it fits 64
+    sums = np.zeros(centroids.shape, np.int64)
+    counts = np.zeros(len(centroids), np.int64)
     for start, rows in chunks:
         labels, _ = assign_rows(rows, centroids, None, threads)
-        order, starts = kernels.sort_by_leaf(labels, len(centroids))
-        sizes = np.diff(starts.astype(np.float64))
-        sums += kernels.leaf_means(rows, order, starts, threads) * sizes[:, None]
-        counts += sizes
+        for first in range(0, len(rows), _ROWS_SUMMED):
+            part = slice(first, first + _ROWS_SUMMED)
+            order, starts = kernels.sort_by_leaf(labels[part], len(centroids))
+            sizes = np.diff(starts.astype(np.intp))
+            whole = np.rint(np.ldexp(rows[part][order].astype(np.float64), bits)).astype(np.int64)
+            filled = np.flatnonzero(sizes)
+            sums[filled] += np.add.reduceat(whole, starts[filled].astype(np.intp), axis=0)
+            counts += sizes.astype(np.int64)
         if on_rows is not None:
             on_rows(start + len(rows))
-    means = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+    means = np.ldexp(sums / np.maximum(counts, 1)[:, None], -bits).astype(np.float32)
     means[counts == 0] = centroids[counts == 0]
     return means
 
