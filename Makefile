@@ -10,13 +10,17 @@ SOURCES := pyproject.toml CMakeLists.txt tools/bootstrap \
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 
+# Keras and its backends have an environment of their own: together they are gigabytes.
+KERAS_VENV ?= $(VENV)-keras
+BACKENDS ?= jax
+
 # The native self-test: the kernels and the thread pool without Python, for sanitizers and emulators.
 SELFTEST = $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(BIN)/ninja -DSWANN_STANDALONE=ON
 ARM64 ?= aarch64-linux-gnu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test test-arm64 lint format bench parity sanitize clean
+.PHONY: help env demo test test-arm64 test-keras lint format bench parity sanitize clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -46,6 +50,12 @@ test-arm64: $(DEV) ## run the NEON kernels' self-test under emulation (cross com
 		-DCMAKE_CXX_COMPILER=$(ARM64)-g++
 	$(BIN)/cmake --build build/arm64
 	qemu-aarch64 -L /usr/$(ARM64) build/arm64/swann_selftest no-fork
+
+test-keras: ## run the Keras layer's tests (BACKENDS="jax torch tensorflow"; jax by default)
+	VENV=$(KERAS_VENV) tools/bootstrap '.[keras,test]' $(BACKENDS)
+	@for backend in $(BACKENDS); do echo "$$backend:"; \
+		KERAS_BACKEND=$$backend $(KERAS_VENV)/bin/python -m pytest $(ARGS) tests/test_keras_rs.py \
+			tests/test_scann_ops.py tests/test_doctests.py || exit 1; done
 
 lint: $(DEV) ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -80,5 +90,5 @@ sanitize: $(DEV) ## the self-test under ASan+UBSan and TSan, then the tests unde
 		$(BIN)/python -m pytest --deselect tests/test_public_names.py::test_import_is_fast $(ARGS)
 
 clean: ## remove the environment and everything built (keeps benchmark data)
-	rm -rf $(VENV) build dist .cache demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(KERAS_VENV) build dist .cache demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './benchmarks/.*' -prune -exec rm -rf {} +

@@ -17,6 +17,8 @@ MODULES = ["swann", *(m.name for m in pkgutil.walk_packages(swann.__path__, "swa
 def test_examples(name: str) -> None:
     if name.startswith("swann.cli."):
         pytest.importorskip("typer")
+    if name == "swann.integrations.keras_rs":
+        pytest.importorskip("keras_rs")
     # `import swann.builder as x` would give the function of that name.
     result = doctest.testmod(importlib.import_module(name))
     assert result.failed == 0

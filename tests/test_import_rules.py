@@ -20,7 +20,7 @@ LEVELS = [
     {"partition", "quantize"},
     {"index"},
     {"autopilot", "builder", "searcher", "evaluate"},
-    {"compat", "cli"},
+    {"compat", "cli", "integrations"},
     {"__init__", "__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
