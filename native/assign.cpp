@@ -50,6 +50,17 @@ struct AnisotropicCost {
   }
 };
 
+// The same of one row that has an eta of its own, which may be below 1; the bias is part of it.
+void values_of_row(float eta, const float* dots, const float* halves, size_t count, float length,
+                   float* out) {
+  const float share = 1.0f / std::max(eta, 1.0f), across = (eta - 1.0f) * share * 0.5f;
+  const float inverse = length > 0 ? 1.0f / length : 0.0f;
+  for (size_t j = 0; j < count; ++j) {
+    const float along = length - dots[j] * inverse;
+    out[j] = share * (dots[j] + halves[j]) - across * along * along;
+  }
+}
+
 }  // namespace
 
 TiledCentroids::TiledCentroids(const float* centroids, size_t num_leaves, size_t dimension,
@@ -65,10 +76,13 @@ TiledCentroids::TiledCentroids(const float* centroids, size_t num_leaves, size_t
 }
 
 void assign_leaves(const float* rows, size_t count, const TiledCentroids& centroids,
-                   size_t threads, uint32_t* labels, float* scores, float eta) {
+                   size_t threads, uint32_t* labels, float* scores, float eta,
+                   const float* etas) {
   const KernelTable& k = kernels();
   const size_t dim = centroids.dim;
   const AnisotropicCost cost(eta, centroids.halves);
+  const std::vector<float> no_bias(etas == nullptr ? 0 : kCentroidsAtOnce);
+  const bool need_lengths = eta > 1.0f || etas != nullptr;
   parallel_for(tasks(count, kRowsPerTask), threads, [&](size_t task) {
     thread_local Scores seen;
     thread_local std::vector<float> costs;
@@ -79,7 +93,7 @@ void assign_leaves(const float* rows, size_t count, const TiledCentroids& centro
     std::fill_n(reached, n, -std::numeric_limits<float>::infinity());
     std::fill_n(scores + first, n, 0.0f);
     std::fill_n(labels + first, n, 0u);
-    for (size_t i = 0; i < n && eta > 1.0f; ++i) {
+    for (size_t i = 0; i < n && need_lengths; ++i) {
       k.dot_f32(x + i * dim, 1, x + i * dim, 1, dim, &length[i], 1);
       length[i] = std::sqrt(length[i]);
     }
@@ -88,10 +102,16 @@ void assign_leaves(const float* rows, size_t count, const TiledCentroids& centro
       seen.fill(x, n, centroids.tiles.data() + c * dim, width, dim);
       for (size_t i = 0; i < n; ++i) {
         const float* dot = seen.dots.data() + i * seen.stride;
-        const float* value = dot;
-        if (eta > 1.0f) cost.values(dot, width, length[i], costs.data()), value = costs.data();
+        const float *value = dot, *bias = cost.bias.data() + c;
+        if (etas != nullptr) {
+          values_of_row(etas[first + i], dot, centroids.halves.data() + c, width, length[i],
+                        costs.data());
+          value = costs.data(), bias = no_bias.data();
+        } else if (eta > 1.0f) {
+          cost.values(dot, width, length[i], costs.data()), value = costs.data();
+        }
         float best;
-        const size_t at = k.argmax_f32(value, cost.bias.data() + c, width, &best);
+        const size_t at = k.argmax_f32(value, bias, width, &best);
         if (best > reached[i]) {
           reached[i] = best;
           labels[first + i] = uint32_t(c + at);

@@ -21,24 +21,26 @@ double inner(const double* a, const double* b, size_t dim) {
   return (lane[0] + lane[2]) + (lane[1] + lane[3]);
 }
 
-// The system of one leaf, (I + (eta - 1)/n sum of u u^T) c = eta/n sum of x, u = x / |x|.
+// The system of one leaf, (I + sum of s (eta - 1) u u^T / S) c = sum of s eta x / S, u = x / |x|, with
+// s the weight of a row and S their sum: 1 and the number of rows, where rows count alike.
 struct LeafSystem {
   size_t dim, count;
-  double eta;
+  double total;               // S
   std::vector<double> units;  // [count][dim]
+  std::vector<double> gains;  // [count]: s (eta - 1)
 
   void multiply(const double* v, double* out) const {
     std::copy_n(v, dim, out);
     for (size_t i = 0; i < count; ++i) {
       const double* u = units.data() + i * dim;
-      const double along = inner(u, v, dim) * (eta - 1) / double(count);
+      const double along = inner(u, v, dim) * gains[i] / total;
       for (size_t j = 0; j < dim; ++j) out[j] += along * u[j];
     }
   }
 };
 
-// Conjugate gradients from the centroid as it is. The eigenvalues lie in 1..eta, so few steps are
-// enough at any dimension, and no d x d matrix is made.
+// Conjugate gradients from the centroid as it is. The eigenvalues lie between 1 and eta, so few steps
+// are enough at any dimension, and no d x d matrix is made.
 void solve(const LeafSystem& leaf, const double* right, double* c, std::vector<double>& scratch) {
   const size_t dim = leaf.dim;
   scratch.resize(3 * dim);
@@ -64,18 +66,27 @@ void solve(const LeafSystem& leaf, const double* right, double* c, std::vector<d
 
 void anisotropic_centroids(const float* rows, size_t dim, const uint32_t* order,
                            const uint32_t* starts, size_t num_leaves, float eta, size_t threads,
-                           float* centroids) {
+                           float* centroids, const float* etas, const float* scales) {
   parallel_for(num_leaves, threads, [&](size_t l) {
     const size_t count = starts[l + 1] - starts[l];
-    if (count == 0) return;
-    LeafSystem leaf{dim, count, double(eta), std::vector<double>(count * dim)};
+    const uint32_t* members = order + starts[l];
+    const auto scale_of = [&](size_t i) {
+      return scales == nullptr ? 1.0 : double(scales[members[i]]);
+    };
+    LeafSystem leaf{dim, count, 0.0, {}, std::vector<double>(count)};
+    for (size_t i = 0; i < count; ++i) leaf.total += scale_of(i);
+    if (!(leaf.total > 0)) return;
+    leaf.units.resize(count * dim);
     std::vector<double> right(dim, 0.0), centroid(dim), scratch;
     for (size_t i = 0; i < count; ++i) {
-      const float* x = rows + size_t(order[starts[l] + i]) * dim;
+      const float* x = rows + size_t(members[i]) * dim;
+      const double own = etas == nullptr ? double(eta) : double(etas[members[i]]);
+      const double pull = scale_of(i) * own;
+      leaf.gains[i] = scale_of(i) * (own - 1);
       double* u = leaf.units.data() + i * dim;
       for (size_t j = 0; j < dim; ++j) {
         u[j] = double(x[j]);
-        right[j] += u[j] * leaf.eta / double(count);
+        right[j] += u[j] * pull / leaf.total;
       }
       const double square = inner(u, u, dim), inverse = square > 0 ? 1.0 / std::sqrt(square) : 0.0;
       for (size_t j = 0; j < dim; ++j) u[j] *= inverse;

@@ -36,15 +36,17 @@ void check_order(const In<uint32_t, 1>& order, const In<uint32_t, 1>& starts, si
 }
 
 void assign(In<float, 2> rows, In<float, 2> centroids, Out<uint32_t, 1> labels,
-            Out<float, 1> scores, float eta, size_t threads) {
+            Out<float, 1> scores, float eta, MaybeF32 etas, size_t threads) {
   expect(rows.shape(1) == centroids.shape(1), "rows and centroids differ in dimension");
   expect(centroids.shape(0) >= 1, "centroids must not be empty");
   expect(eta >= 1.0f, "eta must be at least 1");
   expect(labels.shape(0) == rows.shape(0) && scores.shape(0) == rows.shape(0),
          "labels and scores must be [count]");
+  expect(!etas || etas->shape(0) == rows.shape(0), "etas must be [count]");
   const Building building;
   const TiledCentroids tiled(centroids.data(), centroids.shape(0), centroids.shape(1), threads);
-  assign_leaves(rows.data(), rows.shape(0), tiled, threads, labels.data(), scores.data(), eta);
+  assign_leaves(rows.data(), rows.shape(0), tiled, threads, labels.data(), scores.data(), eta,
+                pointer(etas));
 }
 
 // Rows come in and keep an order by leaf, checked as for move_centroids.
@@ -66,14 +68,16 @@ void reassign(In<float, 2> rows, In<float, 2> origins, In<float, 2> centroids, s
 }
 
 void move_centroids(In<float, 2> rows, In<uint32_t, 1> order, In<uint32_t, 1> starts, float eta,
-                    Out<float, 2> centroids, size_t threads) {
+                    MaybeF32 etas, MaybeF32 scales, Out<float, 2> centroids, size_t threads) {
   const size_t count = rows.shape(0), leaves = centroids.shape(0);
   expect(centroids.shape(1) == rows.shape(1), "rows and centroids differ in dimension");
   expect(eta >= 1.0f, "eta must be at least 1");
+  expect((!etas || etas->shape(0) == count) && (!scales || scales->shape(0) == count),
+         "etas and scales must be [count]");
   check_order(order, starts, count, leaves);
   const Building building;
   anisotropic_centroids(rows.data(), rows.shape(1), order.data(), starts.data(), leaves, eta,
-                        threads, centroids.data());
+                        threads, centroids.data(), pointer(etas), pointer(scales));
 }
 
 void to_bf16(In<float, 2> rows, MaybeF32 weights, Out<uint16_t, 2> out, size_t threads) {
@@ -171,8 +175,12 @@ void encode(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF
 }
 
 void update(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF32x2 weights,
-            In<uint8_t, 3> codes, size_t dims_per_block, Out<float, 2> codebook, size_t threads) {
-  const TileSet set = tile_set(targets, directions, weights, codebook, dims_per_block);
+            MaybeF32x2 scales, In<uint8_t, 3> codes, size_t dims_per_block,
+            Out<float, 2> codebook, size_t threads) {
+  TileSet set = tile_set(targets, directions, weights, codebook, dims_per_block);
+  expect(!scales || (scales->shape(0) == set.tiles && scales->shape(1) == kLanes),
+         "scales must be [tiles][16]");
+  set.scales = pointer(scales);
   expect(codes.shape(0) == set.tiles && codes.shape(1) == set.blocks && codes.shape(2) == kLanes,
          "codes must be [tiles][blocks][16]");
   const Building building;
@@ -222,9 +230,11 @@ size_t normalize(In<float, 2> rows, Out<float, 2> out, size_t threads) {
 
 void bind_building(nb::module_& m) {
   m.def("check_rows", &check, nb::arg().noconvert(), nb::arg().none().noconvert(), nb::arg());
-  m.def("assign_leaves", &assign);
+  m.def("assign_leaves", &assign, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg().none(), nb::arg());
   m.def("assign_near", &reassign);
-  m.def("anisotropic_centroids", &move_centroids);
+  m.def("anisotropic_centroids", &move_centroids, nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg());
   m.def("spill_leaves", &spill);
   m.def("round_to_bf16", &to_bf16, nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
   m.def("round_to_i8", &to_i8, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
@@ -235,8 +245,8 @@ void bind_building(nb::module_& m) {
         nb::arg().none(), nb::arg());
   m.def("encode_tiles", &encode, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(),
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
-  m.def("update_codebook", &update, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(),
-        nb::arg(), nb::arg(), nb::arg());
+  m.def("update_codebook", &update, nb::arg(), nb::arg().none(), nb::arg().none(),
+        nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
   m.def("normalize_rows", &normalize);
   m.def("release_memory", &release_memory);
   m.def("pack_codes", &pack, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(),

@@ -38,23 +38,30 @@ BlockSpan span(const TileSet& set, size_t block) {
   return {first, std::min(set.dims_per_block, set.dim - first)};
 }
 
+// How much lane i of a tile counts.
+double scale_of(const TileSet& set, size_t tile, size_t i) {
+  return set.scales == nullptr ? 1.0 : double(set.scales[tile * kLanes + i]);
+}
+
 // Plain l2: each codeword becomes the mean of its datapoints.
 void move_to_means(const TileSet& set, const uint8_t* codes, size_t block, float* codebook) {
   const auto [first, width] = span(set, block);
   const size_t words = set.codewords;
   std::vector<double> sums(words * width, 0.0);
-  std::vector<size_t> counts(words, 0);
+  std::vector<double> mass(words, 0.0);
   for (size_t t = 0; t < set.tiles; ++t) {
     const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
     const float* target = set.targets + (t * set.dim + first) * kLanes;
     for (size_t i = 0; i < kLanes; ++i) {
-      ++counts[code[i]];
-      for (size_t j = 0; j < width; ++j) sums[code[i] * width + j] += target[j * kLanes + i];
+      const double scale = scale_of(set, t, i);
+      mass[code[i]] += scale;
+      for (size_t j = 0; j < width; ++j)
+        sums[code[i] * width + j] += scale * double(target[j * kLanes + i]);
     }
   }
   for (size_t k = 0; k < words; ++k)
-    for (size_t j = 0; j < width && counts[k] > 0; ++j)
-      codebook[(first + j) * words + k] = float(sums[k * width + j] / double(counts[k]));
+    for (size_t j = 0; j < width && mass[k] > 0; ++j)
+      codebook[(first + j) * words + k] = float(sums[k * width + j] / mass[k]);
 }
 
 // Tiles are summed in so many parts, whatever the number of threads, and the parts in order: 16, or
@@ -68,21 +75,22 @@ size_t num_parts(size_t words, size_t width) {
 // The normal equations of one block, for each of its codewords.
 struct Equations {
   std::vector<double> matrix, right;  // [words][width][width] (lower half), [words][width]
-  std::vector<size_t> counts;
+  std::vector<double> mass;           // the number of datapoints, or the sum of their scales
 
   Equations(size_t words, size_t width)
-      : matrix(words * width * width), right(words * width), counts(words) {}
+      : matrix(words * width * width), right(words * width), mass(words) {}
 
   void add(const Equations& other) {
     for (size_t i = 0; i < matrix.size(); ++i) matrix[i] += other.matrix[i];
     for (size_t i = 0; i < right.size(); ++i) right[i] += other.right[i];
-    for (size_t k = 0; k < counts.size(); ++k) counts[k] += other.counts[k];
+    for (size_t k = 0; k < mass.size(); ++k) mass[k] += other.mass[k];
   }
 };
 
 // With p the error along the direction u left by the other blocks, codeword w of the datapoints i
 // that use it minimises sum_i |t_i - w|^2 + weight_i (p_i + <u_i, t_i - w>)^2, hence
-// (n I + sum weight u u^T) w = sum t + weight (p + <u, t>) u.
+// (n I + sum weight u u^T) w = sum t + weight (p + <u, t>) u; where datapoints have scales, all terms
+// are times theirs.
 void gather_equations(const TileSet& set, const uint8_t* codes, size_t block,
                       const float* codebook, const std::vector<double>& parallel, size_t begin,
                       size_t end, Equations& equations) {
@@ -94,18 +102,18 @@ void gather_equations(const TileSet& set, const uint8_t* codes, size_t block,
     const float* direction = set.directions + (t * set.dim + first) * kLanes;
     for (size_t i = 0; i < kLanes; ++i) {
       const size_t k = code[i];
-      const double weight = set.weights[t * kLanes + i];
+      const double weight = set.weights[t * kLanes + i], scale = scale_of(set, t, i);
       double along = parallel[t * kLanes + i];  // p + <u, t> = error of all blocks + <u, w>
       for (size_t j = 0; j < width; ++j) {
         u[j] = direction[j * kLanes + i];
         along += u[j] * double(codebook[(first + j) * set.codewords + k]);
       }
-      ++equations.counts[k];
+      equations.mass[k] += scale;
       double* a = equations.matrix.data() + k * width * width;
       double* b = equations.right.data() + k * width;
       for (size_t j = 0; j < width; ++j) {
-        b[j] += target[j * kLanes + i] + weight * along * u[j];
-        for (size_t l = 0; l <= j; ++l) a[j * width + l] += weight * u[j] * u[l];
+        b[j] += scale * (target[j * kLanes + i] + weight * along * u[j]);
+        for (size_t l = 0; l <= j; ++l) a[j * width + l] += scale * weight * u[j] * u[l];
       }
     }
   }
@@ -118,9 +126,9 @@ std::vector<double> move_codewords(const TileSet& set, size_t block, Equations& 
   const size_t square = width * width, words = set.codewords;
   std::vector<double> moved(words * width, 0.0), a(square);
   for (size_t k = 0; k < words; ++k) {
-    if (equations.counts[k] == 0) continue;
+    if (!(equations.mass[k] > 0)) continue;
     std::copy_n(equations.matrix.begin() + ptrdiff_t(k * square), square, a.begin());
-    for (size_t j = 0; j < width; ++j) a[j * width + j] += double(equations.counts[k]);
+    for (size_t j = 0; j < width; ++j) a[j * width + j] += equations.mass[k];
     double* solution = equations.right.data() + k * width;
     solve(a, solution, width);
     for (size_t j = 0; j < width; ++j) {

@@ -30,9 +30,11 @@ struct TiledCentroids {
 };
 
 // The nearest centroid by squared l2, or with eta > 1 the one that minimises
-// |e|^2 + (eta - 1) <e, x / |x|>^2, e = x - c: labels [count], and its <x, c> - |c|^2 / 2.
+// |e|^2 + (eta - 1) <e, x / |x|>^2, e = x - c: labels [count], and its <x, c> - |c|^2 / 2. Each row
+// by its own eta where etas [count] is not null; those may be below 1, down to 0.
 void assign_leaves(const float* rows, size_t count, const TiledCentroids& centroids,
-                   size_t threads, uint32_t* labels, float* scores, float eta = 1.0f);
+                   size_t threads, uint32_t* labels, float* scores, float eta = 1.0f,
+                   const float* etas = nullptr);
 
 // The same by squared l2 for rows that are in leaves: among the `width` centroids nearest to the
 // origin of the row's leaf. origins [num_leaves][dim]; order [count] and starts [num_leaves + 1] are
@@ -58,10 +60,12 @@ void leaf_means(const float* rows, size_t dim, const uint32_t* order, const uint
 
 // Moves centroids [num_leaves][dim] to where they minimise the sum of
 // |e|^2 + (eta - 1) <e, x / |x|>^2 over the rows of their leaves; those of empty leaves stay. From
-// wherever they are, the loss does not rise.
+// wherever they are, the loss does not rise. Rows may have etas and weights of their own (etas and
+// scales [rows], or null); a leaf whose rows weigh nothing counts as empty.
 void anisotropic_centroids(const float* rows, size_t dim, const uint32_t* order,
                            const uint32_t* starts, size_t num_leaves, float eta, size_t threads,
-                           float* centroids);
+                           float* centroids, const float* etas = nullptr,
+                           const float* scales = nullptr);
 
 // Tiles of 16 rows, [ceil(count / 16)][dim][16]: residuals to the row's centroid (rows themselves
 // when centroids is null) and, where wanted, unit directions. Missing rows of the last tile are 0.
@@ -74,6 +78,7 @@ struct TileSet {
   const float* weights;     // [tiles][16]: eta - 1
   size_t tiles, dim, dims_per_block, blocks;
   size_t codewords;         // of a block: 16 or 256
+  const float* scales = nullptr;  // [tiles][16]: how much a datapoint counts in updates
 };
 
 // Codebooks are [dim][codewords]. Codes [tiles][blocks][16] of every tile, by KernelTable::encode_tile; losses [tiles][16].

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from swann.quantize.anisotropic import anisotropic_weights, eta, eta_limit
+from swann.quantize.anisotropic import anisotropic_weights, eta, eta_limit, eta_recursion
 
 DIMENSIONS = [2, 3, 4, 10, 25, 100, 784, 3072, 100_000]
 RATIOS = [1e-6, 0.01, 0.1, 0.2, 0.5, 0.8, 0.99]
@@ -38,6 +38,21 @@ def test_eta_is_the_ratio_of_its_integrals(ratio: float, dimension: int) -> None
     # The difference cancels: quotient - 1 is about eta / d.
     tolerance = 1e-6 + 1e-9 * dimension
     assert eta(ratio, dimension) == pytest.approx(expected, rel=tolerance)
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_the_recursion_gives_the_same(ratio: float, dimension: int) -> None:
+    """Theorem 3.4: a recursion from I_0 and I_1, here without cancellation in any dimension."""
+    assert eta_recursion(ratio, dimension) == pytest.approx(eta(ratio, dimension), rel=1e-10)
+
+
+@given(ratio=st.floats(1e-4, 0.999), dimension=st.integers(2, 2000))
+@settings(max_examples=100, deadline=None)
+def test_the_recursion_holds_everywhere(ratio: float, dimension: int) -> None:
+    value = eta_recursion(ratio, dimension)
+    assert value == pytest.approx(eta(ratio, dimension), rel=1e-10)
+    assert value > max(1.0, eta_limit(ratio, dimension))
 
 
 @pytest.mark.parametrize("dimension", [2, 3, 5, 8])

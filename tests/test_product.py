@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from swann import kernels
 from swann.kernels import GROUP, LANES, Tiles, reference
-from swann.quantize.product import train_codebook
+from swann.quantize.codebook import train_codebook
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

@@ -91,7 +91,14 @@ class Index:
 
 def check_rows(rows: _A, norms: _A | None, threads: int, /) -> int: ...
 def assign_leaves(
-    rows: _A, centroids: _A, labels: _A, scores: _A, eta: float, threads: int, /
+    rows: _A,
+    centroids: _A,
+    labels: _A,
+    scores: _A,
+    eta: float,
+    etas: _A | None,
+    threads: int,
+    /,
 ) -> None: ...
 def assign_near(
     rows: _A,
@@ -106,7 +113,15 @@ def assign_near(
     /,
 ) -> None: ...
 def anisotropic_centroids(
-    rows: _A, order: _A, starts: _A, eta: float, centroids: _A, threads: int, /
+    rows: _A,
+    order: _A,
+    starts: _A,
+    eta: float,
+    etas: _A | None,
+    scales: _A | None,
+    centroids: _A,
+    threads: int,
+    /,
 ) -> None: ...
 def round_to_bf16(rows: _A, weights: _A | None, out: _A, threads: int, /) -> None: ...
 def round_to_i8(
@@ -143,6 +158,7 @@ def update_codebook(
     targets: _A,
     directions: _A | None,
     weights: _A | None,
+    scales: _A | None,
     codes: _A,
     dims_per_block: int,
     codebook: _A,

@@ -13,7 +13,8 @@ from swann.distance import SQUARED_L2
 from swann.index.source import Source
 from swann.kernels import GROUP, LANES, Tiles
 from swann.quantize.anisotropic import anisotropic_weights
-from swann.quantize.product import MAX_SWEEPS, train_codebook
+from swann.quantize.codebook import MAX_SWEEPS
+from swann.quantize.product import ProductQuantizer
 
 __all__ = ["Coder"]
 
@@ -57,15 +58,12 @@ class Coder:
         enough = _ENOUGH_FOR_A_CODEWORD * ah.codewords
         size = min(ah.training_sample_size, enough, max(_ENOUGH_TO_TRAIN, source.n // 3))
         total = ah.training_iterations * (2 if ah.anisotropic else 1)
-        self.codebook = train_codebook(
+        quantizer = self._quantizer(ah.training_iterations, stream=2)
+        quantizer.fit_tiles(
             self._tiles(source.sample_ids(size, stream=0), self.origins, leaves),
-            ah.dimensions_per_block,
-            codewords=ah.codewords,
-            iterations=ah.training_iterations,
-            rng=np.random.default_rng([source.config.seed, 2]),
-            threads=source.threads,
             on_iteration=lambda i, _: source.report("codebook", i + 1, total),
         )
+        self.codebook = quantizer.codebook
         source.report("codebook", total, total)
 
     def begin(self, num_groups: int) -> None:
@@ -102,6 +100,17 @@ class Coder:
             "correction_span": span,
         }
 
+    def _quantizer(self, iterations: int, stream: int) -> ProductQuantizer:
+        ah, source = self.ah, self.source
+        return ProductQuantizer(
+            ah.dimensions_per_block,
+            codewords=ah.codewords,
+            threshold=ah.anisotropic_quantization_threshold,
+            iterations=iterations,
+            seed=[source.config.seed, stream],
+            num_threads=source.threads,
+        )
+
     def _weights(self, norms: F32) -> F32 | None:
         if not self.ah.anisotropic:
             return None
@@ -122,13 +131,8 @@ class Coder:
 
         def loss(origins: F32 | None) -> float:
             seen: list[float] = []
-            train_codebook(
+            self._quantizer(_ITERATIONS_TO_COMPARE, stream=4).fit_tiles(
                 self._tiles(ids, origins, leaves),
-                self.ah.dimensions_per_block,
-                codewords=self.ah.codewords,
-                iterations=_ITERATIONS_TO_COMPARE,
-                rng=np.random.default_rng([source.config.seed, 4]),
-                threads=source.threads,
                 on_iteration=lambda _, reached: seen.append(reached),
             )
             return seen[-1]

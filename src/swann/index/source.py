@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from swann import kernels
 from swann.config import AHConfig, IndexConfig
 from swann.distance import normalize_rows, normalizes
-from swann.errors import InvalidInputError
+from swann.quantize.base import LONGEST, checked_norms
 from swann.quantize.projection import TRAINING_SAMPLE_SIZE, project, train_projection
-from swann.vectors import PageReleaser, check_finite, slice_rows, take
+from swann.vectors import PageReleaser, slice_rows, take
 
 __all__ = ["LONGEST", "Progress", "Source"]
 
@@ -25,9 +25,6 @@ F32 = NDArray[np.float32]
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)``."""
-
-LONGEST = 1e18
-"""Rows and queries longer than this are refused: float32 scores would overflow."""
 
 _CHUNK_VALUES = 512 * 1024
 
@@ -74,12 +71,7 @@ class Source:
         norms = np.empty(self.n, np.float32)
         for first, last in self.spans():
             rows = slice_rows(self.db, first, last)
-            bad, norms[first:last] = kernels.check_rows(rows, self.threads)
-            if bad < len(rows):
-                check_finite(rows, "db", first, source=self.db)
-                raise InvalidInputError(
-                    f"db[{first + bad}] is longer than {LONGEST:g}; float32 scores would overflow"
-                )
+            norms[first:last] = checked_norms(rows, "db", self.threads, start=first, source=self.db)
             if self.unit and not norms[first:last].all():
                 normalize_rows(rows, "db", first)  # raises, naming the row
             self.report("check", last, self.n)

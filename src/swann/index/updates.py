@@ -13,7 +13,7 @@ from swann.config import AHConfig, IndexConfig, ReorderConfig, ReorderType
 from swann.index.packed import PackedIndex
 from swann.kernels import GROUP, NativeIndex
 from swann.quantize.anisotropic import LARGEST_RATIO, weight_steps
-from swann.quantize.product import MAX_SWEEPS
+from swann.quantize.codebook import MAX_SWEEPS
 
 __all__ = ["NOWHERE", "begin", "folded", "live_numbers", "rows_of", "vectors"]
 

@@ -106,11 +106,13 @@ def normalize_rows(rows: F32, threads: int) -> tuple[int, F32]:
     return _native.normalize_rows(rows, out, threads), out
 
 
-def assign_leaves(rows: F32, centroids: F32, threads: int, eta: float = 1.0) -> tuple[U32, F32]:
+def assign_leaves(
+    rows: F32, centroids: F32, threads: int, eta: float | F32 = 1.0
+) -> tuple[U32, F32]:
     """Assign rows to their nearest centroids by squared l2; ties go to the lowest number.
 
     With `eta` above 1, nearest under the score-aware loss ``|e|^2 + (eta - 1) <e, x / |x|>^2`` of
-    the error ``e = x - c``.
+    the error ``e = x - c``. An array (n,) gives each row its own, which may lie below 1.
 
     Returns
     -------
@@ -119,7 +121,7 @@ def assign_leaves(rows: F32, centroids: F32, threads: int, eta: float = 1.0) -> 
     """
     labels = np.empty(len(rows), np.uint32)
     scores = np.empty(len(rows), np.float32)
-    _native.assign_leaves(rows, centroids, labels, scores, eta, threads)
+    _native.assign_leaves(rows, centroids, labels, scores, *_one_or_each(eta), threads)
     return labels, scores
 
 
@@ -155,14 +157,27 @@ def assign_near(
     return labels, scores
 
 
+def _one_or_each(eta: float | F32) -> tuple[float, F32 | None]:
+    """Return eta as the native calls take it: one, and maybe one of each row."""
+    return (1.0, eta) if isinstance(eta, np.ndarray) else (eta, None)
+
+
 def anisotropic_centroids(
-    rows: F32, order: U32, starts: U32, eta: float, centroids: F32, threads: int
+    rows: F32,
+    order: U32,
+    starts: U32,
+    eta: float | F32,
+    centroids: F32,
+    threads: int,
+    scales: F32 | None = None,
 ) -> None:
     """Move centroids, in place, to where they minimise the score-aware loss of their leaves' rows.
 
-    `order` and `starts` are what `sort_by_leaf` returns. Centroids of empty leaves stay.
+    `order` and `starts` are what `sort_by_leaf` returns. Centroids of empty leaves stay. `eta` may
+    be an array, of each row its own, and `scales` (n,) says how much a row counts.
     """
-    _native.anisotropic_centroids(rows, order, starts, eta, centroids, threads)
+    one, each = _one_or_each(eta)
+    _native.anisotropic_centroids(rows, order, starts, one, each, scales, centroids, threads)
 
 
 def round_to_bf16(rows: F32, weights: F32 | None, out: NDArray[np.uint16], threads: int) -> None:
@@ -264,26 +279,38 @@ class Tiles(NamedTuple):
         Unit vectors along the datapoints; None for plain l2.
     weights : float32 array of shape (tiles, 16), or None
         ``eta - 1`` of each datapoint.
+    scales : float32 array of shape (tiles, 16), or None
+        How much a datapoint counts in updates of the codebook; None: all alike.
     """
 
     targets: F32
     directions: F32 | None
     weights: F32 | None
+    scales: F32 | None = None
 
 
 def make_tiles(
-    rows: F32, centroids: F32 | None, labels: U32 | None, weights: F32 | None, threads: int
+    rows: F32,
+    centroids: F32 | None,
+    labels: U32 | None,
+    weights: F32 | None,
+    threads: int,
+    scales: F32 | None = None,
 ) -> Tiles:
     """Lay rows out as tiles of residuals; `weights` (n,) asks for directions too.
 
-    The number of rows must be a multiple of 16.
+    The number of rows must be a multiple of 16. `scales` has shape (n,).
     """
     shape = (len(rows) // LANES, rows.shape[1], LANES)
     targets = np.empty(shape, np.float32)
     directions = None if weights is None else np.empty(shape, np.float32)
     _native.make_tiles(rows, centroids, labels, targets, directions, threads)
-    by_tile = None if weights is None else weights.reshape(-1, LANES)
-    return Tiles(targets, directions, by_tile)
+    return Tiles(targets, directions, _by_tile(weights), _by_tile(scales))
+
+
+def _by_tile(values: F32 | None) -> F32 | None:
+    """Return a value of each row as (tiles, 16)."""
+    return None if values is None else values.reshape(-1, LANES)
 
 
 def num_blocks(dimension: int, dimensions_per_block: int) -> int:
@@ -322,7 +349,16 @@ def encode_tiles(
         codes = np.empty((count, blocks, LANES), np.uint8)
     losses = np.empty((count, LANES), np.float32)
     _native.encode_tiles(
-        *tiles, codebook, dimensions_per_block, sweeps, warm, codes, losses, threads
+        tiles.targets,
+        tiles.directions,
+        tiles.weights,
+        codebook,
+        dimensions_per_block,
+        sweeps,
+        warm,
+        codes,
+        losses,
+        threads,
     )
     return codes, losses
 

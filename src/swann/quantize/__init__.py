@@ -1,1 +1,36 @@
-"""The second phase: codes that keep inner products, and the loss they are trained with."""
+"""The second phase: codes that keep inner products, and the loss they are trained with.
+
+`ProductQuantizer` and `VectorQuantizer` train, encode, decode and score on their own. The loss is
+that of a threshold (`eta`), or of any weight function of the score (`score_aware_weights`).
+"""
+
+from __future__ import annotations
+
+from swann.quantize.anisotropic import anisotropic_weights, eta, eta_limit, eta_recursion
+from swann.quantize.product import ProductQuantizer
+from swann.quantize.vector import VectorQuantizer
+from swann.quantize.weights import (
+    Weight,
+    constant_weight,
+    exponential_weight,
+    relative_weights,
+    score_aware_loss,
+    score_aware_weights,
+    threshold_weight,
+)
+
+__all__ = [
+    "ProductQuantizer",
+    "VectorQuantizer",
+    "Weight",
+    "anisotropic_weights",
+    "constant_weight",
+    "eta",
+    "eta_limit",
+    "eta_recursion",
+    "exponential_weight",
+    "relative_weights",
+    "score_aware_loss",
+    "score_aware_weights",
+    "threshold_weight",
+]

@@ -23,12 +23,17 @@ __all__ = [
     "anisotropic_weights",
     "eta",
     "eta_limit",
+    "eta_recursion",
     "ratio_for_eta",
     "weight_steps",
 ]
 
 LARGEST_RATIO = 0.99
 """Datapoints shorter than the threshold cannot reach it; they count as barely reaching it."""
+
+
+_UPWARD = 8.0
+"""The recursion on the integrals is run upward while ``d r^2`` is below: it then loses 2 digits."""
 
 
 @functools.cache
@@ -78,6 +83,48 @@ def eta(ratio: float, dimension: int) -> float:
     across = float(np.sum(mass * np.sin(theta) ** 2))
     along = float(np.sum(mass * np.cos(theta) ** 2))
     return (dimension - 1) * along / across
+
+
+def eta_recursion(ratio: float, dimension: int) -> float:
+    """Return what `eta` does, by the recursion of Theorem 3.4.
+
+    Parameters
+    ----------
+    ratio : float
+        T / |x|, in [0, 1).
+    dimension : int
+        Of the datapoints, at least 1.
+
+    Notes
+    -----
+    With s = sin(arccos(r)), integration by parts gives ``d I_d = (d - 1) I_{d-2} - r s^(d-1)``, and
+    so ``eta = (d - 1) (I_{d-2} - I_d) / I_d = 1 + r s^(d-1) / I_d``, in which nothing cancels.
+    Upward the recursion loses digits where ``d r^2`` is large; there it is run downward, from a
+    dimension in which all but nothing of the integral is left, on ``J_d = I_d / (r s^(d+1))``, for
+    which ``(d - 1) J_{d-2} = d s^2 J_d + 1``. Costs at most about ``d + 80 / r^2`` steps, and
+    never more than ``9 d``.
+
+    Examples
+    --------
+    >>> round(eta_recursion(0.2, 100), 10) == round(eta(0.2, 100), 10)
+    True
+    """
+    if dimension < 2 or ratio <= 0.0:
+        return 1.0
+    square = 1.0 - ratio * ratio  # s^2
+    if dimension * ratio * ratio < _UPWARD:
+        integral = math.acos(ratio) if dimension % 2 == 0 else 1.0 - ratio
+        power = math.sqrt(square) if dimension % 2 == 0 else square  # s^(k-1)
+        for k in range(dimension % 2 + 2, dimension + 1, 2):
+            integral = ((k - 1) * integral - ratio * power) / k
+            power *= square
+        return 1.0 + ratio * power / (square * integral)
+    k = dimension + 2 * math.ceil(40.0 / -math.log(square))
+    scaled = 1.0 / (k * ratio * ratio)
+    while k > dimension:
+        scaled = (k * square * scaled + 1.0) / (k - 1)
+        k -= 2
+    return 1.0 + 1.0 / (square * scaled)
 
 
 def eta_limit(ratio: float, dimension: int) -> float:
