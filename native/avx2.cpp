@@ -154,12 +154,18 @@ inline void widen(__m256i low, __m256i high, Sums& sums) noexcept {
   sums.odd_high = _mm256_add_epi16(sums.odd_high, _mm256_srli_epi16(high, 8));
 }
 
-inline void add_lookups(__m256i table, __m256i packed, __m256i& low, __m256i& high) noexcept {
+// 32 lookups in each of two blocks, for Q queries.
+template <size_t Q>
+inline void add_lookups(__m256i packed, const __m256i (&tables)[Q], __m256i (&low)[Q],
+                        __m256i (&high)[Q]) noexcept {
   const __m256i nibble = _mm256_set1_epi8(15);
   const __m256i a = _mm256_and_si256(packed, nibble);
   const __m256i b = _mm256_and_si256(_mm256_srli_epi16(packed, 4), nibble);
-  low = _mm256_add_epi8(low, _mm256_shuffle_epi8(table, a));
-  high = _mm256_add_epi8(high, _mm256_shuffle_epi8(table, b));
+#pragma GCC unroll 2
+  for (size_t q = 0; q < Q; ++q) {
+    low[q] = _mm256_add_epi8(low[q], _mm256_shuffle_epi8(tables[q], a));
+    high[q] = _mm256_add_epi8(high[q], _mm256_shuffle_epi8(tables[q], b));
+  }
 }
 
 inline __m256i load_two(const uint8_t* p) noexcept {
@@ -205,26 +211,53 @@ inline void keep_survivors(const PackedLeaf& leaf, size_t group, __m256i low, __
   append(query, leaf, group, mask, values);
 }
 
-// Up to `together` lookups, of two blocks each, are added in 8 bits.
-template <size_t together>
-inline Sums group_sums(const uint8_t* codes, const uint8_t* lut, size_t blocks) noexcept {
+// One group for Q queries, which share the work on its codes. Up to `together` lookups, of two
+// blocks each, are added in 8 bits.
+template <size_t together, size_t Q>
+inline void scan_group(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
   const __m256i zero = _mm256_setzero_si256();
-  Sums sums = {zero, zero, zero, zero};
-  size_t m = 0;
-  for (; m + 2 * together <= blocks; m += 2 * together) {
-    __m256i low = zero, high = zero;
-#pragma GCC unroll 3
-    for (size_t i = 0; i < together; ++i)
-      add_lookups(load_two(lut + 16 * m + 32 * i), load_two(codes + 16 * m + 32 * i), low, high);
-    widen(low, high, sums);
+  const uint8_t* codes = leaf.codes + group * leaf.blocks * 16;
+  const uint8_t* luts[Q];
+  Sums sums[Q];
+  __m256i low[Q], high[Q], tables[Q];
+#pragma GCC unroll 2
+  for (size_t q = 0; q < Q; ++q) {
+    luts[q] = queries[q].lut;
+    sums[q] = {zero, zero, zero, zero};
+    low[q] = high[q] = zero;
   }
-  __m256i low = zero, high = zero;
-  for (; m + 2 <= blocks; m += 2)
-    add_lookups(load_two(lut + 16 * m), load_two(codes + 16 * m), low, high);
-  if (m < blocks)  // the absent block looks up a table of zeros
-    add_lookups(load_one(lut + 16 * m), load_one(codes + 16 * m), low, high);
-  widen(low, high, sums);
-  return sums;
+  const auto widen_all = [&] {
+#pragma GCC unroll 2
+    for (size_t q = 0; q < Q; ++q) {
+      widen(low[q], high[q], sums[q]);
+      low[q] = high[q] = zero;
+    }
+  };
+  size_t m = 0;
+  for (; m + 2 * together <= leaf.blocks; m += 2 * together) {
+#pragma GCC unroll 3
+    for (size_t i = 0; i < together; ++i) {
+#pragma GCC unroll 2
+      for (size_t q = 0; q < Q; ++q) tables[q] = load_two(luts[q] + 16 * m + 32 * i);
+      add_lookups<Q>(load_two(codes + 16 * m + 32 * i), tables, low, high);
+    }
+    widen_all();
+  }
+  for (; m + 2 <= leaf.blocks; m += 2) {
+#pragma GCC unroll 2
+    for (size_t q = 0; q < Q; ++q) tables[q] = load_two(luts[q] + 16 * m);
+    add_lookups<Q>(load_two(codes + 16 * m), tables, low, high);
+  }
+  if (m < leaf.blocks) {  // the absent block looks up a table of zeros
+#pragma GCC unroll 2
+    for (size_t q = 0; q < Q; ++q) tables[q] = load_one(luts[q] + 16 * m);
+    add_lookups<Q>(load_one(codes + 16 * m), tables, low, high);
+  }
+  widen_all();
+#pragma GCC unroll 2
+  for (size_t q = 0; q < Q; ++q)
+    keep_survivors(leaf, group, in_order(sums[q].both_low, sums[q].odd_low),
+                   in_order(sums[q].both_high, sums[q].odd_high), queries[q]);
 }
 
 template <size_t together>
@@ -233,12 +266,9 @@ inline size_t scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* querie
   const size_t groups = (leaf->count + kGroup - 1) / kGroup;
   for (size_t g = first_group; g < groups; ++g) {
     if (!has_room(queries, num_queries, kGroup)) return g;
-    const uint8_t* codes = leaf->codes + g * leaf->blocks * 16;
-    for (size_t q = 0; q < num_queries; ++q) {
-      const Sums sums = group_sums<together>(codes, queries[q].lut, leaf->blocks);
-      keep_survivors(*leaf, g, in_order(sums.both_low, sums.odd_low),
-                     in_order(sums.both_high, sums.odd_high), queries[q]);
-    }
+    size_t q = 0;
+    for (; q + 2 <= num_queries; q += 2) scan_group<together, 2>(*leaf, g, queries + q);
+    if (q < num_queries) scan_group<together, 1>(*leaf, g, queries + q);
   }
   return groups;
 }
@@ -336,7 +366,7 @@ inline void offer(const PackedLeaf& leaf, size_t group, const uint16_t* sums,
 
 const KernelTable avx2_table = {
     "avx2",
-    3,
+    6,
     dot_f32,         squared_l2_f32,  dot_bf16,        squared_l2_bf16, dot_i8,
     dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
     lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
