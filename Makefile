@@ -20,7 +20,7 @@ ARM64 ?= aarch64-linux-gnu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test test-arm64 test-keras lint format bench parity sanitize clean
+.PHONY: help env demo test test-arm64 test-keras lint format bench paper parity sanitize clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -68,6 +68,9 @@ format: $(DEV) ## let ruff format and fix what it can
 
 bench: $(DEV) ## compare with scann, faiss and hnswlib on GloVe-100 (downloads, takes long)
 	$(BIN)/python -m benchmarks run $(ARGS)
+
+paper: $(DEV) ## the experiments of the ScaNN paper into docs/paper.md (an hour; ARGS="figure-3a")
+	$(BIN)/python -m benchmarks.paper $(ARGS)
 
 parity: $(DEV) ## run one program against scann and swann: both answers, case by case (ARGS=--quick)
 	$(BIN)/python -m benchmarks.parity $(ARGS)
