@@ -90,13 +90,13 @@ def test_ranks_count_the_better_and_the_equal_before() -> None:
     assert measures.ranks(asked, rows).tolist() == [3]
 
 
-def test_codes_of_finer_blocks_err_less_and_scores_of_t_aware_codes_too(tmp_path: Path) -> None:
-    data = small(tmp_path, "glove-100")
+def test_codes_of_finer_blocks_err_less_and_scores_of_t_aware_codes_too(lab: Lab) -> None:
+    data = lab.data("glove-100")
     errors = {}
     for width in (2, 6):
         for threshold in (None, 0.4):
-            book = product.dictionary(data.rows, width, threshold=threshold)
-            made = product.coded(data.rows, book, width, threshold)
+            quantizer = product.trained(lab, data.rows, width, threshold=threshold)
+            made = product.coded(data.rows, quantizer)
             errors[width, threshold] = measures.relative_error(data, made)
     assert errors[2, None] < errors[6, None]
     assert errors[6, 0.4] < errors[6, None]
@@ -169,9 +169,9 @@ def test_the_page_tells_what_came_out_and_what_was_not_run(lab: Lab, tmp_path: P
     page.write([figure_2.EXPERIMENT, failing, missing], folder, tmp_path / "paper.md")
     text = (tmp_path / "paper.md").read_text()
     assert "![Figure 2: eta / (d - 1) against its limit](paper/figure-2.png)" in text
-    assert "| Made up | **did not come out** | 0 |" in text
+    assert "| Made up | **did not come out** | 0 | 0 |" in text
     assert "**Did not come out.** It is 1.23457." in text
-    assert "| Figure 5: correlation and variance by dimension | not run yet |  |" in text
+    assert "| Figure 5: correlation and variance by dimension | not run yet |  |  |" in text
     assert (folder / "figure-2.png").stat().st_size < 60_000
     stored = json.loads((folder / "made-up.json").read_text())
     assert stored["results"] == {"value": 1.23457}

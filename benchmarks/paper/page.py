@@ -46,11 +46,12 @@ def _summary(found: list[tuple[Experiment, Record | None]]) -> str:
     for experiment, record in found:
         name = experiment.title
         if record is None:
-            rows.append([name, "not run yet", ""])
+            rows.append([name, "not run yet", "", ""])
             continue
         said = "came out" if record["verdict"]["came_out"] else "**did not come out**"
-        rows.append([name, said, f"{record['seconds']:,.0f}"])
-    return table(["experiment", "claim", "seconds"], rows) + "\n"
+        spent = [f"{record[key]:,.0f}" for key in ("cpu_seconds", "seconds")]
+        rows.append([name, said, *spent])
+    return table(["experiment", "claim", "CPU seconds", "seconds"], rows) + "\n"
 
 
 def _section(experiment: Experiment, record: Record, folder: Path) -> str:
@@ -70,7 +71,8 @@ def _section(experiment: Experiment, record: Record, folder: Path) -> str:
     about = record["machine"]
     threads = about["threads"]
     lines.append(
-        f"<sub>{experiment.name}, {about['date']}: {record['seconds']:,.0f} s on {threads} thread"
+        f"<sub>{experiment.name}, {about['date']}: {record['seconds']:,.0f} s "
+        f"({record['cpu_seconds']:,.0f} s of CPU) on {threads} thread"
         f"{'s' if threads != 1 else ''} of {about['cpu']} (load before: "
         f"{about['load_before']:.1f}); seed {record['seed']}.</sub>\n"
     )

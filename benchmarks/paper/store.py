@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,18 @@ Record = dict[str, Any]
 def perform(experiment: Experiment, lab: Lab, folder: Path) -> Record:
     """Run an experiment, judge it, and store what came of it.
 
-    ``seconds`` are those of the clock on the wall; of whatever else ran, ``load_before`` tells.
+    ``seconds`` are those of the clock on the wall, ``cpu_seconds`` those that this process and the
+    ones it started used: the former say little where others compute, as ``load_before`` tells.
     """
     about = machine.describe(lab.threads, 1, "wall")
-    start = time.perf_counter()
+    cpu, start = _cpu_seconds(), time.perf_counter()
     results = experiment.run(lab)
     record = {
         "name": experiment.name,
         "claim": experiment.claim,
         "verdict": _verdict(experiment, results),
         "seconds": round(time.perf_counter() - start, 1),
+        "cpu_seconds": round(_cpu_seconds() - cpu, 1),
         "seed": lab.seed,
         "machine": about,
         "results": results,
@@ -39,6 +42,11 @@ def perform(experiment: Experiment, lab: Lab, folder: Path) -> Record:
     path = folder / f"{experiment.name}.json"
     path.write_text(json.dumps(_rounded(record), indent=1) + "\n")
     return read(experiment, folder) or record
+
+
+def _cpu_seconds() -> float:
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def read(experiment: Experiment, folder: Path) -> Record | None:

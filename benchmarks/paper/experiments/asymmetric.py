@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.paper.experiment import Experiment, Results, Verdict
 from benchmarks.paper.lab import Lab
 from benchmarks.paper.measures import ranks, recall_at
-from benchmarks.paper.product import bits, coded, dictionary
+from benchmarks.paper.product import coded, trained
 from benchmarks.tables import table
 
 DATA = "glove-100"
@@ -20,13 +20,10 @@ def run(lab: Lab) -> Results:
     results: Results = {"counts": list(COUNTS), "codes": []}
     for width in WIDTHS:
         for loss, threshold in LOSSES.items():
-            book = dictionary(
-                data.rows, width, threshold=threshold, seed=lab.seed, threads=lab.threads
-            )
-            made = coded(data.rows, book, width, threshold, lab.threads)
-            asked = coded(data.queries, book, width, threshold, lab.threads)
+            quantizer = trained(lab, data.rows, width, threshold=threshold)
+            made, asked = coded(data.rows, quantizer), coded(data.queries, quantizer)
             results["codes"].append({
-                "bits": bits(data.rows.shape[1], width),
+                "bits": quantizer.bits,
                 "loss": loss,
                 "asymmetric": recall_at(ranks(data, made), COUNTS),
                 "symmetric": recall_at(ranks(data, made, asked), COUNTS),

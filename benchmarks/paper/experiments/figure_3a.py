@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.paper.experiment import Experiment, Results, Verdict
-from benchmarks.paper.lab import Floats, Lab
+from benchmarks.paper.lab import Data, Lab
 from benchmarks.paper.measures import ranks, recall_at
-from benchmarks.paper.product import bits, coded, dictionary
+from benchmarks.paper.product import coded, trained, with_threshold
 from benchmarks.tables import table
-from swann.quantize.anisotropic import eta
+from swann.quantize import ProductQuantizer, eta
 
 DATA = "glove-100"
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
@@ -27,25 +27,20 @@ def run(lab: Lab) -> Results:
     results: Results = {"thresholds": list(THRESHOLDS), "eta": [], "curves": []}
     results["eta"] = [round(eta(threshold, d), 2) for threshold in THRESHOLDS]
     for width in WIDTHS:
-
-        def recall(book: Floats, threshold: float | None, width: int = width) -> float:
-            made = coded(data.rows, book, width, threshold, lab.threads)
-            return recall_at(ranks(data, made), (10,))[0]
-
-        common = dictionary(data.rows, width, seed=lab.seed, threads=lab.threads)
-        curve: dict[str, Any] = {"bits": bits(d, width), "reconstruction": recall(common, None)}
-        curve["same"] = [recall(common, threshold) for threshold in THRESHOLDS]
-        curve["own"] = [
-            recall(
-                dictionary(
-                    data.rows, width, threshold=threshold, seed=lab.seed, threads=lab.threads
-                ),
-                threshold,
-            )
-            for threshold in THRESHOLDS
-        ]
-        results["curves"].append(curve)
+        common = trained(lab, data.rows, width)
+        results["curves"].append({
+            "bits": common.bits,
+            "reconstruction": _recall(data, common),
+            "same": [_recall(data, with_threshold(common, at)) for at in THRESHOLDS],
+            "own": [
+                _recall(data, trained(lab, data.rows, width, threshold=at)) for at in THRESHOLDS
+            ],
+        })  # fmt: skip
     return results
+
+
+def _recall(data: Data, quantizer: ProductQuantizer) -> float:
+    return recall_at(ranks(data, coded(data.rows, quantizer)), (10,))[0]
 
 
 def judge(results: Results) -> Verdict:

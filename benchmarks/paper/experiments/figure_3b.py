@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.paper.experiment import Experiment, Results, Verdict
 from benchmarks.paper.lab import Lab
 from benchmarks.paper.measures import relative_error
-from benchmarks.paper.product import bits, coded, dictionary
+from benchmarks.paper.product import coded, trained
 from benchmarks.tables import table
 
 DATA = "glove-100"
@@ -20,13 +20,11 @@ def run(lab: Lab) -> Results:
     data = lab.data(DATA)
     results: Results = {"threshold": THRESHOLD, "bits": [], "reconstruction": [], "score_aware": []}
     for width in WIDTHS:
-        results["bits"].append(bits(data.rows.shape[1], width))
         for name, threshold in {"reconstruction": None, "score_aware": THRESHOLD}.items():
-            book = dictionary(
-                data.rows, width, threshold=threshold, seed=lab.seed, threads=lab.threads
-            )
-            made = coded(data.rows, book, width, threshold, lab.threads)
+            quantizer = trained(lab, data.rows, width, threshold=threshold)
+            made = coded(data.rows, quantizer)
             results[name].append(round(relative_error(data, made), 5))
+        results["bits"].append(quantizer.bits)
     return results
 
 

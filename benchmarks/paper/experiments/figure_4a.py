@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.paper.experiment import Experiment, Results, Verdict
 from benchmarks.paper.lab import Data, Floats, Lab, cut
 from benchmarks.paper.measures import ranks, recall_at
-from benchmarks.paper.product import coded, dictionary
+from benchmarks.paper.product import coded, trained
 from benchmarks.tables import table
 
 DATA = "glove-100"
@@ -81,15 +81,10 @@ def run(lab: Lab) -> Results:
 
 def _all(lab: Lab, data: Data, rate: Rate) -> Iterator[tuple[str, Floats]]:
     for name, threshold in {OURS: THRESHOLD, PLAIN: None}.items():
-        book = dictionary(
-            data.rows,
-            rate.width,
-            codewords=rate.codewords,
-            threshold=threshold,
-            seed=lab.seed,
-            threads=lab.threads,
+        quantizer = trained(
+            lab, data.rows, rate.width, codewords=rate.codewords, threshold=threshold
         )
-        yield name, coded(data.rows, book, rate.width, threshold, lab.threads)
+        yield name, coded(data.rows, quantizer)
     by_key = {key: name for name, key in rate.keys.items()}
     for key, made in lab.faiss(
         "decoded", data.folder, keys=list(by_key), sample=FAISS_TRAINS_ON, seed=lab.seed

@@ -34,6 +34,7 @@ def from_bench(measured: Measured) -> Results:
     }
     return {
         "date": measured.machine["date"],
+        "cpu": measured.machine["cpu"],
         "recalls": list(RECALLS),
         "fronts": {name: front for name, front in fronts.items() if front},
     }
@@ -69,7 +70,8 @@ def write(results: Results) -> str:
         [name, *("–" if value is None else short(value) for value in values)]
         for name, values in _speeds(results).items()
     ]
-    return table(["queries a second at recall", *(f"{r:g}" for r in results["recalls"])], rows)
+    head = ["queries a second at recall", *(f"{r:g}" for r in results["recalls"])]
+    return table(head, rows) + f"\n\nMeasured on {results['date']}, {results['cpu']}."
 
 
 def draw(figure: Any, results: Results) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.paper.experiment import Experiment, Results, Verdict
-from benchmarks.paper.lab import LM_HEAD, Floats, Lab
+from benchmarks.paper.lab import LM_HEAD, Lab
 from benchmarks.paper.measures import ranks, recall_at
-from benchmarks.paper.product import coded, dictionary, in_blocks
+from benchmarks.paper.product import coded, in_blocks, trained
 from benchmarks.tables import table
 from swann.quantize.anisotropic import eta, ratio_for_eta
 
@@ -36,15 +36,10 @@ def run(lab: Lab) -> Results:
         for name, wanted in etas.items():
             # T of a class of mean length; others get the eta that their length gives them.
             at = None if wanted is None else length * ratio_for_eta(wanted, rows.shape[1])
-            made = _coded(lab, rows, width, at)
+            made = coded(rows, trained(lab, rows, width, threshold=at))
             recalls[name] = recall_at(ranks(spread, made), COUNTS)
         results["rates"].append({"bits": bits, "recalls": recalls})
     return results
-
-
-def _coded(lab: Lab, rows: Floats, width: int, threshold: float | None) -> Floats:
-    book = dictionary(rows, width, threshold=threshold, seed=lab.seed, threads=lab.threads)
-    return coded(rows, book, width, threshold, lab.threads)
 
 
 def judge(results: Results) -> Verdict:
