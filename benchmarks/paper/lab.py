@@ -65,7 +65,7 @@ class Lab:
     Attributes
     ----------
     data : callable
-        The data set of a name.
+        ``data(name)``, or ``data(name, queries)`` for another number of them.
     faiss : callable
         ``faiss(task, folder, **request)`` runs a task of :mod:`benchmarks.paper.faiss_codes` on the
         rows in a folder, in the environment of faiss, and yields (name, answer).
@@ -75,7 +75,7 @@ class Lab:
         Of every choice made at random.
     """
 
-    data: Callable[[str], Data]
+    data: Callable[..., Data]
     faiss: Callable[..., Iterator[tuple[str, Any]]]
     threads: int = 1
     seed: int = SEED

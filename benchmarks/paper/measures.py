@@ -63,6 +63,26 @@ def recall_at(found: npt.NDArray[np.integer], counts: Sequence[int]) -> list[flo
     return [round(float(np.mean(found < count)), 4) for count in counts]
 
 
+def significantly_lower(
+    found: npt.NDArray[np.integer], beside: npt.NDArray[np.integer], counts: Sequence[int]
+) -> list[bool]:
+    """Whether Recall 1@N of `found` is below that of `beside`, and not by chance.
+
+    The difference over the same queries must be more than two of its standard errors.
+
+    Examples
+    --------
+    >>> many, few = np.zeros(100), np.arange(100)
+    >>> significantly_lower(few, many, (1, 99)), significantly_lower(many, few, (1, 99))
+    ([True, False], [False, False])
+    """
+    lower = []
+    for count in counts:
+        change = (found < count).astype(float) - (beside < count)
+        lower.append(bool(change.mean() < -2 * change.std() / np.sqrt(len(change))))
+    return lower
+
+
 def relative_error(data: Data, decoded: Floats) -> float:
     """Mean of |<q, x> - <q, x~>| / |<q, x>| over queries, x being the true nearest datapoint."""
     true = data.neighbors[:, 0]
