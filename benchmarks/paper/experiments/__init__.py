@@ -16,6 +16,7 @@ _MODULES = (
     "figure_5",
     "ivf_pq",
     "asymmetric",
+    "recipe",
 )
 
 

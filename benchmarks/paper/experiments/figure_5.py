@@ -117,7 +117,7 @@ EXPERIMENT = Experiment(
     title="Figure 5: correlation and variance by dimension",
     claim="The dimensions of GloVe vectors are weakly correlated and of like variance, so that "
     "queries of uniform direction, which the loss assumes, are a fair model there.",
-    paper="Plots for its GloVe vectors, in the appendix, as support for that assumption.",
+    paper="Plots of both, in the appendix, as support for that assumption.",
     how=f"{SAMPLE:,} datapoints and the queries of each set. Weak: half of all pairs under "
     f"{WEAK:g}; alike: the 95th percentile of variances under {ALIKE:g} times the 5th (our marks).",
     cost="a quarter of a minute",
