@@ -32,6 +32,7 @@ def test_the_names() -> None:
     names = swann.quantize.__all__
     assert names == sorted(names)
     assert {
+        "BinaryQuantizer",
         "ProductQuantizer",
         "VectorQuantizer",
         "Weight",
@@ -41,6 +42,8 @@ def test_the_names() -> None:
         "eta_limit",
         "eta_recursion",
         "exponential_weight",
+        "hamming_distances",
+        "hamming_search",
         "relative_weights",
         "score_aware_loss",
         "score_aware_weights",
