@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import enum
+import hashlib
+import json
 import pickle
 from collections import UserList
 from collections.abc import Callable
@@ -16,8 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import swann
-from swann import DTypeError, InvalidInputError, Searcher, ShapeError, UnknownDocidError
+from swann import (
+    CorruptIndexError,
+    DTypeError,
+    InvalidInputError,
+    Searcher,
+    ShapeError,
+    UnknownDocidError,
+)
 from swann.index.docids import Docids, check_docids, check_row_ids
+from swann.index.manifest import digest_of_json
 
 DB = np.random.default_rng(5).standard_normal((6, 3)).astype(np.float32)
 ODD = ["", "\0", "a\0b", "é", "e\u0301", "\U0001f600", "\ud800", "\udfff x", "\n", "x" * 10_000]
@@ -340,3 +351,83 @@ def test_the_table_is_a_list_and_a_dict(kind: str, todo: list[tuple[str, list[in
         assert table.names(places).tolist() == [*listed, shown]
     for old, was in left:
         assert old.tolist() == was
+
+
+# ---- Docids in a file
+
+
+def many(kind: str, count: int = 400) -> list[Any]:
+    return (
+        list(range(7, count + 7))
+        if kind == "int"
+        else ["", "\ud800", "ä\0"] + [f"docid {i}" for i in range(count - 3)]
+    )
+
+
+@pytest.mark.parametrize("kind", ["str", "int"])
+def test_docids_of_a_saved_index_stay_in_its_files(kind: str, tmp_path: Path) -> None:
+    docids = many(kind)
+    db = np.random.default_rng(0).standard_normal((len(docids), 4)).astype(np.float32)
+    built = swann.builder(db, 3, "squared_l2").score_brute_force().build(docids=docids)
+    built.save(tmp_path / "a")
+    loaded = swann.load(tmp_path / "a")
+    names = loaded._live.view.docids
+    assert names is not None
+    assert names.stored is not None
+    for row in (5, 0, 399, 1):  # one by one, so that only these are read
+        assert loaded.search(db[row]).indices.tolist() == built.search(db[row]).indices.tolist()
+        assert loaded.search(db[row]).indices[0] == docids[row]
+    padded = loaded.search(db[0], 500).indices.tolist()
+    assert padded == built.search(db[0], 500).indices.tolist()
+    assert padded[400:] == [-1 if kind == "int" else None] * 100
+    assert loaded.search_batched(db).indices.tolist() == built.search_batched(db).indices.tolist()
+    assert loaded.docids == docids
+    assert names.stored is not None  # reading changed nothing
+    loaded.save(tmp_path / "b")
+    a, b = ({p.name: p.read_bytes() for p in (tmp_path / f).iterdir()} for f in "ab")
+    assert a == b
+    copied = pickle.loads(pickle.dumps(loaded))
+    loaded.upsert("new" if kind == "str" else 1, db[0])
+    loaded.delete(docids[3])
+    assert names.stored is None
+    expected = [*docids[:3], *docids[4:], "new" if kind == "str" else 1]
+    assert loaded.docids == expected
+    loaded.save(tmp_path / "a")
+    assert swann.load(tmp_path / "a", verify="full").docids == expected
+    assert copied.docids == docids
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("docid_ends", lambda a: a[::-1]),
+        ("docid_ends", lambda a: a + np.uint64(1)),
+        ("docid_ends", lambda a: a | np.uint64(2**63)),
+        ("docid_bytes", lambda a: a | np.uint8(0xC0)),
+        ("docid_bytes", lambda a: a * 0),
+        ("docid_ints", lambda a: a * 0),
+        ("docid_ints", lambda a: -a),
+    ],
+)
+def test_docids_that_lie(name: str, change: Callable[[Any], Any], tmp_path: Path) -> None:
+    """A full check finds them when the index is opened, else the first look or change does."""
+    kind = "int" if name == "docid_ints" else "str"
+    db = np.eye(400, dtype=np.float32)
+    builder = swann.builder(db, 3, "dot_product").score_brute_force()
+    builder.build(docids=many(kind)).save(tmp_path)
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    entry = content["arrays"][name]
+    array = np.ascontiguousarray(change(np.load(tmp_path / entry["file"])))
+    digest = hashlib.sha256(array.tobytes()).hexdigest()
+    entry |= {"file": f"{name}-{digest[:16]}.npy", "sha256": digest}
+    np.save(tmp_path / entry["file"], array)
+    content["digest"] = digest_of_json(content)
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(CorruptIndexError, match=r"docids of .* are damaged"):
+        swann.load(tmp_path, verify="full")
+    loaded = swann.load(tmp_path)
+    with contextlib.suppress(CorruptIndexError):
+        loaded.search(db[9])
+    with pytest.raises(CorruptIndexError, match=r"docids of .* are damaged"):
+        loaded.upsert("x" if kind == "str" else 3, db[0])
+    assert len(loaded) == 400

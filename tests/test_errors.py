@@ -18,6 +18,9 @@ TREE = [
     (errors.CorruptIndexError, (errors.IndexFormatError,)),
     (errors.MissingExtraError, (errors.SwannError, ImportError)),
     (errors.UnknownDocidError, (errors.SwannError, KeyError)),
+    (errors.LockedError, (errors.SwannError, OSError)),
+    (errors.LogError, (errors.SwannError, OSError)),
+    (errors.ReadOnlyError, (errors.SwannError,)),
 ]
 
 

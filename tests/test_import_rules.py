@@ -19,7 +19,7 @@ LEVELS = [
     {"kernels"},
     {"partition", "quantize"},
     {"index"},
-    {"autopilot", "builder", "searcher", "evaluate"},
+    {"autopilot", "builder", "searcher", "storage", "evaluate"},
     {"compat", "cli", "integrations"},
     {"__init__", "__main__"},
 ]

@@ -21,7 +21,7 @@ import swann
 from swann import Builder, ConfigError, CorruptIndexError, ProjectionConfig, Searcher, kernels
 from swann.distance import normalize_rows
 from swann.index.build import build_index
-from swann.index.store import _digest_of_json
+from swann.index.manifest import digest_of_json
 from swann.partition.tree import SPREADS_ABOVE, left_out
 from swann.quantize.projection import principal_components, project, train_projection
 
@@ -484,7 +484,7 @@ def test_damaged_projections_are_refused(kind: str, tmp_path: Path) -> None:
 
     def refused(**changes: Any) -> None:
         changed = copy.deepcopy(content) | changes
-        changed["digest"] = _digest_of_json(changed)
+        changed["digest"] = digest_of_json(changed)
         path.write_text(json.dumps(changed))
         with pytest.raises(CorruptIndexError):
             swann.load_searcher(tmp_path)

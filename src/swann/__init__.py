@@ -37,8 +37,11 @@ from swann.errors import (
     FormatVersionError,
     IndexFormatError,
     InvalidInputError,
+    LockedError,
+    LogError,
     MissingExtraError,
     NonFiniteError,
+    ReadOnlyError,
     ShapeError,
     SwannError,
     UnknownDocidError,
@@ -52,7 +55,8 @@ from swann.evaluate import (
     recall_with_ties,
     speed_recall,
 )
-from swann.searcher import Searcher, SearchResult, load_searcher
+from swann.searcher import Searcher, SearchResult
+from swann.storage import DurableSearcher, load, load_searcher, open
 
 __version__ = "0.1.0"
 
@@ -64,15 +68,19 @@ __all__ = [
     "ConfigError",
     "CorruptIndexError",
     "DTypeError",
+    "DurableSearcher",
     "FormatVersionError",
     "IncrementalMode",
     "IndexConfig",
     "IndexFormatError",
     "InvalidInputError",
+    "LockedError",
+    "LogError",
     "MissingExtraError",
     "NonFiniteError",
     "OperatingPoint",
     "ProjectionConfig",
+    "ReadOnlyError",
     "ReorderConfig",
     "ReorderType",
     "SearchResult",
@@ -88,8 +96,10 @@ __all__ = [
     "builder",
     "exact_neighbors",
     "leaf_ladder",
+    "load",
     "load_scann",
     "load_searcher",
+    "open",
     "recall",
     "recall_with_ties",
     "scann_ops",

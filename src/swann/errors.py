@@ -14,6 +14,9 @@
         │   ├── FormatVersionError                 written by another version of the format
         │   └── CorruptIndexError                  damaged: missing, truncated or altered arrays
         ├── UnknownDocidError  (also KeyError)     no such datapoint is in the index
+        ├── LockedError        (also OSError)      a directory has another writer
+        ├── LogError           (also OSError)      the log of changes cannot be written any more
+        ├── ReadOnlyError                          no change can be made through this object
         └── MissingExtraError  (also ImportError)  an optional dependency is not installed
 
 Catch `SwannError` for all of them. Messages name the argument, what came and what was expected.
@@ -28,8 +31,11 @@ __all__ = [
     "FormatVersionError",
     "IndexFormatError",
     "InvalidInputError",
+    "LockedError",
+    "LogError",
     "MissingExtraError",
     "NonFiniteError",
+    "ReadOnlyError",
     "ShapeError",
     "SwannError",
     "UnknownDocidError",
@@ -82,6 +88,18 @@ class UnknownDocidError(SwannError, KeyError):
 
     # KeyError shows its argument quoted, as a key.
     __str__ = Exception.__str__
+
+
+class LockedError(SwannError, OSError):
+    """A directory is open for changes already, in this process or another."""
+
+
+class LogError(SwannError, OSError):
+    """The log of changes could not be brought to disk: no more changes are accepted."""
+
+
+class ReadOnlyError(SwannError):
+    """A change is asked of an index that was opened for reading, was closed, or came by fork."""
 
 
 class MissingExtraError(SwannError, ImportError):

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,10 +20,13 @@ from swann.index.build import Progress
 from swann.index.live import LiveIndex
 from swann.index.packed import PackedIndex
 from swann.index.state import State
-from swann.index.store import Verify, load_state, save_state
+from swann.index.store import SUFFIX, save_bundle, save_state
 from swann.vectors import as_queries, check_finite
 
-__all__ = ["SearchResult", "Searcher", "load_searcher"]
+__all__ = ["SearchResult", "Searcher"]
+
+
+_MOST = 2**63 - 1
 
 
 class SearchResult(NamedTuple):
@@ -43,7 +47,7 @@ class SearchResult(NamedTuple):
 
 
 class Searcher:
-    """Finds the nearest datapoints of queries. Made by `Builder.build` or `load_searcher`.
+    """Finds the nearest datapoints of queries. Made by `Builder.build` or `swann.load`.
 
     Any number of Python threads may search one at the same time, also while it is updated: a
     search sees one state of it from its beginning to its end. The GIL is released for the whole of
@@ -238,7 +242,7 @@ class Searcher:
     def _limits(self, k: int, candidates: int, leaves: int) -> tuple[int, int, int]:
         # The native call lowers what is more than there is.
         candidates = max(k, candidates) if self._reorders else k
-        return k, math.ceil(candidates * self._overretrieve), leaves
+        return k, min(math.ceil(candidates * self._overretrieve), _MOST), min(leaves, _MOST)
 
     # ---- Changing
 
@@ -360,7 +364,7 @@ class Searcher:
         tree, autopilot = plan.tree, plan.autopilot
         by_itself = autopilot is not None and autopilot.mode is not IncrementalMode.NONE
         if by_itself and outgrown(plan, self.size(), self.dimension):
-            self.rebalance()
+            Searcher.rebalance(self)
             return
         if tree is None or tree.incremental_threshold is None:
             return
@@ -485,45 +489,38 @@ class Searcher:
 
     # ---- Keeping it
 
-    def serialize(self, artifacts_dir: str | os.PathLike[str]) -> None:
-        """Save the index as a directory that can be moved, replacing one that is there.
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save the index, replacing one that is there; `swann.load` opens it.
+
+        At every moment the old index or the new one is there, also if the machine fails.
 
         Parameters
         ----------
-        artifacts_dir : path
-            Made if it is missing. `load_searcher` reads it.
+        path : path
+            A name that ends in ``.swann`` is one file, for shipping; any other a directory, which
+            is made if it is missing and can be moved. `swann.open` needs a directory.
 
         Raises
         ------
+        LockedError
+            If the directory is open for changes.
         OSError
             If it cannot be written. An index saved there before is still whole then.
         """
+        if Path(path).suffix == SUFFIX:
+            save_bundle(self._live.state(), path)
+        else:
+            save_state(self._live.state(), path)
+
+    def serialize(self, artifacts_dir: str | os.PathLike[str]) -> None:
+        """Save the index as a directory: ScaNN's name for `save`, whatever the name ends in.
+
+        Raises
+        ------
+        LockedError, OSError
+            As `save` does.
+        """
         save_state(self._live.state(), artifacts_dir)
-
-
-def load_searcher(
-    artifacts_dir: str | os.PathLike[str], *, verify: Verify = "manifest"
-) -> Searcher:
-    """Open an index that `Searcher.serialize` saved. Its arrays are memory-mapped, not read.
-
-    Parameters
-    ----------
-    artifacts_dir : path
-        The directory.
-    verify : {"manifest", "full"}
-        ``"manifest"`` checks the manifest and the size, dtype and shape of every array;
-        ``"full"`` reads everything and checks the digests too.
-
-    Returns
-    -------
-    Searcher
-
-    Raises
-    ------
-    IndexFormatError
-        If there is no index, it is of another version, or it is damaged.
-    """
-    return Searcher(load_state(artifacts_dir, verify=verify))
 
 
 def _bad_query(query: NDArray[np.float32], name: str) -> Exception:

@@ -18,7 +18,8 @@ from swann.config import check_count
 from swann.distance import check_distance_measure
 from swann.errors import ConfigError
 from swann.evaluate import exact_neighbors, leaf_ladder, speed_recall
-from swann.searcher import Searcher, load_searcher
+from swann.searcher import Searcher
+from swann.storage import load_searcher
 from swann.vectors import as_queries
 
 __all__ = ["app"]

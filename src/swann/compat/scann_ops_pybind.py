@@ -44,7 +44,7 @@ from swann.compat.scann_searcher import ScannSearcher, read_config
 from swann.config import IncrementalMode, ReorderType, check_count
 from swann.distance import DistanceMeasure
 from swann.index.store import holds_index
-from swann.searcher import load_searcher as _load_searcher
+from swann.storage import load_searcher as _load_searcher
 from swann.vectors import as_database
 
 __all__ = [

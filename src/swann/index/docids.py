@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swann.errors import DTypeError, InvalidInputError, ShapeError, UnknownDocidError
 
-__all__ = ["Docids", "Kind", "check_docids", "check_row_ids", "is_plain"]
+__all__ = ["Docids", "Kind", "Stored", "check_docids", "check_row_ids", "is_plain"]
 
 Kind = Literal["str", "int"]
 
@@ -120,6 +120,17 @@ def check_row_ids(ids: object, name: str = "docids") -> list[int]:
     return checked
 
 
+class Stored(Protocol):
+    """Docids in a file; see `swann.index.docid_arrays.StoredDocids`."""
+
+    kind: Kind
+    arrays: dict[str, NDArray[Any]]
+
+    def __len__(self) -> int: ...
+    def names(self, numbers: NDArray[np.integer[Any]]) -> NDArray[Any]: ...  # noqa: D102
+    def tolist(self) -> list[Any]: ...  # noqa: D102
+
+
 class Docids:
     """The docids of an index, by the number of the datapoint, and back.
 
@@ -132,18 +143,54 @@ class Docids:
         Of the datapoints 0, 1, 2, ..., as `check_docids` returns them.
     kind : {"str", "int"}, optional
         What they are where there are none yet; None: what the first ones will be.
+    stored : Stored, optional
+        Docids in a file, in place of `docids`. They stay there until they change.
     """
 
-    def __init__(self, docids: Sequence[Any] = (), kind: Kind | None = None) -> None:
-        self._begin(kind)
+    def __init__(
+        self, docids: Sequence[Any] = (), kind: Kind | None = None, stored: Stored | None = None
+    ) -> None:
         self._numbers: dict[Any, int] | None = None
+        self._stored = stored
+        self._own: NDArray[Any] | None = None  # where it is set, it holds the stored ones too
+        if stored is not None:
+            self.kind: Kind | None = stored.kind
+            self._count = len(stored)
+            return
+        self._begin(kind)
         if len(docids):
             self._append(docids)
 
     def _begin(self, kind: Kind | None) -> None:
         self.kind = kind
         self._count = 0
-        self._table = self._nothing(1)
+        self._own = self._nothing(1)
+
+    @property
+    def stored(self) -> Stored | None:
+        """The file that these docids are in, as long as they have not changed."""
+        return self._stored if self._own is None else None
+
+    def check(self) -> None:
+        """Read docids that are in a file.
+
+        Raises
+        ------
+        CorruptIndexError
+            If they are damaged.
+        """
+        if self.stored is not None:
+            self.stored.tolist()
+
+    @property
+    def _table(self) -> NDArray[Any]:
+        """The docids by number, then none. Only the writer may ask for it: it reads the file."""
+        if self._own is None:
+            assert self._stored is not None
+            table = self._nothing(self._count + 1)
+            table[: self._count] = self._stored.tolist()
+            self._own = table
+        return self._own
 
     def _nothing(self, length: int) -> NDArray[Any]:
         """Return a table of no docids, as results show them."""
@@ -155,7 +202,10 @@ class Docids:
 
     def names(self, numbers: NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Return the docids of `numbers`; None (of ints: -1) for -1."""
-        named: NDArray[Any] = self._table.take(numbers)  # indexing crashes where memory is short
+        if self._own is None:
+            assert self._stored is not None
+            return self._stored.names(numbers)
+        named: NDArray[Any] = self._own.take(numbers)  # indexing crashes where memory is short
         return named
 
     def tolist(self) -> list[Any]:
@@ -165,10 +215,12 @@ class Docids:
 
     def copy(self) -> Docids:
         """Return the same docids, which do not change with these."""
+        if self.stored is not None:
+            return Docids(stored=self.stored)
         made = Docids(kind=self.kind)
         made._count = self._count
-        made._table = self._table[: self._count + 1].copy()
-        made._table[self._count :] = made._nothing(1)
+        made._own = self._table[: self._count + 1].copy()
+        made._own[self._count :] = made._nothing(1)
         return made
 
     def name(self, number: int) -> NDArray[Any]:
@@ -254,7 +306,7 @@ class Docids:
             table = self._nothing(max(count + 1, len(self._table) * 3 // 2, 64))
             table[: self._count] = self._table[: self._count]
             table[self._count : count] = docids
-            self._table = table
+            self._own = table
         elif len(docids) == 1:
             self._table[self._count] = docids[0]
         else:

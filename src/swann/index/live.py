@@ -32,6 +32,7 @@ from swann.index.build import Progress, build_index
 from swann.index.docids import Docids, check_docids, check_row_ids, is_plain
 from swann.index.health import Health
 from swann.index.incoming import as_row, as_rows, bad_vector
+from swann.index.journal import Journal, NoJournal
 from swann.index.numbering import MOST, check_room, numbers_of, present
 from swann.index.packed import PackedIndex
 from swann.index.settle import settle_delete, settle_upsert
@@ -57,10 +58,16 @@ class LiveIndex(Turns):
     ----------
     state : State
         Where to begin.
+
+    Attributes
+    ----------
+    journal : Journal or None
+        Where changes are noted down before they are made.
     """
 
     def __init__(self, state: State) -> None:
         super().__init__()
+        self.journal: Journal | None = None
         self.view = View(state.packed, state.docids, state.plan, Books(state.next_number))
 
     # ---- What it is
@@ -155,11 +162,17 @@ class LiveIndex(Turns):
         ids = np.array(numbers, np.uint32)
         kind = None if names is None else names.kind
         before = native.num_rows(), view.books.changes
-        self._unsettled = partial(settle_upsert, view, numbers, following, fresh, kind, before)
+        journal = self.journal if count else None
+        take_back = None if journal is None else journal.begin()
+        self._unsettled = partial(
+            settle_upsert, view, numbers, following, fresh, kind, before, take_back
+        )
         try:
             if names is not None and fresh:
                 names.prepare(fresh)
             result = ids.astype(np.int64) if names is None else names.names(ids)
+            if journal is not None:
+                journal.upsert(given, first if given is None else 0, rows)
             threads = 1 if count < _MANY else kernels.hardware_threads()
             bad = native.upsert(rows, ids, threads) if count else 0
             if bad < count:
@@ -186,11 +199,17 @@ class LiveIndex(Turns):
         fresh = [docid] if names is not None and known is None else []
         kind = None if names is None else names.kind
         before = native.num_rows(), books.changes
-        self._unsettled = partial(settle_upsert, view, [number], following, fresh, kind, before)
+        journal = self.journal
+        take_back = None if journal is None else journal.begin()
+        self._unsettled = partial(
+            settle_upsert, view, [number], following, fresh, kind, before, take_back
+        )
         try:
             if fresh and names is not None:
                 names.prepare(fresh)
             result = np.array([number]) if names is None else names.name(number)
+            if journal is not None:
+                journal.upsert(None if names is None else [docid], number, row[None])
             if not native.upsert_one(row, number):
                 raise bad_vector(row[None], 0)
         finally:
@@ -212,9 +231,12 @@ class LiveIndex(Turns):
         view = self.view
         number = present(view, [docid])[0] if view.docids is None else view.docids.known_one(docid)
         native = updates.begin(view.packed)
-        changes = view.books.changes
-        self._unsettled = partial(settle_delete, view, [number], [docid], changes)
+        changes, journal = view.books.changes, self.journal
+        take_back = None if journal is None else journal.begin()
+        self._unsettled = partial(settle_delete, view, [number], [docid], changes, take_back)
         try:
+            if journal is not None:
+                journal.delete([docid])
             native.erase_one(number)
         finally:
             self._settle()
@@ -228,9 +250,12 @@ class LiveIndex(Turns):
         names = view.docids
         numbers = present(view, given) if names is None else names.known(given)
         native = updates.begin(view.packed)
-        changes = view.books.changes
-        self._unsettled = partial(settle_delete, view, numbers, given, changes)
+        changes, journal = view.books.changes, self.journal
+        take_back = None if journal is None else journal.begin()
+        self._unsettled = partial(settle_delete, view, numbers, given, changes, take_back)
         try:
+            if journal is not None:
+                journal.delete(given)
             native.erase(np.array(numbers, np.uint32))
         finally:
             self._settle()
@@ -284,6 +309,22 @@ class LiveIndex(Turns):
 
         Later changes of this index do not show in it.
         """
+        return self._kept()
+
+    @in_turn
+    def cut(self) -> State:
+        """Return the same, and let the journal go on in a new file from there."""
+        kept = self._kept()
+        if self.journal is None:
+            return kept
+        return dataclasses.replace(kept, log=self.journal.rotate())
+
+    @in_turn
+    def close(self, journal: NoJournal) -> None:
+        """Refuse changes from now on, as `journal` says; the last one is noted down."""
+        self.journal = journal
+
+    def _kept(self) -> State:
         self._fold()
         view = self.view
         return State(

@@ -6,6 +6,7 @@ or never began.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from swann.index import updates
@@ -21,6 +22,7 @@ def settle_upsert(
     fresh: list[Any],
     kind: Any,
     before: tuple[int, int],
+    take_back: Callable[[], None] | None,
 ) -> None:
     """Note that datapoints were written, or take back their docids.
 
@@ -38,12 +40,16 @@ def settle_upsert(
         What docids were of before.
     before : (int, int)
         Rows and changes before.
+    take_back : callable or None
+        Removes the change from the journal.
     """
     rows, changes = before
     books = view.books
     if view.packed.native.num_rows() == rows:  # it did nothing
         if view.docids is not None and fresh:
             view.docids.cancel(fresh, books.following, kind)
+        if take_back is not None:
+            take_back()
         return
     books.following = following
     books.changes = changes + len(numbers)
@@ -53,9 +59,17 @@ def settle_upsert(
         books.health = health
 
 
-def settle_delete(view: View, numbers: list[int], given: list[Any], changes: int) -> None:
+def settle_delete(
+    view: View,
+    numbers: list[int],
+    given: list[Any],
+    changes: int,
+    take_back: Callable[[], None] | None,
+) -> None:
     """Note that datapoints of these numbers and docids (or row ids) were removed."""
     if view.packed.native.row_of(numbers[0]) != updates.NOWHERE:  # it did nothing
+        if take_back is not None:
+            take_back()
         return
     if view.docids is not None:
         view.docids.forget(given)

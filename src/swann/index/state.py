@@ -9,7 +9,23 @@ from swann.index.docids import Docids
 from swann.index.health import Health
 from swann.index.packed import PackedIndex
 
-__all__ = ["Books", "State", "View"]
+__all__ = ["Books", "LogPoint", "State", "View"]
+
+
+@dataclass(frozen=True)
+class LogPoint:
+    """Where the log of changes goes on from a saved state.
+
+    Attributes
+    ----------
+    id : str
+        32 hexadecimal digits that the directory's logs have too: no other log belongs to it.
+    sequence : int
+        The number of the last change that the state holds.
+    """
+
+    id: str
+    sequence: int
 
 
 @dataclass(frozen=True)
@@ -27,12 +43,15 @@ class State:
     plan : IndexConfig
         What `LiveIndex.rebalance` builds. It differs from ``packed.config`` as long as there is
         nothing to train on: an empty index is scored by brute force.
+    log : LogPoint or None
+        Where changes after it are, of the checkpoint of a durable index.
     """
 
     packed: PackedIndex
     docids: Docids | None
     next_number: int
     plan: IndexConfig
+    log: LogPoint | None = None
 
     @property
     def numbered(self) -> bool:

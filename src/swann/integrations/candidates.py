@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from swann.builder import build, build_searcher
 from swann.config import IndexConfig
 from swann.errors import ConfigError, CorruptIndexError, DTypeError, InvalidInputError, ShapeError
-from swann.searcher import Searcher, load_searcher
+from swann.searcher import Searcher
+from swann.storage import load_searcher
 from swann.tensors import to_numpy
 from swann.vectors import as_database
 

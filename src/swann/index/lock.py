@@ -1,0 +1,143 @@
+"""One writer a directory: a lock file that names its holder and ends with its process."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+import weakref
+from pathlib import Path
+from typing import Literal
+
+from swann.errors import LockedError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+__all__ = ["DirectoryLock"]
+
+_NAME = ".lock"
+_PLACE = 1 << 30  # what Windows locks of the file; nobody could read the rest otherwise
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # some network disks
+_UNKNOWN = 100  # tries, 5 ms apart, until a holder has said who it is
+
+Purpose = Literal["save", "open"]
+
+
+class DirectoryLock:
+    """Keeps other writers out of a directory, those of this process too, until released.
+
+    The system ends it with the process, however that ends. A forked child does not have it.
+
+    Parameters
+    ----------
+    root : path
+        An existing directory.
+    purpose : {"save", "open"}
+        Others wait for a save to end; an index that is open for changes makes them fail.
+
+    Raises
+    ------
+    LockedError
+        If another holds the directory open.
+    OSError
+        If there can be no lock file.
+    """
+
+    def __init__(self, root: Path, purpose: Purpose) -> None:
+        self._path = root / _NAME
+        self._process = os.getpid()
+        self._handle = self._acquire(root, purpose)
+        try:
+            os.ftruncate(self._handle, 0)
+            os.write(self._handle, f"{self._process} {purpose}\n".encode())
+        except OSError:
+            pass  # a full disk: others are kept out all the same
+        _held.add(self)
+
+    def _acquire(self, root: Path, purpose: Purpose) -> int:
+        unknown = 0
+        while True:
+            handle = os.open(
+                self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666
+            )
+            if _lock(handle, purpose == "save"):
+                if _is_at(handle, self._path):
+                    return handle
+                os.close(handle)  # its holder removed it before we had it
+                continue
+            holder = os.read(handle, 100).decode("ascii", "replace").split()
+            os.close(handle)
+            unknown += len(holder) != 2
+            if holder[1:] == ["open"] or unknown > _UNKNOWN:
+                process = holder[0] if holder else "(unknown)"
+                raise LockedError(
+                    f"{root} is open for changes in process {process}; "
+                    "expected one writer. Close it there, or open it here with mode='r'"
+                )
+            time.sleep(0.005)
+
+    def release(self) -> None:
+        """Let others in; does nothing the second time, and nothing in a forked child."""
+        handle, self._handle = self._handle, -1
+        _held.discard(self)
+        if handle < 0 or self._process != os.getpid():
+            return
+        if os.name == "posix":
+            self._path.unlink(missing_ok=True)  # while no other can have it
+        os.close(handle)
+
+    def __enter__(self) -> DirectoryLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _forget(self) -> None:
+        """Leave the lock to the process that this one was forked from."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
+def _lock(handle: int, optional: bool) -> bool:
+    """Lock an open file; whether nobody else has it. `optional`: or there are no locks here."""
+    try:
+        if sys.platform == "win32":
+            os.lseek(handle, _PLACE, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            os.lseek(handle, 0, os.SEEK_SET)
+        else:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        if sys.platform == "win32":
+            os.lseek(handle, 0, os.SEEK_SET)
+        return False
+    except OSError as error:
+        if not optional or error.errno not in _NO_LOCKS:
+            os.close(handle)
+            raise
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether a path leads to this open file."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+_held: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for lock in list(_held):
+        lock._forget()
+
+
+if hasattr(os, "register_at_fork"):  # a child would hold the lock after its parent's death
+    os.register_at_fork(after_in_child=_forget_all)

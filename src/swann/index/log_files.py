@@ -1,0 +1,21 @@
+"""The names of the files that a log of changes is in, in the order of its changes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+__all__ = ["log_files", "log_name"]
+
+_LOG_FILE = re.compile(r"log-([0-9]{20})\.swannlog")
+
+
+def log_name(first: int) -> str:
+    """Return the name of the file whose first change has this number."""
+    return f"log-{first:020}.swannlog"
+
+
+def log_files(root: Path) -> list[tuple[int, Path]]:
+    """Return the log files of a directory and the numbers of their first changes, in order."""
+    found = [(_LOG_FILE.fullmatch(path.name), path) for path in root.glob("log-*")]
+    return sorted((int(named[1]), path) for named, path in found if named is not None)
