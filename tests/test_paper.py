@@ -22,8 +22,10 @@ from benchmarks.paper.experiments import (
     figure_5,
     ivf_pq,
     table_1,
+    table_2,
 )
 from benchmarks.paper.lab import Data, Lab, cut
+from benchmarks.paper.planes import baselines
 
 
 def small(folder: Path, name: str) -> Data:
@@ -119,6 +121,26 @@ def test_a_cut_is_solved_anew(tmp_path: Path) -> None:
     np.testing.assert_array_equal(part.neighbors[:, 0], best)
 
 
+def test_planes_to_compare_with(lab: Lab) -> None:
+    data = lab.data("glove-100")
+    recalls = {}
+    for name, planes in baselines(data.rows, 16, seed=0):
+        assert planes.codes.shape == (960, 2)
+        turn = planes.normals.T @ planes.normals
+        if name != "random hyperplanes":
+            np.testing.assert_allclose(turn, np.eye(16), atol=1e-4)
+        made = (2.0 * np.unpackbits(planes.codes, axis=1, bitorder="little") - 1) @ planes.decoder
+        scores = data.queries @ made.T
+        found = planes.search_asymmetric(data.queries, 10)
+        np.testing.assert_allclose(
+            np.take_along_axis(scores, found, 1), -np.sort(-scores, axis=1)[:, :10], atol=1e-5
+        )
+        recalls[name] = (found == data.neighbors[:, :1]).any(axis=1).mean()
+    assert list(recalls) == ["random hyperplanes", "signs of PCA", "ITQ"]
+    assert recalls["ITQ"] > recalls["random hyperplanes"]
+    assert [name for name, _ in baselines(data.rows, 32, seed=0)] == ["random hyperplanes"]
+
+
 def test_claims_can_fail() -> None:
     plain, aware = [0.4, 0.2], [0.3, 0.1]
     rates = {"threshold": 0.2, "bits": [40, 80]}
@@ -141,6 +163,16 @@ def test_claims_can_fail() -> None:
     rate["lower"] = [True]
     assert "1@1 at 256 bits, 0.400 for 0.500" in table_1.judge(found).because
     assert not table_1.judge(found).came_out
+
+    def codes(aware: list[float], plain: list[float]) -> dict[str, Any]:
+        both = {table_2.PLAIN: plain, table_2.AWARE: aware}
+        methods = {name: {"hamming": found, "asymmetric": found} for name, found in both.items()}
+        return {"data": [{"name": "some", "rates": [{"bits": 64, "methods": methods}]}]}
+
+    high, low = [0.5, 0.5, 0.5, 0.5], [0.5, 0.4, 0.3, 0.5]
+    assert table_2.judge(codes(high, low)).came_out
+    assert not table_2.judge(codes(low, high)).came_out
+    assert "moves by -0.200 to -0.200" in table_2.judge(codes(low, high)).because
 
     def case(measure: str, ours: float) -> dict[str, Any]:
         both = {name: {"1@1": [r], "10@10": [r]} for name, r in (("swann", ours), ("faiss", 0.5))}

@@ -13,6 +13,7 @@ _MODULES = (
     "figure_4a",
     "figure_4b",
     "table_1",
+    "table_2",
     "figure_5",
     "ivf_pq",
     "asymmetric",
