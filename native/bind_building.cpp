@@ -176,7 +176,7 @@ void encode(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF
 
 void update(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF32x2 weights,
             MaybeF32x2 scales, In<uint8_t, 3> codes, size_t dims_per_block,
-            Out<float, 2> codebook, size_t threads) {
+            Out<float, 2> codebook, bool joint, size_t threads) {
   TileSet set = tile_set(targets, directions, weights, codebook, dims_per_block);
   expect(!scales || (scales->shape(0) == set.tiles && scales->shape(1) == kLanes),
          "scales must be [tiles][16]");
@@ -184,7 +184,10 @@ void update(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF
   expect(codes.shape(0) == set.tiles && codes.shape(1) == set.blocks && codes.shape(2) == kLanes,
          "codes must be [tiles][blocks][16]");
   const Building building;
-  update_codebook(set, codes.data(), threads, codebook.data());
+  for (size_t i = 0; i < codes.size(); ++i)
+    expect(codes.data()[i] < set.codewords, "codes must be below the number of codewords");
+  (joint ? update_codebook_jointly : update_codebook)(set, codes.data(), threads,
+                                                      codebook.data());
 }
 
 void pack(In<float, 2> rows, std::optional<In<float, 1>> weights, MaybeF32x2 centroids,
@@ -246,7 +249,7 @@ void bind_building(nb::module_& m) {
   m.def("encode_tiles", &encode, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(),
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
   m.def("update_codebook", &update, nb::arg(), nb::arg().none(), nb::arg().none(),
-        nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+        nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
   m.def("normalize_rows", &normalize);
   m.def("release_memory", &release_memory);
   m.def("pack_codes", &pack, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(),

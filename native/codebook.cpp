@@ -38,11 +38,6 @@ BlockSpan span(const TileSet& set, size_t block) {
   return {first, std::min(set.dims_per_block, set.dim - first)};
 }
 
-// How much lane i of a tile counts.
-double scale_of(const TileSet& set, size_t tile, size_t i) {
-  return set.scales == nullptr ? 1.0 : double(set.scales[tile * kLanes + i]);
-}
-
 // Plain l2: each codeword becomes the mean of its datapoints.
 void move_to_means(const TileSet& set, const uint8_t* codes, size_t block, float* codebook) {
   const auto [first, width] = span(set, block);
@@ -53,7 +48,7 @@ void move_to_means(const TileSet& set, const uint8_t* codes, size_t block, float
     const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
     const float* target = set.targets + (t * set.dim + first) * kLanes;
     for (size_t i = 0; i < kLanes; ++i) {
-      const double scale = scale_of(set, t, i);
+      const double scale = set.scale(t, i);
       mass[code[i]] += scale;
       for (size_t j = 0; j < width; ++j)
         sums[code[i] * width + j] += scale * double(target[j * kLanes + i]);
@@ -102,7 +97,7 @@ void gather_equations(const TileSet& set, const uint8_t* codes, size_t block,
     const float* direction = set.directions + (t * set.dim + first) * kLanes;
     for (size_t i = 0; i < kLanes; ++i) {
       const size_t k = code[i];
-      const double weight = set.weights[t * kLanes + i], scale = scale_of(set, t, i);
+      const double weight = set.weights[t * kLanes + i], scale = set.scale(t, i);
       double along = parallel[t * kLanes + i];  // p + <u, t> = error of all blocks + <u, w>
       for (size_t j = 0; j < width; ++j) {
         u[j] = direction[j * kLanes + i];

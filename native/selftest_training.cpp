@@ -252,7 +252,7 @@ struct Tiles {
            per_block, (dim + per_block - 1) / per_block, codewords};
   }
 
-  double loss(const uint8_t* codes, const float* codebook) const {
+  double loss(const uint8_t* codes, const float* codebook, const float* scales = nullptr) const {
     double total = 0;
     for (size_t t = 0; t < set.tiles; ++t)
       for (size_t i = 0; i < kLanes; ++i) {
@@ -264,7 +264,7 @@ struct Tiles {
           square += e * e, along += e * directions[at];
         }
         if (set.directions != nullptr) square += weights[t * kLanes + i] * along * along;
-        total += square;
+        total += square * (scales == nullptr ? 1.0 : double(scales[t * kLanes + i]));
       }
     return total;
   }
@@ -332,6 +332,21 @@ void test_codebook(size_t n) {
           same &= codes == codes_other && same_bits(losses, losses_other) &&
                   same_bits(codebook, other);
         }
+        // A third of the datapoints count thrice, a third not at all; the joint optimum is least.
+        std::vector<float> scales(set.tiles * kLanes);
+        for (size_t i = 0; i < scales.size(); ++i) scales[i] = float(i % 3) * 1.5f;
+        TileSet scaled = set;
+        scaled.scales = scales.data();
+        auto joint = codebook, joint_other = codebook, blockwise = codebook;
+        update_codebook_jointly(scaled, codes.data(), 1, joint.data());
+        update_codebook_jointly(scaled, codes.data(), 3, joint_other.data());
+        update_codebook(scaled, codes.data(), 2, blockwise.data());
+        same &= same_bits(joint, joint_other);
+        const double least_loss = tiles.loss(codes.data(), joint.data(), scales.data());
+        falls &= least_loss <=
+                 tiles.loss(codes.data(), blockwise.data(), scales.data()) * (1 + 1e-6) + 1e-6;
+        falls &= tiles.loss(codes.data(), blockwise.data(), scales.data()) <=
+                 tiles.loss(codes.data(), codebook.data(), scales.data()) * (1 + 1e-6) + 1e-6;
         check(falls, "the loss never rises", dim, per_block);
         check(said, "the losses are those of the codes", dim, per_block);
         check(same, "the same on three threads", dim, per_block);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "aligned_floats.h"
+#include "kernels.h"
 
 namespace swann {
 
@@ -79,6 +80,10 @@ struct TileSet {
   size_t tiles, dim, dims_per_block, blocks;
   size_t codewords;         // of a block: 16 or 256
   const float* scales = nullptr;  // [tiles][16]: how much a datapoint counts in updates
+
+  double scale(size_t tile, size_t lane) const {
+    return scales == nullptr ? 1.0 : double(scales[tile * kLanes + lane]);
+  }
 };
 
 // Codebooks are [dim][codewords]. Codes [tiles][blocks][16] of every tile, by KernelTable::encode_tile; losses [tiles][16].
@@ -89,6 +94,9 @@ void encode_tiles(const TileSet& set, const float* codebook, size_t sweeps, bool
 // the closed-form optimum given the others (for plain l2: means). Codewords without datapoints
 // stay.
 void update_codebook(const TileSet& set, const uint8_t* codes, size_t threads, float* codebook);
+// The same until the codewords of all blocks are at their joint optimum.
+void update_codebook_jointly(const TileSet& set, const uint8_t* codes, size_t threads,
+                             float* codebook);
 
 // Encodes rows in any order into the places of packed codes that they have.
 struct PackJob {

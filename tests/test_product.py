@@ -30,13 +30,16 @@ def normal(seed: int, *shape: int) -> F32:
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def make(seed: int, count: int, dimension: int, anisotropic: bool) -> tuple[Tiles, F32, F32]:
+def make(
+    seed: int, count: int, dimension: int, anisotropic: bool, *, scaled: bool = False
+) -> tuple[Tiles, F32, F32]:
     """Tiles of residuals to a few centroids; the rows; the residuals."""
     rows, centroids = normal(seed, count, dimension), normal(seed + 1, 3, dimension) / 2
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, count).astype(np.uint32)
     weights = rng.uniform(0, 8, count).astype(np.float32) if anisotropic else None
-    tiles = kernels.make_tiles(rows, centroids, labels, weights, 2)
+    scales = rng.choice([0.0, 0.1, 1.0, 3.0], count).astype(np.float32) if scaled else None
+    tiles = kernels.make_tiles(rows, centroids, labels, weights, 2, scales)
     return tiles, rows, rows - centroids[labels]
 
 
@@ -58,7 +61,14 @@ def loss_of(tiles: Tiles, codes: U8, codebook: F32, width: int) -> float:
     loss = (error**2).sum(axis=1)
     if tiles.directions is not None and tiles.weights is not None:
         loss += tiles.weights.ravel() * (error * flat(tiles.directions)).sum(axis=1) ** 2
-    return float(loss.mean())
+    return float((loss * counts(tiles)).mean())
+
+
+def counts(tiles: Tiles) -> F64:
+    """How much each datapoint counts."""
+    if tiles.scales is None:
+        return np.ones(len(tiles.targets) * LANES)
+    return tiles.scales.ravel().astype(np.float64)
 
 
 def least_loss(tiles: Tiles, codes: U8, dimension: int, width: int) -> float:
@@ -77,6 +87,8 @@ def least_loss(tiles: Tiles, codes: U8, dimension: int, width: int) -> float:
         root = np.sqrt(tiles.weights.ravel().astype(np.float64))[:, None]
         used = np.concatenate([used, ((root * u)[:, None] @ used)], axis=1)
         targets = np.concatenate([targets, root * (u * targets).sum(axis=1, keepdims=True)], axis=1)
+    scale = np.sqrt(counts(tiles))[:, None]
+    used, targets = used * scale[:, :, None], targets * scale
     matrix, right = used.reshape(-1, used.shape[2]), targets.ravel()
     solution = np.linalg.lstsq(matrix, right, rcond=None)[0]
     return float(((right - matrix @ solution) ** 2).sum() / n)
@@ -190,6 +202,58 @@ def test_updates_never_raise_the_loss_and_end_at_its_least(
 
 
 @both_losses
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize(
+    ("dimension", "width", "words"), [*((*shape, 16) for shape in SHAPES), (5, 2, 256)]
+)
+def test_the_joint_update_is_the_solution_of_the_joint_system(
+    dimension: int, width: int, words: int, scaled: bool, anisotropic: bool
+) -> None:
+    tiles, _, _ = make(3, 96, dimension, anisotropic, scaled=scaled)
+    codebook = normal(4, dimension, words)
+    codes, _ = kernels.encode_tiles(tiles, codebook, width, 2, 1)
+    other = codebook.copy()
+    kernels.update_codebook(tiles, codes, width, codebook, 1, joint=True)
+    kernels.update_codebook(tiles, codes, width, other, 3, joint=True)
+    assert codebook.tobytes() == other.tobytes()
+    best = least_loss(tiles, codes, dimension, width)
+    assert loss_of(tiles, codes, codebook, width) == pytest.approx(best, rel=1e-6, abs=1e-9)
+
+
+def test_one_joint_update_does_what_many_of_blocks_do() -> None:
+    """With errors along datapoints so dear that blocks depend on each other."""
+    tiles, _, _ = make(6, 1600, 16, True)
+    assert tiles.weights is not None
+    tiles = tiles._replace(weights=10 * tiles.weights)
+    codebook = normal(7, 16, 16)
+    codes, _ = kernels.encode_tiles(tiles, codebook, 2, 2, 1)
+    once, often = codebook.copy(), codebook.copy()
+    kernels.update_codebook(tiles, codes, 2, codebook, 1, joint=True)
+    kernels.update_codebook(tiles, codes, 2, once, 1)
+    for _ in range(200):
+        kernels.update_codebook(tiles, codes, 2, often, 1)
+    joint = loss_of(tiles, codes, codebook, 2)
+    assert joint == pytest.approx(loss_of(tiles, codes, often, 2), rel=1e-5)
+    assert joint < 0.98 * loss_of(tiles, codes, once, 2)
+
+
+@both_losses
+@each_size
+def test_datapoints_that_count_twice_are_as_good_as_two(words: int, anisotropic: bool) -> None:
+    tiles, _, _ = make(8, 64, 6, anisotropic)
+    scales = np.repeat(np.array([2, 0], np.float32), 32).reshape(4, LANES)
+    codebook = normal(9, 6, words)
+    codes, _ = kernels.encode_tiles(tiles, codebook, 2, 2, 1)
+    half = Tiles(*(None if part is None else part[:2] for part in tiles))  # type: ignore[arg-type]
+    for joint in (False, True):
+        mine, twice = codebook.copy(), codebook.copy()
+        kernels.update_codebook(tiles._replace(scales=scales), codes, 2, mine, 1, joint)
+        kernels.update_codebook(half, codes[:2], 2, twice, 1, joint)
+        np.testing.assert_allclose(mine, twice, rtol=1e-4, atol=1e-5)
+        assert (mine != codebook).any()
+
+
+@both_losses
 @each_size
 def test_the_block_updated_last_cannot_be_better(words: int, anisotropic: bool) -> None:
     """Any step away from its codewords costs: it is the optimum given the others."""
@@ -228,14 +292,15 @@ def test_plain_codewords_become_means(words: int) -> None:
 @each_size
 def test_codewords_of_nobody_stay(words: int, anisotropic: bool) -> None:
     tiles, _, _ = make(9, 32, 6, anisotropic)
-    codebook = normal(1, 6, words)
-    start = codebook.copy()
+    start = normal(1, 6, words)
     taken = [1, 4, words - 7]
     codes = np.random.default_rng(0).choice(np.array(taken, np.uint8), (2, 3, LANES))
-    kernels.update_codebook(tiles, codes, 2, codebook, 1)
-    unused = np.setdiff1d(np.arange(words), taken)
-    np.testing.assert_array_equal(codebook[:, unused], start[:, unused])
-    assert (codebook[:, taken] != start[:, taken]).all()
+    for joint in (False, True):
+        codebook = start.copy()
+        kernels.update_codebook(tiles, codes, 2, codebook, 1, joint)
+        unused = np.setdiff1d(np.arange(words), taken)
+        np.testing.assert_array_equal(codebook[:, unused], start[:, unused])
+        assert (codebook[:, taken] != start[:, taken]).all()
 
 
 def test_wide_blocks_of_many_codewords() -> None:
@@ -277,13 +342,14 @@ def train(
 
 
 @both_losses
+@pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize(("seed", "words"), [(0, 16), (1, 16), (2, 16), (3, 16), (0, 256)])
 @each_shape
 def test_the_loss_never_rises_within_a_stage(
-    dimension: int, width: int, anisotropic: bool, seed: int, words: int
+    dimension: int, width: int, anisotropic: bool, seed: int, words: int, joint: bool
 ) -> None:
     tiles, _, _ = make(seed, 480, dimension, anisotropic)
-    _, losses = train(tiles, width, seed, words, iterations=12)
+    _, losses = train(tiles, width, seed, words, iterations=12, joint=joint)
     plain = Tiles(tiles.targets, None, None)
     _, first = train(plain, width, seed, words, iterations=12)
     assert losses[: len(first)] == first

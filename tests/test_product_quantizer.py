@@ -113,6 +113,18 @@ def test_the_seed_decides_and_threads_do_not() -> None:
     np.testing.assert_array_equal(one.encode(rows), others[0].encode(rows))
 
 
+def test_joint_updates_are_another_way_to_as_good_a_codebook() -> None:
+    rows = normal(15, 2000, 12)
+    losses = []
+    for update in ("blockwise", "joint"):
+        seen: list[float] = []
+        quantizer = ProductQuantizer(2, threshold=2.0, update=update)
+        quantizer.fit(rows, on_iteration=lambda _, loss, seen=seen: seen.append(loss))
+        losses.append(seen[-1])
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
 def test_residuals_keep_the_direction_of_their_datapoints() -> None:
     rows, origins = normal(5, 2000, 12), 3 * normal(6, 4, 12)
     labels = np.arange(2000) % 4

@@ -162,6 +162,7 @@ def update_codebook(
     codes: _A,
     dims_per_block: int,
     codebook: _A,
+    joint: bool,
     threads: int,
     /,
 ) -> None: ...

@@ -364,14 +364,20 @@ def encode_tiles(
 
 
 def update_codebook(
-    tiles: Tiles, codes: U8, dimensions_per_block: int, codebook: F32, threads: int
+    tiles: Tiles,
+    codes: U8,
+    dimensions_per_block: int,
+    codebook: F32,
+    threads: int,
+    joint: bool = False,
 ) -> None:
     """Move the codewords, in place, to where they minimise the loss for these codes.
 
-    Block after block, each the closed-form optimum given the others. ``codebook`` has shape
+    Block after block, each the closed-form optimum given the others; with `joint`, to the optimum
+    of all blocks together (within a part in 10 million of the loss). ``codebook`` has shape
     (d, 16) or (d, 256): column k holds codeword k of every block.
     """
-    _native.update_codebook(*tiles, codes, dimensions_per_block, codebook, threads)
+    _native.update_codebook(*tiles, codes, dimensions_per_block, codebook, joint, threads)
 
 
 def pack_codes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -46,7 +47,7 @@ class Loss:
     def chosen(cls, threshold: float | None, weight: WeightFunction | None) -> Self:
         """Check the settings, of which one at most may be given."""
         at = check_threshold("threshold", threshold)
-        if weight is not None and at == at:
+        if weight is not None and not math.isnan(at):
             raise ConfigError("threshold and weight are both given; expected one of them, or none")
         return cls(at, None if weight is None else as_weight(weight))
 
@@ -54,7 +55,7 @@ class Loss:
         """Return eta and the scale of datapoints; None where both directions, or all, are alike."""
         if self.weight is not None:
             return relative_weights(norms, dimension, self.weight)
-        if self.threshold != self.threshold:
+        if math.isnan(self.threshold):
             return None, None
         return anisotropic_weights(norms, dimension, self.threshold) + np.float32(1.0), None
 

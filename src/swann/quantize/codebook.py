@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from swann import kernels
 from swann.kernels import LANES, Tiles
 
-__all__ = ["MAX_SWEEPS", "train_codebook", "update_jointly"]
+__all__ = ["MAX_SWEEPS", "train_codebook"]
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -29,7 +29,6 @@ _TRAINING_SWEEPS = 1
 
 _CONVERGED = 1e-3
 _SEED_TILES = 256
-_MOST_PASSES, _SETTLED = 64, 1e-4
 
 
 def train_codebook(
@@ -64,7 +63,7 @@ def train_codebook(
         Called as ``on_iteration(number, mean_loss)`` after each assignment. Within a stage the
         loss never rises.
     joint : bool
-        Whether updates end at the joint optimum of all blocks (`update_jointly`).
+        Whether updates end at the joint optimum of all blocks, at up to twice the work.
 
     Returns
     -------
@@ -77,7 +76,6 @@ def train_codebook(
     """
     codebook = _start(tiles.targets, dimensions_per_block, codewords, rng)
     plain = Tiles(tiles.targets, None, None, tiles.scales)
-    update = update_jointly if joint else kernels.update_codebook
     stages = [plain] if tiles.directions is None else [plain, tiles]
     number = 0
     codes = None
@@ -96,29 +94,11 @@ def train_codebook(
             if on_iteration is not None:
                 on_iteration(number, loss)
             number += 1
-            update(stage, codes, dimensions_per_block, codebook, threads)
+            kernels.update_codebook(stage, codes, dimensions_per_block, codebook, threads, joint)
             if before - loss < _CONVERGED * before:
                 break
             before = loss
     return codebook
-
-
-def update_jointly(
-    tiles: Tiles, codes: U8, dimensions_per_block: int, codebook: F32, threads: int
-) -> None:
-    """Move the codewords of all blocks, in place, to where together they minimise the loss.
-
-    The joint system of section 7.5 of Guo et al. 2020: one of codewords x d unknowns, never made.
-    Its blocks are solved in turn, again and again (Gauss-Seidel), until codewords move by less than
-    a part in 10,000 of their length. With directions in many blocks the system is nearly
-    block-diagonal, so few passes are enough.
-    """
-    for _ in range(_MOST_PASSES):
-        before = codebook.copy()
-        kernels.update_codebook(tiles, codes, dimensions_per_block, codebook, threads)
-        moved = np.linalg.norm(codebook - before)
-        if tiles.directions is None or moved <= _SETTLED * np.linalg.norm(codebook):
-            break
 
 
 def _mean(losses: F32, scales: F32 | None) -> float:
