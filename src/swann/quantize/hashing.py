@@ -17,9 +17,8 @@ r = x - h V - c, with u = x / |x| and eta = h_par / h_perp,
 
 times the datapoint's h_perp where lengths are to count.
 
-The second term keeps bits random unless they earn their keep. With its full weight most bits of an
-overcomplete code never become certain: GloVe-100 in 256 bits, Hamming Recall 10@10 .35; with a
-tenth of the weight .59.
+The second term pulls bits towards chance. Where they are many it costs recall at its full weight:
+30,000 rows of GloVe-100 in 256 bits, Hamming Recall 10@10 .46, and .60 with a tenth of the weight.
 
 The derivative by z of an expectation over a random bit is exact in its distributional form (Dai et
 al., section 3.2): sigmoid'(z_j) E[L(h_j = 1) - L(h_j = -1)]. Dai et al. put the gradient of L in
