@@ -6,6 +6,8 @@ Among them the tests that keras-rs has of its brute-force layer, restated.
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -306,3 +308,23 @@ def test_scann_ops_in_the_tutorial() -> None:
         scann_ops.builder(embedding.embeddings, 10, "dot_product").score_brute_force().build()
     )
     assert len(variable) == 5000
+
+
+def test_the_example(tmp_path: Path) -> None:
+    ratings = RNG.integers(0, [60, 200, 11], (4000, 3))
+    lines = [f'"u{user}";"b{book}";"{rating}"' for user, book, rating in ratings]
+    path = tmp_path / "ratings.csv"
+    path.write_text("\n".join(['"User-ID";"ISBN";"Book-Rating"', *lines]))
+    example = Path(__file__).resolve().parents[1] / "examples" / "keras_retrieval.py"
+    done = subprocess.run(
+        [sys.executable, example, "--quick", "--ratings", path],
+        check=True, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    recalls = [
+        float(line.split()[-1])
+        for line in done.stdout.splitlines()
+        if line.startswith(("BruteForce", "scann_ops", "Approximate"))
+    ]
+    assert len(recalls) == 10
+    assert recalls[0] == recalls[5] == 1
+    assert min(recalls) > 0.9

@@ -1,7 +1,7 @@
-"""swann inside other libraries. Each module needs its library, an extra of that name.
+"""swann inside other libraries. What needs a library is an extra.
 
 ::
 
     candidates.py   what every retrieval layer needs besides its library
-    keras_rs.py     a retrieval layer for Keras and Keras-RS
+    keras_rs.py     a retrieval layer for Keras and Keras-RS: the extra `keras`
 """

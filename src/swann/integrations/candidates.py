@@ -24,6 +24,9 @@ __all__ = ["Candidates", "check_config"]
 
 _INDEX, _IDS = "index", "ids.npy"
 
+_FEW = 8
+"""So many queries are answered on the calling thread: waking others takes as long."""
+
 
 def check_config(config: object) -> IndexConfig | None:
     """Return the settings of an index whose scores come highest first.
@@ -157,7 +160,8 @@ class Candidates:
         leading = queries.shape[:-1]
         matrix = queries.reshape(math.prod(leading), queries.shape[-1])
         searcher = self.searcher
-        search = searcher.search_batched if len(matrix) < 2 else searcher.search_batched_parallel
+        many = len(matrix) > _FEW
+        search = searcher.search_batched_parallel if many else searcher.search_batched
         rows, scores = search(matrix, k, pre_reorder_num_neighbors, leaves_to_search)
         short = np.flatnonzero(rows[:, -1] < 0)
         if len(short):

@@ -50,8 +50,8 @@ except ModuleNotFoundError as error:
 
 __all__ = ["ApproximateRetrieval"]
 
-Found = tuple[NDArray[np.float32], NDArray[np.int32]]
-"""Scores and ids."""
+_DTYPES = (np.float32, np.int32)
+"""Of scores and of ids."""
 
 
 @keras.saving.register_keras_serializable(package="swann")
@@ -199,9 +199,12 @@ class ApproximateRetrieval(keras_rs.layers.Retrieval):  # type: ignore[misc]
             If the queries cannot be used.
         """
         self._there()
-        scores, ids = _run_outside(self._search, inputs, (*inputs.shape[:-1], self.k))
+        found = _run_outside(
+            self._search, inputs, (*inputs.shape[:-1], self.k), _DTYPES[-1 - self.return_scores :]
+        )
         if not self.return_scores:
-            return ids
+            return found[0]
+        scores, ids = found
         return keras.ops.cast(scores, self.compute_dtype), ids
 
     def _there(self) -> Candidates:
@@ -209,14 +212,15 @@ class ApproximateRetrieval(keras_rs.layers.Retrieval):  # type: ignore[misc]
             raise ConfigError("there are no candidates yet; call update_candidates first")
         return self._candidates
 
-    def _search(self, queries: Any) -> Found:
-        """Search for queries in the memory of the CPU."""
-        return self._there().search(
+    def _search(self, queries: Any) -> tuple[NDArray[Any], ...]:
+        """Search for queries in the memory of the CPU; return scores, if asked for, and ids."""
+        found = self._there().search(
             np.asarray(to_numpy(queries), np.float32),
             self.k,
             self.pre_reorder_num_neighbors,
             self.leaves_to_search,
         )
+        return found[-1 - self.return_scores :]
 
     def compute_output_spec(self, inputs: Any) -> Any:
         """Say what `call` returns, for models that are put together before there are candidates."""
@@ -262,37 +266,45 @@ def _on_cpu(given: Any) -> Any:
     return given
 
 
-def _run_outside(search: Callable[[Any], Found], inputs: Any, shape: tuple[Any, ...]) -> Any:
+def _run_outside(
+    search: Callable[[Any], tuple[NDArray[Any], ...]],
+    inputs: Any,
+    shape: tuple[Any, ...],
+    dtypes: tuple[Any, ...],
+) -> tuple[Any, ...]:
     """Run a search on a tensor, or call back to it from what a backend compiles.
 
     Parameters
     ----------
     search : callable
-        Takes a tensor in the memory of the CPU and returns scores and ids of `shape`.
+        Takes a tensor in the memory of the CPU and returns arrays of `shape` and `dtypes`.
     inputs : tensor
         The queries.
     shape : tuple
-        Of the results; in a TensorFlow graph some of it may be None.
+        Of every result; in a TensorFlow graph some of it may be None.
+    dtypes : tuple of NumPy types
+        Of the results.
 
     Returns
     -------
     tuple of tensors
-        float32 scores and int32 ids.
+        The results.
     """
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
 
         if isinstance(inputs, jax.core.Tracer):
-            results = [jax.ShapeDtypeStruct(shape, dtype) for dtype in (np.float32, np.int32)]
+            results = tuple(jax.ShapeDtypeStruct(shape, dtype) for dtype in dtypes)
             queries = jax.lax.stop_gradient(inputs)
-            return jax.pure_callback(search, results, queries, vmap_method="broadcast_all")
+            found = jax.pure_callback(search, results, queries, vmap_method="broadcast_all")
+            return tuple(found)
     elif backend == "tensorflow":
         import tensorflow as tf
 
         if not tf.executing_eagerly():
             queries = tf.cast(inputs, tf.float32)
-            results = tf.numpy_function(search, [queries], [tf.float32, tf.int32])
+            results = tf.numpy_function(search, [queries], dtypes)
             return tuple(tf.ensure_shape(result, shape) for result in results)
     elif backend == "torch":
         import torch
