@@ -9,6 +9,7 @@ import json
 import mmap
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,14 @@ class Failing:
         return self.function(*arguments, **options)
 
 
+def test_what_killed_saves_left_is_removed(tmp_path: Path) -> None:
+    saved(tmp_path)
+    for name in (".codes-12-34.tmp", ".manifest.json-5-6.tmp", ".mine.tmp"):
+        (tmp_path / name).write_text("half")
+    saved(tmp_path, FULL, "cosine")
+    assert [path.name for path in tmp_path.glob(".*")] == [".mine.tmp"]
+
+
 @pytest.mark.parametrize("name", ["replace", "fsync"])
 @pytest.mark.parametrize("calls", range(11))
 @pytest.mark.parametrize("occupied", [False, True])
@@ -224,6 +233,43 @@ def test_a_failed_save_leaves_what_was_there(
         assert_same_index(load_searcher(tmp_path), searcher)
     searcher.serialize(tmp_path)
     assert_same_index(load_searcher(tmp_path, verify="full"), searcher)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which file a handle is of")
+def test_no_order_of_writes_loses_both_indexes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What must be on the disk before something else was flushed before it."""
+    saved(tmp_path, FULL, "cosine")
+    done: list[str] = []
+    fsync, replace, unlink = os.fsync, os.replace, Path.unlink
+
+    def note_fsync(handle: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        done.append("flush directory" if path == tmp_path else f"flush {path.name.split('-')[0]}")
+        fsync(handle)
+
+    def note_replace(source: Path, target: Path) -> None:
+        done.append(f"place {target.name.split('-')[0]}")
+        replace(source, target)
+
+    def note_unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".npy":
+            done.append("remove")
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", note_fsync)
+        patch.setattr(os, "replace", note_replace)
+        patch.setattr(Path, "unlink", note_unlink)
+        built().serialize(tmp_path)
+    expected = []
+    for name in built()._index.arrays():
+        expected += [f"flush .{name}", f"place {name}"]
+    expected += ["flush directory", "flush .manifest.json", "place manifest.json"]
+    expected += ["flush directory"]
+    assert done[: len(expected)] == expected
+    assert set(done[len(expected) :]) == {"remove"}
 
 
 def test_saving_where_it_cannot_be(tmp_path: Path) -> None:
