@@ -33,7 +33,7 @@ from swann import (
     LogError,
     ReadOnlyError,
 )
-from swann.index import durable
+from swann.index import durable, lock
 from swann.index.log import LogReader
 from swann.index.log_format import FILE_HEADER, RECORD_HEADER
 from swann.index.state import LogPoint
@@ -232,6 +232,62 @@ def test_a_checkpoint_that_fails_anywhere(
         with swann.open(root) as again:
             assert contents(again) == after
     pytest.fail("it never ended")
+
+
+def test_a_checkpoint_flushes_the_old_log_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a new log could reach the disk without the changes before it."""
+    done: list[Any] = []
+    replace = os.replace
+
+    def note_replace(source: Path, target: Path) -> None:
+        done.append(target.name)
+        replace(source, target)
+
+    with swann.open(save(tmp_path, "str"), durability="none") as index:
+        index.upsert("x", DB[0])
+        handle = index._files._journal._file  # type: ignore[union-attr]
+        monkeypatch.setattr(os, "fsync", done.append)
+        monkeypatch.setattr(os, "replace", note_replace)
+        index.checkpoint()
+    assert done[0] == handle
+    assert "log-00000000000000000002.swannlog" in done
+
+
+def test_logs_that_follow_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_fsync: None
+) -> None:
+    """Checkpoints that failed leave several; none may be missing."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with swann.open(save(tmp_path, "str")) as index:
+        with monkeypatch.context() as patch:
+            patch.setattr(durable, "save_state", full)
+            for i in range(3):
+                index.upsert(f"n{i}", DB[i])
+                with pytest.raises(OSError, match="No space left"):
+                    index.checkpoint()
+        index.upsert("last", DB[9])
+        expected = contents(index)
+    logs = sorted(tmp_path.glob("log-*"))
+    assert len(logs) == 4
+    assert contents(swann.load(tmp_path)) == expected
+    for log in logs[:3]:
+        data = log.read_bytes()
+        log.unlink()
+        with pytest.raises(CorruptIndexError, match=r"begins with change"):
+            swann.load(tmp_path)
+        log.write_bytes(data[:-1])  # only the last log may have a torn tail
+        with pytest.raises(CorruptIndexError, match=r"is damaged at byte 64"):
+            swann.load(tmp_path)
+        log.write_bytes(data)
+    with swann.open(tmp_path) as index:
+        assert contents(index) == expected
+        index.checkpoint()
+    assert len(list(tmp_path.glob("log-*"))) == 1
 
 
 # ---- Crashes
@@ -735,6 +791,29 @@ def test_the_lock_ends_with_its_process(what: str, tmp_path: Path) -> None:
             os.kill(int(process), signal.SIGKILL)
         holder.stdout.close()
     assert "mine" in (swann.load(root).docids or [])
+
+
+@POSIX
+def test_a_lock_file_that_its_holder_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who opened it before must not take it for the lock that others see."""
+    left = [2]
+    locked = lock._lock
+
+    def late(handle: int, optional: bool) -> bool:
+        left[0] -= 1
+        if left[0] >= 0:
+            (tmp_path / ".lock").unlink()
+        return locked(handle, optional)
+
+    monkeypatch.setattr(lock, "_lock", late)
+    with lock.DirectoryLock(tmp_path, "open"):
+        assert (tmp_path / ".lock").exists()
+        with pytest.raises(LockedError):
+            lock.DirectoryLock(tmp_path, "open")
+    with lock.DirectoryLock(tmp_path, "open"):
+        pass
 
 
 def test_saves_wait_for_each_other(tmp_path: Path, no_fsync: None) -> None:

@@ -432,6 +432,17 @@ def test_arrays_of_another_kind(change: Callable[[Any], Any], tmp_path: Path) ->
     assert_refused(tmp_path)
 
 
+def test_values_that_are_not_aligned(tmp_path: Path) -> None:
+    """Kernels read them where they are mapped."""
+    (path,) = saved(tmp_path).glob("rows-*.npy")
+    data = path.read_bytes()
+    begin = data.index(b"\n") + 1
+    header = data[10:begin].rstrip() + b"\n"
+    path.write_bytes(data[:8] + len(header).to_bytes(2, "little") + header + data[begin:])
+    assert np.array_equal(np.load(path), built()._index.arrays()["rows"])
+    assert_refused(tmp_path)
+
+
 class Bomb:
     def __reduce__(self) -> tuple[Any, ...]:
         return (pytest.fail, ("a pickle was opened",))

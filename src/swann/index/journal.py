@@ -186,13 +186,8 @@ class FileJournal:
 
     def _append(self, kind: int, change: Change) -> None:
         parts = encode_change(change)
-        end, following = self._end, self.following
-        self._torn = True
-        try:
-            self._write(kind, parts)
-        except OSError:
-            self._retract(end, following)
-            raise
+        self._torn = True  # what `begin` returned sets it right, should this not get further
+        self._write(kind, parts)
         self._torn = False
         self.following += 1
         if self._durability == "always":
