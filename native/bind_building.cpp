@@ -193,7 +193,8 @@ void update(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF
 void pack(In<float, 2> rows, std::optional<In<float, 1>> weights, MaybeF32x2 centroids,
           In<uint32_t, 1> leaves, In<uint64_t, 1> places, In<float, 2> codebook,
           size_t dims_per_block, size_t sweeps, Out<uint8_t, 3> codes,
-          std::optional<Out<float, 1>> corrections, size_t threads) {
+          std::optional<Out<float, 1>> corrections, MaybeF32x2 metric, MaybeF32x2 directions,
+          size_t threads) {
   const size_t count = rows.shape(0), dim = rows.shape(1), slots = codes.shape(0) * kGroup;
   expect(dims_per_block >= 1 && dims_per_block <= dim, "dims_per_block must be in 1..dim");
   const size_t blocks = (dim + dims_per_block - 1) / dims_per_block;
@@ -209,11 +210,28 @@ void pack(In<float, 2> rows, std::optional<In<float, 1>> weights, MaybeF32x2 cen
   for (size_t i = 0; i < count; ++i)
     expect(places.data()[i] < slots && (!centroids || leaves.data()[i] < centroids->shape(0)),
            "places and leaves must be there");
+  expect(!metric || (metric->shape(0) == dim && metric->shape(1) == dim && !corrections),
+         "metric must be [dim][dim], and is not for squared l2");
+  expect(directions.has_value() == (metric && weights) &&
+             (!directions || (directions->shape(0) == count && directions->shape(1) == dim)),
+         "directions must be [count][dim], with a metric and weights");
   const PackJob job{rows.data(), pointer(weights), pointer(centroids), leaves.data(),
                     places.data(), count, dim, dims_per_block, blocks, sweeps, codewords,
-                    codebook.data(), codes.data(), pointer(corrections)};
+                    codebook.data(), codes.data(), pointer(corrections), pointer(metric),
+                    pointer(directions)};
   const Building building;
   pack_codes(job, threads);
+}
+
+void directions_under(In<float, 2> rows, In<float, 2> metric, Out<float, 2> directions,
+                      Out<float, 1> norms, size_t threads) {
+  const size_t count = rows.shape(0), dim = rows.shape(1);
+  expect(metric.shape(0) == dim && metric.shape(1) == dim, "metric must be [dim][dim]");
+  expect(directions.shape(0) == count && directions.shape(1) == dim && norms.shape(0) == count,
+         "directions must be [count][dim], norms [count]");
+  const Building building;
+  metric_directions(rows.data(), count, dim, metric.data(), threads, directions.data(),
+                    norms.data());
 }
 
 // The C library keeps up to 64 MB of what was freed to itself.
@@ -253,7 +271,10 @@ void bind_building(nb::module_& m) {
   m.def("normalize_rows", &normalize);
   m.def("release_memory", &release_memory);
   m.def("pack_codes", &pack, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(),
-        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(),
+        nb::arg().none(), nb::arg());
+  m.def("metric_directions", &directions_under, nb::arg().noconvert(), nb::arg().noconvert(),
+        nb::arg().noconvert(), nb::arg().noconvert(), nb::arg());
 }
 
 }  // namespace swann

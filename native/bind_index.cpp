@@ -143,7 +143,8 @@ class Index {
   // Grids hold eta - 1 at even steps of T / |x| from 0 to largest_ratio; none: plain l2.
   void begin_updates(std::optional<In<double, 1>> code_grid, double code_threshold,
                      std::optional<In<double, 1>> row_grid, double row_threshold,
-                     double largest_ratio, float soar_lambda, float avq, size_t sweeps) {
+                     double largest_ratio, float soar_lambda, float avq, size_t sweeps,
+                     MaybeF32x2 tree_map, MaybeF32x2 code_metric) {
     expect(soar_lambda >= 0.0f && avq >= 1.0f, "soar_lambda: at least 0, avq: at least 1");
     EncoderSettings settings;
     const auto fill = [](const std::optional<In<double, 1>>& grid, std::vector<double>& to) {
@@ -160,6 +161,15 @@ class Index {
     settings.soar_lambda = soar_lambda;
     settings.avq = avq;
     settings.sweeps = sweeps;
+    const auto keep = [&](const MaybeF32x2& matrix, std::vector<float>& to) {
+      if (!matrix) return;
+      const size_t dim = view_.reduced_dim;
+      expect(matrix->shape(0) == dim && matrix->shape(1) == dim, "matrices: [reduced_dim] twice");
+      to.assign(matrix->data(), matrix->data() + dim * dim);
+    };
+    keep(tree_map, settings.tree_map);
+    keep(code_metric, settings.code_metric);
+    expect(settings.code_metric.empty() || view_.corrections == nullptr, "not for squared l2");
     const nb::gil_scoped_release released;
     const std::lock_guard<std::mutex> turn(writing_);
     updates_.begin(std::move(settings));
@@ -442,7 +452,8 @@ void bind_index(nb::module_& m) {
       .def_prop_ro("num_groups", &Index::num_groups)
       .def("begun", &Index::begun)
       .def("begin_updates", &Index::begin_updates, nb::arg().none(), nb::arg(), nb::arg().none(),
-           nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg())
+           nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
+           nb::arg().none())
       .def("upsert", &Index::upsert, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg())
       .def("upsert_one", &Index::upsert_one, nb::arg().noconvert(), nb::arg())
       .def("erase", &Index::erase, nb::arg().noconvert())

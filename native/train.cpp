@@ -168,7 +168,22 @@ float correction_of(const PackJob& job, const float* centroid, const uint8_t* co
 
 }  // namespace
 
-void pack_codes(const PackJob& job, size_t threads) {
+namespace {
+
+std::vector<uint8_t> shaped_codes(const PackJob& job, size_t threads) {
+  std::vector<float> targets(job.rows, job.rows + job.count * job.dim);
+  for (size_t i = 0; job.centroids != nullptr && i < job.count; ++i) {
+    const float* centroid = job.centroids + size_t(job.leaves[i]) * job.dim;
+    for (size_t j = 0; j < job.dim; ++j) targets[i * job.dim + j] -= centroid[j];
+  }
+  std::vector<uint8_t> codes(tasks(job.count, kLanes) * job.blocks * kLanes);
+  const Shaped how{job.metric, job.codebook, job.codewords, job.dim, job.dims_per_block, job.sweeps};
+  encode_shaped(how, targets.data(), job.directions, job.weights, job.count, threads, codes.data());
+  return codes;
+}
+
+std::vector<uint8_t> codes_of(const PackJob& job, size_t threads) {
+  if (job.metric != nullptr) return shaped_codes(job, threads);
   const size_t tiles = tasks(job.count, kLanes), tile_floats = job.dim * kLanes;
   std::vector<uint8_t> codes(tiles * job.blocks * kLanes);
   parallel_for(tasks(tiles, kTilesPerTask), threads, [&](size_t task) {
@@ -196,6 +211,13 @@ void pack_codes(const PackJob& job, size_t threads) {
         job.corrections[job.places[first + i]] = correction_of(job, centroid(i), code + i);
     }
   });
+  return codes;
+}
+
+}  // namespace
+
+void pack_codes(const PackJob& job, size_t threads) {
+  const std::vector<uint8_t> codes = codes_of(job, threads);
   const size_t parts = std::min(job.blocks, 4 * threads);
   parallel_for(parts, threads, [&](size_t part) {
     put_codes(job, codes.data(), part * job.blocks / parts, (part + 1) * job.blocks / parts);

@@ -98,6 +98,24 @@ void update_codebook(const TileSet& set, const uint8_t* codes, size_t threads, f
 void update_codebook_jointly(const TileSet& set, const uint8_t* codes, size_t threads,
                              float* codebook);
 
+// How codes are chosen under e^T G e + weight <e, u>^2, e being the error and u what
+// metric_directions made of the datapoint: from each block's best, coordinate descent over the blocks
+// until nothing changes or `sweeps` passes.
+struct Shaped {
+  const float* metric;    // G [dim][dim], symmetric
+  const float* codebook;  // [dim][codewords]
+  size_t codewords, dim, dims_per_block, sweeps;
+};
+
+// u = G x / |x|_G of rows x, [count][dim], and |x|_G = sqrt(x^T G x), [count]; zeros for a zero.
+void metric_directions(const float* rows, size_t count, size_t dim, const float* metric,
+                       size_t threads, float* directions, float* norms);
+
+// Codes [ceil(count / 16)][blocks][16] of targets [count][dim]; directions [count][dim] and weights
+// [count] may be null. A datapoint's codes do not depend on the others.
+void encode_shaped(const Shaped& how, const float* targets, const float* directions,
+                   const float* weights, size_t count, size_t threads, uint8_t* codes);
+
 // Encodes rows in any order into the places of packed codes that they have.
 struct PackJob {
   const float* rows;
@@ -110,6 +128,8 @@ struct PackJob {
   const float* codebook;
   uint8_t* codes;      // [groups][blocks][block_bytes], the whole index's; zeros in these places
   float* corrections;  // [groups * 32] -2 <c, decoded residual>, or null
+  const float* metric = nullptr;      // [dim][dim]: codes are those of encode_shaped
+  const float* directions = nullptr;  // [count][dim], with a metric and weights
 };
 void pack_codes(const PackJob& job, size_t threads);
 

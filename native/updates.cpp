@@ -6,6 +6,7 @@
 
 #include "encoded.h"
 #include "packed_codes.h"
+#include "projection.h"
 #include "search.h"
 #include "train.h"
 
@@ -41,7 +42,15 @@ void Updates::begin(EncoderSettings settings) {
   where_.assign(n == 0 ? 0 : size_t(most) + 1, kNowhere);
   for (size_t r = 0; r < n; ++r) where_[index_.id_of(r)] = uint32_t(r);
   if (index_.centroids != nullptr) {
-    tiled_ = TiledCentroids(index_.centroids, index_.num_leaves, index_.reduced_dim, 1);
+    const size_t dim = index_.reduced_dim;
+    const float* centroids = index_.centroids;
+    if (!settings_.tree_map.empty()) {
+      mapped_centroids_.resize(index_.num_leaves * dim);
+      project_rows(centroids, index_.num_leaves, dim, settings_.tree_map.data(), dim, 1,
+                   mapped_centroids_.data());
+      centroids = mapped_centroids_.data();
+    }
+    tiled_ = TiledCentroids(centroids, index_.num_leaves, dim, 1);
   }
   Ref<Changes> first(new Changes());
   first->base_rows = n;

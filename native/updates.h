@@ -145,6 +145,8 @@ struct EncoderSettings {
   float soar_lambda = 0;
   float avq = 1;             // eta of the partition
   size_t sweeps = 0;
+  std::vector<float> tree_map;     // [r][r] rows and centroids are mapped by it for assignment; empty:
+  std::vector<float> code_metric;  // as they are. [r][r] of encode_shaped, or empty
 };
 
 struct Encoded;
@@ -215,6 +217,7 @@ class Updates {
   size_t check(const float* rows, size_t count, size_t threads);
   void assign(size_t count, size_t threads);
   void encode(size_t count, size_t threads);
+  void encode_by_metric(size_t count, size_t threads);
   void encode_few(size_t copy, size_t count);
   Ref<RowStore> store_for(size_t slots) const;
   void write_rows(RowStore& store, size_t first, const uint32_t* ids, size_t count,
@@ -239,6 +242,7 @@ class Updates {
   Ref<Changes> changes_;
   std::atomic<bool> begun_{false};
   std::unique_ptr<Encoded> encoded_;
+  std::vector<float> mapped_centroids_;  // by tree_map
   TiledCentroids tiled_;          // for assignment
   std::vector<uint32_t> where_;   // row of each id; the writer's
   std::vector<uint32_t> places_;  // per slot and copy: its leaf, and its place among the new there

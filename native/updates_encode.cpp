@@ -52,17 +52,60 @@ void Updates::assign(size_t count, size_t threads) {
   e.scores.resize(count);
   e.copies = 1;
   if (index_.centroids == nullptr) return;
-  assign_leaves(e.reduced, count, tiled_, threads, e.leaves.data(), e.scores.data(),
-                settings_.avq);
+  const float *rows = e.reduced, *centroids = index_.centroids;
+  if (!settings_.tree_map.empty()) {
+    e.mapped.resize(count * index_.reduced_dim);
+    project_rows(rows, count, index_.reduced_dim, settings_.tree_map.data(), index_.reduced_dim,
+                 threads, e.mapped.data());
+    rows = e.mapped.data();
+    centroids = mapped_centroids_.data();
+  }
+  assign_leaves(rows, count, tiled_, threads, e.leaves.data(), e.scores.data(), settings_.avq);
   if (!settings_.spills) return;
   e.copies = kCopies;
   e.spilled = e.leaves;
   if (index_.num_leaves > 1)
-    spill_leaves(e.reduced, count, index_.centroids, tiled_, e.leaves.data(),
+    spill_leaves(rows, count, centroids, tiled_, e.leaves.data(),
                  settings_.soar_lambda, threads, e.spilled.data());
 }
 
+void Updates::encode_by_metric(size_t count, size_t threads) {
+  Encoded& e = *encoded_;
+  const size_t dim = index_.reduced_dim, tiles = (count + kLanes - 1) / kLanes;
+  const float* metric = settings_.code_metric.data();
+  const bool anisotropic = !settings_.code_weights.empty();
+  if (anisotropic) {
+    e.directions.resize(count * dim);
+    e.reduced_norms.resize(count);
+    metric_directions(e.reduced, count, dim, metric, threads, e.directions.data(),
+                      e.reduced_norms.data());
+    e.weights.resize(count);
+    for (size_t i = 0; i < count; ++i)
+      e.weights[i] = interpolated(settings_.code_weights, settings_.code_threshold,
+                                  settings_.largest_ratio, e.reduced_norms[i]);
+  }
+  const Shaped how{metric, index_.codebook, index_.codewords, dim, index_.dims_per_block,
+                   settings_.sweeps};
+  e.targets.resize(count * dim);
+  for (size_t copy = 0; copy < e.copies; ++copy) {
+    for (size_t i = 0; i < count; ++i) {
+      const float* x = e.reduced + i * dim;
+      float* target = e.targets.data() + i * dim;
+      if (!index_.codes_of_residuals()) {
+        std::copy_n(x, dim, target);
+        continue;
+      }
+      const float* centroid = index_.centroids + size_t(e.leaf(copy, i)) * dim;
+      for (size_t j = 0; j < dim; ++j) target[j] = x[j] - centroid[j];
+    }
+    e.codes[copy].resize(tiles * index_.blocks * kLanes);
+    encode_shaped(how, e.targets.data(), anisotropic ? e.directions.data() : nullptr,
+                  anisotropic ? e.weights.data() : nullptr, count, threads, e.codes[copy].data());
+  }
+}
+
 void Updates::encode(size_t count, size_t threads) {
+  if (!settings_.code_metric.empty()) return encode_by_metric(count, threads);
   Encoded& e = *encoded_;
   const size_t dim = index_.reduced_dim, blocks = index_.blocks;
   const size_t tiles = (count + kLanes - 1) / kLanes;

@@ -23,7 +23,7 @@ from swann.config import (
     UpperTreeConfig,
     check_count,
 )
-from swann.distance import DistanceMeasure
+from swann.distance import SQUARED_L2, DistanceMeasure
 from swann.errors import ConfigError, ShapeError
 from swann.index.build import Progress, build_index
 from swann.index.docids import Docids, check_docids
@@ -405,7 +405,13 @@ class Builder:
             raise ConfigError("upper_tree needs a tree below it: call tree(...) too")
         return {"tree": dataclasses.replace(self._settings["tree"], upper=upper)}
 
-    def build(self, docids: object = None, progress: Progress | None = None) -> Searcher:
+    def build(
+        self,
+        docids: object = None,
+        progress: Progress | None = None,
+        *,
+        training_queries: object = None,
+    ) -> Searcher:
         """Train, encode and pack the index.
 
         Parameters
@@ -415,6 +421,12 @@ class Builder:
             sequence is copied. Ints are not negative.
         progress : callable, optional
             Called as ``progress(stage, done, total)`` while the work goes on.
+        training_queries : array_like of shape (m, d), optional
+            Some thousand queries like those to come, for where these do not look like the
+            datapoints: hidden states over output embeddings, users over items. The loss of the
+            tree and of the codes is built from them as far as that finds more, which is measured
+            with some of them kept back; a search takes no longer for it. Fewer than 80 teach
+            nothing. With `autopilot` recall is measured with them, unless it has sample queries.
 
         Returns
         -------
@@ -424,15 +436,17 @@ class Builder:
         Raises
         ------
         ConfigError
-            If none of `score_ah`, `score_brute_force` and `autopilot` was called.
+            If none of `score_ah`, `score_brute_force` and `autopilot` was called, or there are
+            training queries under ``"squared_l2"`` and no autopilot to measure with them.
         NonFiniteError
             If the database holds a NaN, an infinity, or a value that overflows float32.
         ZeroVectorError
             If a row is all zeros under ``"cosine"``.
         ShapeError, DTypeError, InvalidInputError
             If there are not as many docids as datapoints, they are not all strings or all ints, or
-            one comes twice.
+            one comes twice; or if the training queries could not be searched for.
         """
+        queries = self._check_training_queries(training_queries)
         if "autopilot" not in self._settings:
             return build_searcher(
                 self._db,
@@ -440,6 +454,7 @@ class Builder:
                 docids,
                 num_threads=self._training_threads,
                 progress=progress,
+                training_queries=queries,
             )
         names = _names(docids, len(self._db))
         packed = build_tuned(
@@ -448,8 +463,21 @@ class Builder:
             sample_queries=self._sample_queries,
             num_threads=self._training_threads,
             progress=progress,
+            training_queries=queries,
         )
         return Searcher(State(packed, names, len(self._db), packed.config))
+
+    def _check_training_queries(self, queries: object) -> NDArray[np.float32] | None:
+        if queries is None:
+            return None
+        measure = self._base.distance_measure
+        if measure == SQUARED_L2 and "autopilot" not in self._settings:
+            raise ConfigError(
+                "training_queries teach nothing under squared_l2, where errors count along "
+                "q - x and not along q; leave them out, or call autopilot(), which measures "
+                "recall with them"
+            )
+        return check_sample_queries(queries, self._db.shape[1], measure, "training_queries")
 
     def __repr__(self) -> str:
         n, d = self._db.shape
@@ -492,11 +520,18 @@ def build_searcher(
     *,
     num_threads: int = 0,
     progress: Progress | None = None,
+    training_queries: NDArray[np.float32] | None = None,
 ) -> Searcher:
     """Build an index over `db`, an array as `as_database` returns it; see `Builder.build`."""
     names = _names(docids, len(db))
     if config.autopilot is None:
-        packed = build_index(db, config, num_threads=num_threads, progress=progress)
+        packed = build_index(
+            db,
+            config,
+            num_threads=num_threads,
+            progress=progress,
+            training_queries=training_queries,
+        )
         return Searcher(State(packed, names, len(db), config))
     packed = build_tuned(
         db,
@@ -506,6 +541,7 @@ def build_searcher(
         seed=config.seed,
         num_threads=num_threads,
         progress=progress,
+        training_queries=training_queries,
     )
     return Searcher(State(packed, names, len(db), packed.config))
 
@@ -532,6 +568,7 @@ def build(
     seed: int = 0,
     num_threads: int | None = None,
     progress: Progress | None = None,
+    training_queries: object = None,
 ) -> Searcher:
     """Build an index and leave its settings to swann.
 
@@ -556,6 +593,8 @@ def build(
         Threads to build on; all cores unless given.
     progress : callable, optional
         Called as ``progress(stage, done, total)``.
+    training_queries : array_like of shape (m, d), optional
+        See `Builder.build`.
 
     Returns
     -------
@@ -580,7 +619,7 @@ def build(
     chosen.autopilot(mode, quantize, target_recall, sample_queries)
     if num_threads is not None:
         chosen.set_n_training_threads(num_threads)
-    return chosen.build(docids, progress)
+    return chosen.build(docids, progress, training_queries=training_queries)
 
 
 def builder(db: object, num_neighbors: int, distance_measure: DistanceMeasure) -> Builder:

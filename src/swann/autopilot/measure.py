@@ -218,7 +218,13 @@ def rows_only(packed: PackedIndex) -> PackedIndex:
         packed.config, score=BruteForceConfig(quantize=reorder.quantize), reorder=None
     )
     return dataclasses.replace(
-        packed, config=config, codes=None, codebook=None, corrections=None, residual=True
+        packed,
+        config=config,
+        codes=None,
+        codebook=None,
+        code_metric=None,
+        corrections=None,
+        residual=True,
     )
 
 

@@ -17,6 +17,7 @@ from swann.config import AHConfig, AutopilotConfig, IndexConfig
 from swann.distance import COSINE, DistanceMeasure, normalize_rows
 from swann.errors import InvalidInputError, ShapeError
 from swann.index.build import LONGEST, Progress, build_index
+from swann.index.learned import Learned
 from swann.index.packed import PackedIndex
 from swann.vectors import as_queries
 
@@ -32,6 +33,9 @@ _ERRORS = 2.0
 """Standard errors that a measured recall is taken to be too high by: what reaches its target then
 reaches it on other queries of the kind too."""
 
+_ENOUGH_TO_PART, _ONE_IN = 1000, 5
+"""Training queries from which on one in five is kept to measure with."""
+
 _TRIES = 12
 _STEP = 0.002
 
@@ -46,6 +50,8 @@ def build_tuned(
     sample_queries: F32 | None = None,
     num_threads: int = 0,
     progress: Progress | None = None,
+    training_queries: F32 | None = None,
+    learned: Learned | None = None,
 ) -> PackedIndex:
     """Build an index whose settings are chosen by the size of its database and by measuring.
 
@@ -67,6 +73,11 @@ def build_tuned(
         0 means all cores.
     progress : callable, optional
         Called as ``progress(stage, done, total)``.
+    training_queries : float32 array of shape (m, d), optional
+        As `check_sample_queries` returns them: what the loss is built from and, without
+        `sample_queries`, what recall is measured with.
+    learned : Learned, optional
+        What queries taught an index before.
 
     Returns
     -------
@@ -81,7 +92,16 @@ def build_tuned(
     """
     threads = num_threads or kernels.hardware_threads()
     config = choose_for(db, distance_measure, num_neighbors, autopilot, seed=seed)
-    packed = build_index(db, config, num_threads=threads, progress=progress)
+    if training_queries is not None and sample_queries is None:
+        training_queries, sample_queries = _keep_back(training_queries)
+    packed = build_index(
+        db,
+        config,
+        num_threads=threads,
+        progress=progress,
+        training_queries=training_queries,
+        learned=learned,
+    )
     if config.tree is None and not isinstance(config.score, AHConfig):
         return packed
     return _Tuning(packed, db, sample_queries, threads, progress).run()
@@ -108,22 +128,36 @@ def choose_for(
     )
 
 
-def check_sample_queries(queries: object, dimension: int, distance_measure: DistanceMeasure) -> F32:
-    """Return sample queries as float32, shape (m, d), m at least 1.
+def _keep_back(queries: F32) -> tuple[F32, F32]:
+    """Part queries to train with and queries to measure with; where they are few, all do both."""
+    if len(queries) < _ENOUGH_TO_PART:
+        return queries, queries
+    measured = np.zeros(len(queries), np.bool_)
+    measured[_ONE_IN - 1 :: _ONE_IN] = True
+    return queries[~measured], queries[measured]
+
+
+def check_sample_queries(
+    queries: object,
+    dimension: int,
+    distance_measure: DistanceMeasure,
+    name: str = "sample_queries",
+) -> F32:
+    """Return sample queries as float32, shape (m, d), m at least 1; errors call them `name`.
 
     Raises
     ------
     ShapeError, DTypeError, NonFiniteError, ZeroVectorError, InvalidInputError
         If they could not be searched for.
     """
-    checked = as_queries(queries, dimension, 2, "sample_queries")
+    checked = as_queries(queries, dimension, 2, name)
     if len(checked) == 0:
-        raise ShapeError("sample_queries have no rows; expected some hundred, at least one")
+        raise ShapeError(f"{name} have no rows; expected some hundred, at least one")
     good, _ = kernels.check_rows(checked)
     if good < len(checked):
-        raise InvalidInputError(f"sample_queries[{good}] is longer than {LONGEST:g}")
+        raise InvalidInputError(f"{name}[{good}] is longer than {LONGEST:g}")
     if distance_measure == COSINE:
-        normalize_rows(checked, "sample_queries")
+        normalize_rows(checked, name)
     return checked
 
 

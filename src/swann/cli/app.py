@@ -135,6 +135,13 @@ def build(
         int | None,
         typer.Option(help="First dimensions to keep, for the tree and the codes (matryoshka)."),
     ] = None,
+    training_queries: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Queries like those to come, to build the loss from: {_VECTORS}.",
+            metavar="FILE",
+        ),
+    ] = None,
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
 ) -> None:
@@ -161,9 +168,12 @@ def build(
     else:
         builder.autopilot()
 
+    queries = None
+    if training_queries is not None:
+        queries = files.read_array(training_queries, default_key="test")
     start = time.perf_counter()
     with show.progress() as bars:
-        searcher = builder.build(progress=bars.update)
+        searcher = builder.build(progress=bars.update, training_queries=queries)
     built = time.perf_counter() - start
     searcher.serialize(out)
     for reason in [] if searcher.config.autopilot is None else searcher.config.autopilot.reasons:

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from swann import kernels
 from swann.config import AHConfig, BruteForceConfig, IndexConfig, ReorderConfig, ReorderType
+from swann.distance import SQUARED_L2, normalize_rows
 from swann.errors import InvalidInputError
 from swann.index.coding import Coder
 from swann.index.layout import Layout
+from swann.index.learned import TREE_SAMPLE, Learned, Teacher
 from swann.index.packed import PackedIndex, ranks_by_reach
 from swann.index.routes import build_routes
 from swann.index.rows import RowArrays
@@ -24,6 +26,7 @@ from swann.index.source import LONGEST, Progress, Source
 from swann.partition import tree
 from swann.partition.avq import move_to_datapoints
 from swann.quantize.anisotropic import anisotropic_weights
+from swann.quantize.metric import unmap_rows
 
 __all__ = ["LONGEST", "Progress", "build_index"]
 
@@ -41,6 +44,8 @@ def build_index(
     *,
     num_threads: int = 0,
     progress: Progress | None = None,
+    training_queries: F32 | None = None,
+    learned: Learned | None = None,
 ) -> PackedIndex:
     """Build an index.
 
@@ -55,6 +60,11 @@ def build_index(
         0 means all cores.
     progress : callable, optional
         Called as ``progress(stage, done, total)`` as the stages go on.
+    training_queries : float32 array of shape (m, d), optional
+        Queries like those to come, finite: the loss is built from them where that pays
+        (`swann.index.learned`). Nothing is learned under squared l2.
+    learned : Learned, optional
+        What queries taught an index before, of all d dimensions; not with `training_queries`.
 
     Returns
     -------
@@ -70,7 +80,10 @@ def build_index(
     InvalidInputError
         If a row is longer than 1e18, or there are 2^32 - 1 rows or more.
     """
-    return _Build(db, config, num_threads or kernels.hardware_threads(), progress).run()
+    build = _Build(db, config, num_threads or kernels.hardware_threads(), progress)
+    if config.distance_measure == SQUARED_L2:
+        return build.run()
+    return build.run(training_queries, learned or Learned())
 
 
 class _Build:
@@ -88,11 +101,17 @@ class _Build:
         self.config = config
         self.source = Source(db, config, threads, progress)
         self.threads = threads
+        self.teacher: Teacher | None = None
+        self.learned = Learned()
+        self.tree_centroids: F32 | None = None  # in the space of assignment
 
-    def run(self) -> PackedIndex:
+    def run(
+        self, training_queries: F32 | None = None, learned: Learned | None = None
+    ) -> PackedIndex:
         config, source = self.config, self.source
         norms = source.check()
         source.choose_projection(norms)
+        self.listen(training_queries, learned or Learned())
         reduced_norms = np.empty(source.n, np.float32) if source.projects else norms
         centroids, spreads = None, None
         leaves = np.zeros(source.n, np.uint32)
@@ -104,12 +123,14 @@ class _Build:
         kernels.release_memory()
         coder = None
         if isinstance(config.score, AHConfig):
-            coder = Coder(source, config.score, reduced_norms)
+            coder = Coder(
+                source, config.score, reduced_norms, self.learned.code_metric, self.teacher
+            )
             coder.train(centroids, leaves)
         spilled = None
         if config.tree is not None and config.tree.soar_lambda is not None:
-            assert centroids is not None
-            spilled = self.spill(centroids, leaves, config.tree.soar_lambda)
+            assert self.tree_centroids is not None
+            spilled = self.spill(self.tree_centroids, leaves, config.tree.soar_lambda)
         layout = Layout(leaves, 1 if centroids is None else len(centroids), spilled)
         del leaves, spilled
         kernels.release_memory()
@@ -124,6 +145,7 @@ class _Build:
             entry_rows=layout.entry_rows,
             centroids=centroids,
             spreads=spreads,
+            tree_map=source.tree_map,
             routes={} if centroids is None else self.routes(centroids),
             **rows,
             **({} if coder is None else coder.packed()),
@@ -132,13 +154,35 @@ class _Build:
 
     # ---- Training
 
+    def listen(self, queries: F32 | None, learned: Learned) -> None:
+        """Take what queries taught before, or prepare to learn it."""
+        source = self.source
+        if queries is not None and (self.config.tree or isinstance(self.config.score, AHConfig)):
+            self.teacher = Teacher(source.reduce(_unit(queries)), self.threads)
+        elif source.projects:
+            self.learned = learned.reduced(source.reduce)
+        else:
+            self.learned = learned
+        if self.config.tree is not None:
+            source.tree_map = self.learned.tree_map
+
     def partition(self, norms: F32, reduced_norms: F32) -> tuple[F32, U32, F32 | None]:
         config, source = self.config.tree, self.source
         assert config is not None
         ids = source.sample_ids(max(config.training_sample_size, config.num_leaves), stream=0)
         total = config.training_iterations
+        if self.teacher is not None:
+            some = ids[:: max(1, len(ids) // TREE_SAMPLE)][:TREE_SAMPLE]
+            source.tree_map = self.teacher.choose_tree_map(
+                source.reduced_take(some),
+                config,
+                lambda: np.random.default_rng([self.config.seed, 5]),
+            )
+        mapped = source.tree_map is not None
+        tree_norms = np.empty(source.n, np.float32) if mapped else reduced_norms
+        stretch = 1.0 if source.tree_map is None else float(np.sqrt(source.reduced_dim))
         centroids = tree.train_tree(
-            source.reduced_take(ids),
+            source.tree_take(ids),
             config,
             rng=np.random.default_rng([self.config.seed, 1]),
             threads=self.threads,
@@ -148,15 +192,17 @@ class _Build:
         few = len(ids) < min(source.n, _ENOUGH_A_LEAF * len(centroids))
         if config.avq is None and (few or config.spherical):
             centroids = tree.to_means(
-                source.reduced_chunks(reduced_norms),
+                source.tree_chunks(),
                 centroids,
-                float(norms.max()),
+                float(norms.max()) * stretch,
                 source.n,
                 self.threads,
                 on_rows=lambda done: source.report("centroids", done, source.n),
             )
+        flat = unmap_rows(centroids, source.tree_map, self.threads)
+        centroids = source.to_tree(flat)
         leaves, scores = tree.assign(
-            source.reduced_chunks(reduced_norms),
+            source.tree_chunks(reduced_norms, tree_norms),
             source.n,
             centroids,
             self.threads,
@@ -164,11 +210,11 @@ class _Build:
             avq=config.avq,
         )
         if config.avq is None:
-            distances = tree.leaf_distances(leaves, scores, reduced_norms, len(centroids))
+            distances = tree.leaf_distances(leaves, scores, tree_norms, len(centroids))
         else:
             order, starts = kernels.sort_by_leaf(leaves, len(centroids))
             centroids, distances = move_to_datapoints(
-                source.reduced_take,
+                source.tree_take,
                 order,
                 starts,
                 centroids,
@@ -177,11 +223,13 @@ class _Build:
                 threads=self.threads,
                 on_rows=lambda done: source.report("centroids", done, source.n),
             )
+            flat = unmap_rows(centroids, source.tree_map, self.threads)
+        self.tree_centroids = source.to_tree(flat)
         if not ranks_by_reach(self.config):
-            return centroids, leaves, None
+            return flat, leaves, None
         hidden = tree.left_out(norms, reduced_norms, source.dimension, source.reduced_dim)
         spreads = tree.leaf_spreads(distances, source.reduced_dim, config.avq, hidden)
-        return centroids, leaves, spreads
+        return flat, leaves, spreads
 
     def routes(self, centroids: F32) -> dict[str, NDArray[Any]]:
         def report(done: int, total: int) -> None:
@@ -194,7 +242,7 @@ class _Build:
         if len(centroids) < 2:
             return leaves
         spilled = np.empty_like(leaves)
-        for first, rows in self.source.reduced_chunks():
+        for first, rows in self.source.tree_chunks():
             part = slice(first, first + len(rows))
             spilled[part] = kernels.spill_leaves(
                 rows, centroids, leaves[part], soar_lambda, self.threads
@@ -242,6 +290,12 @@ class _Build:
         if math.isnan(threshold):
             return None
         return anisotropic_weights(norms, self.source.dimension, threshold)
+
+
+def _unit(queries: F32) -> F32:
+    """Return queries at unit length, each then counts alike; those of zeros rank nothing."""
+    _, norms = kernels.check_rows(queries)
+    return normalize_rows(queries[norms > 0.0], "training_queries")
 
 
 def _untrained(config: IndexConfig) -> IndexConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 from swann import kernels
 from swann.config import AHConfig
 from swann.distance import SQUARED_L2
+from swann.index.learned import CODE_SAMPLE, Teacher
 from swann.index.source import Source
 from swann.kernels import GROUP, LANES, Tiles
 from swann.quantize.anisotropic import anisotropic_weights
 from swann.quantize.codebook import MAX_SWEEPS
+from swann.quantize.metric import SHAPED_SWEEPS
 from swann.quantize.product import ProductQuantizer
 
 __all__ = ["Coder"]
@@ -36,12 +39,25 @@ class Coder:
         What codes to make.
     norms : float32 array of shape (n,)
         Of the datapoints, reduced.
+    metric : float32 array of shape (d, d), optional
+        What queries taught an index before: the loss that codes are chosen by.
+    teacher : Teacher, optional
+        Chooses a metric.
     """
 
-    def __init__(self, source: Source, ah: AHConfig, norms: F32) -> None:
+    def __init__(
+        self,
+        source: Source,
+        ah: AHConfig,
+        norms: F32,
+        metric: F32 | None = None,
+        teacher: Teacher | None = None,
+    ) -> None:
         self.source = source
         self.ah = ah
         self.norms = norms
+        self.metric = metric
+        self.teacher = teacher
         self.origins: F32 | None = None
         self.codebook = np.empty((0, ah.codewords), np.float32)
         self.codes = np.empty((0, 0, 0), np.uint8)
@@ -53,17 +69,20 @@ class Coder:
         self.origins = centroids
         if centroids is not None and not self._residuals_pay(centroids, leaves):
             self.origins = None
+        if self.teacher is not None:
+            self.metric = self._metric_that_pays(self.teacher, leaves)
         # More changes no recall. A third of the database at most: tiles take up to two floats a
         # value.
         enough = _ENOUGH_FOR_A_CODEWORD * ah.codewords
         size = min(ah.training_sample_size, enough, max(_ENOUGH_TO_TRAIN, source.n // 3))
         total = ah.training_iterations * (2 if ah.anisotropic else 1)
-        quantizer = self._quantizer(ah.training_iterations, stream=2)
-        quantizer.fit_tiles(
-            self._tiles(source.sample_ids(size, stream=0), self.origins, leaves),
+        self.codebook = self._trained(
+            source.sample_ids(size, stream=0),
+            leaves,
+            self.metric,
+            iterations=ah.training_iterations,
             on_iteration=lambda i, _: source.report("codebook", i + 1, total),
         )
-        self.codebook = quantizer.codebook
         source.report("codebook", total, total)
 
     def begin(self, num_groups: int) -> None:
@@ -75,30 +94,90 @@ class Coder:
 
     def put(self, rows: F32, norms: F32, leaves: U32, places: NDArray[np.uint64]) -> None:
         """Encode reduced rows of these norms into their places."""
-        kernels.pack_codes(
-            rows,
-            self._weights(norms),
-            self.origins,
-            leaves,
-            places,
-            self.codebook,
-            self.ah.dimensions_per_block,
-            MAX_SWEEPS,
-            self.codes,
-            self.corrections,
-            self.source.threads,
-        )
+        self._put(rows, norms, leaves, places, self.codebook, self.metric, self.codes)
 
     def packed(self) -> dict[str, Any]:
         """Return what was made, by the names of the index's fields."""
         corrections, low, span = _pack_corrections(self.corrections)
         return {
+            "code_metric": self.metric,
             "codes": self.codes,
             "codebook": self.codebook,
             "corrections": corrections,
             "correction_low": low,
             "correction_span": span,
         }
+
+    def _put(
+        self,
+        rows: F32,
+        norms: F32,
+        leaves: U32,
+        places: NDArray[np.uint64],
+        codebook: F32,
+        metric: F32 | None,
+        codes: NDArray[np.uint8],
+    ) -> None:
+        directions = None
+        if metric is not None and self.ah.anisotropic:
+            directions, norms = kernels.metric_directions(rows, metric, self.source.threads)
+        kernels.pack_codes(
+            rows,
+            self._weights(norms),
+            self.origins,
+            leaves,
+            places,
+            codebook,
+            self.ah.dimensions_per_block,
+            MAX_SWEEPS if metric is None else SHAPED_SWEEPS,
+            codes,
+            self.corrections,
+            self.source.threads,
+            metric=metric,
+            directions=directions,
+        )
+
+    def _trained(
+        self,
+        ids: NDArray[np.int64],
+        leaves: U32,
+        metric: F32 | None,
+        *,
+        iterations: int,
+        on_iteration: Callable[[int, float], None] | None = None,
+    ) -> F32:
+        """Return a codebook. Of a metric it knows the weight of each dimension alone."""
+        scales = None if metric is None else np.sqrt(np.diag(metric))
+        quantizer = self._quantizer(iterations, stream=2)
+        quantizer.fit_tiles(
+            self._tiles(ids, self.origins, leaves, metric, scales), on_iteration=on_iteration
+        )
+        if scales is None:
+            return quantizer.codebook
+        return np.asarray(quantizer.codebook / scales[:, None], np.float32)
+
+    def _metric_that_pays(self, teacher: Teacher, leaves: U32) -> F32 | None:
+        """Try codes of a sample under each metric."""
+        source, ah = self.source, self.ah
+        ids = source.sample_ids(CODE_SAMPLE, stream=2)
+        sample, its_leaves = source.reduced_take(ids), leaves[ids]
+        places = np.arange(len(ids), dtype=np.uint64)
+        blocks = kernels.num_blocks(source.reduced_dim, ah.dimensions_per_block)
+        shape = (-(-len(ids) // GROUP), blocks, kernels.block_bytes(ah.codewords))
+
+        def decoded(metric: F32 | None) -> F32:
+            quantizer = self._quantizer(_ITERATIONS_TO_COMPARE, stream=2)
+            quantizer.codebook = self._trained(
+                ids, leaves, metric, iterations=_ITERATIONS_TO_COMPARE
+            )
+            packed = np.zeros(shape, np.uint8)
+            self._put(
+                sample, self.norms[ids], its_leaves, places, quantizer.codebook, metric, packed
+            )
+            vectors = quantizer.decode(_unpacked(packed)[: len(ids)])
+            return vectors if self.origins is None else vectors + self.origins[its_leaves]
+
+        return teacher.choose_code_metric(sample, decoded)
 
     def _quantizer(self, iterations: int, stream: int) -> ProductQuantizer:
         ah, source = self.ah, self.source
@@ -139,16 +218,36 @@ class Coder:
 
         return loss(centroids) <= loss(None)
 
-    def _tiles(self, ids: NDArray[np.int64], origins: F32 | None, leaves: U32) -> Tiles:
+    def _tiles(
+        self,
+        ids: NDArray[np.int64],
+        origins: F32 | None,
+        leaves: U32,
+        metric: F32 | None = None,
+        scales: F32 | None = None,
+    ) -> Tiles:
         """Training data of some datapoints; a few come twice, since tiles are full."""
         ids = np.resize(ids, -(-len(ids) // LANES) * LANES)
+        rows, norms = self.source.reduced_take(ids), self.norms[ids]
+        if metric is not None and self.ah.anisotropic:
+            _, norms = kernels.metric_directions(rows, metric, self.source.threads)
+        if scales is not None:
+            rows *= scales
+            origins = None if origins is None else origins * scales
         return kernels.make_tiles(
-            self.source.reduced_take(ids),
+            rows,
             origins,
             None if origins is None else leaves[ids],
-            self._weights(self.norms[ids]),
+            self._weights(norms),
             self.source.threads,
         )
+
+
+def _unpacked(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the codes of all places, shape (groups * 32, blocks)."""
+    if packed.shape[2] < GROUP:
+        packed = np.concatenate([packed & 15, packed >> 4], axis=2)
+    return packed.transpose(0, 2, 1).reshape(-1, packed.shape[1])
 
 
 def _pack_corrections(

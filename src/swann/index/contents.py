@@ -14,6 +14,7 @@ from swann.index.docid_arrays import DOCID_ARRAYS
 from swann.index.manifest import (
     DOCIDS,
     FORMAT_VERSION,
+    LEARNED,
     LOG,
     LUT256,
     PLAIN_CODES,
@@ -32,6 +33,7 @@ __all__ = ["Contents", "Entry", "dtype_of", "is_array", "log_entry", "manifest_o
 Shape = tuple[int | None, ...]  # None: any length
 
 _DTYPES: dict[str, np.dtype[Any]] = ARRAYS | DOCID_ARRAYS
+_LEARNED_ARRAYS = ("tree_map", "code_metric")
 _MAX_NUMBER = 2**32 - 1
 _LARGEST = float(np.finfo(np.float32).max)
 _LOG_ID = re.compile("[0-9a-f]{32}")
@@ -99,6 +101,8 @@ def manifest_of(state: State, entries: dict[str, Entry]) -> dict[str, Any]:
         content["features"].append(PLAIN_CODES)
     if index.projects:
         content["features"].append(PROJECTED)
+    if any(getattr(index, name) is not None for name in _LEARNED_ARRAYS):
+        content["features"].append(LEARNED)
     if isinstance(index.config.score, AHConfig) and index.config.score.codewords == 256:
         content["features"].append(LUT256)
     if state.numbered:
@@ -219,6 +223,9 @@ def _expected_shapes(
     shapes: dict[str, Shape] = {"leaf_starts": (None,)}
     if "projection" in described:
         shapes["projection"] = (reduced_dim, dimension)
+    if LEARNED in features:
+        learned = [name for name in _LEARNED_ARRAYS if name in described]
+        shapes |= dict.fromkeys(learned, (reduced_dim, reduced_dim))
     residual = PLAIN_CODES not in features
     if ROW_IDS in features:
         shapes["ids"] = (num_datapoints,)

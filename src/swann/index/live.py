@@ -33,6 +33,7 @@ from swann.index.docids import Docids, check_docids, check_row_ids, is_plain
 from swann.index.health import Health
 from swann.index.incoming import as_row, as_rows, bad_vector
 from swann.index.journal import Journal, NoJournal
+from swann.index.learned import Learned
 from swann.index.numbering import MOST, check_room, numbers_of, present
 from swann.index.packed import PackedIndex
 from swann.index.settle import settle_delete, settle_upsert
@@ -278,11 +279,12 @@ class LiveIndex(Turns):
         config: IndexConfig | None = None,
         threads: int = 0,
         progress: Progress | None = None,
-        build: Callable[[NDArray[np.float32]], PackedIndex] | None = None,
+        build: Callable[..., PackedIndex] | None = None,
     ) -> None:
         """Build the index anew from its live datapoints, with the plan or with `config`.
 
-        Or by what `build` makes of their vectors, whose settings are then the plan.
+        Or by what ``build(vectors, learned=...)`` makes of them, whose settings are then the plan.
+        What sample queries taught stays.
 
         Searches go on in the old one until the new one is there.
         """
@@ -290,10 +292,14 @@ class LiveIndex(Turns):
         plan = view.plan if config is None else config
         numbers = updates.live_numbers(view.packed)
         vectors = updates.vectors(view.packed, numbers)
+        learned = Learned(view.packed.tree_map, view.packed.code_metric)
+        learned = learned.lifted(view.packed.projection, view.packed.dimension)
         if build is None:
-            packed = build_index(vectors, plan, num_threads=threads, progress=progress)
+            packed = build_index(
+                vectors, plan, num_threads=threads, progress=progress, learned=learned
+            )
         else:
-            packed = build(vectors)
+            packed = build(vectors, learned=learned)
             plan = packed.config
         del vectors
         names = view.docids

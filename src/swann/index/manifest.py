@@ -11,6 +11,7 @@ from swann.errors import CorruptIndexError, FormatVersionError, IndexFormatError
 __all__ = [
     "DOCIDS",
     "FORMAT_VERSION",
+    "LEARNED",
     "LOG",
     "LUT256",
     "MANIFEST",
@@ -37,8 +38,9 @@ ROW_IDS = "row_ids"  # numbers of datapoints do not run from 0 to n, or not in t
 DOCIDS = "docids"  # datapoints have names
 PLAN = "plan"  # a rebalance builds something else than what is there
 PROJECTED = "projected"  # the centroids and codes have a dimension of their own
+LEARNED = "learned"  # queries shaped the leaves or the codes, and updates go on so
 LOG = "log"  # changes follow in a log beside it
-FEATURES = (PLAIN_CODES, LUT256, ROW_IDS, DOCIDS, PLAN, PROJECTED, LOG)
+FEATURES = (PLAIN_CODES, LUT256, ROW_IDS, DOCIDS, PLAN, PROJECTED, LEARNED, LOG)
 
 
 def encode_manifest(content: dict[str, Any]) -> bytes:

@@ -9,6 +9,8 @@ Datapoints lie in the order of the leaves, so that a leaf is one contiguous run 
     entry_rows   uint32  (entries,)           row of each entry              (with spilling)
     ids          uint32  (n,)                 number of each row's datapoint (tree or updates)
     projection   float32 (r, d)               orthonormal directions         (pca)
+    tree_map     float32 (r, r)               leaves are chosen in its space (learned)
+    code_metric  float32 (r, r)               the loss of codes              (learned)
     centroids    float32 (leaves, r)                                         (with a tree)
     spreads      float32 (leaves,)            reach above the centroid    (see ranks_by_reach)
     rows         float32 (n, d)               exact rows           (brute force or reordering)
@@ -64,6 +66,8 @@ ARRAYS: dict[str, np.dtype[Any]] = {
     "ids": np.dtype("<u4"),
     "entry_rows": np.dtype("<u4"),
     "projection": np.dtype("<f4"),
+    "tree_map": np.dtype("<f4"),
+    "code_metric": np.dtype("<f4"),
     "centroids": np.dtype("<f4"),
     "spreads": np.dtype("<f4"),
     "rows": np.dtype("<f4"),
@@ -93,6 +97,8 @@ class PackedIndex:
     residual : bool
         Where there is a tree: whether codes are of residuals, as swann builds them, or of whole
         datapoints, as ScaNN's are under squared l2.
+    tree_map, code_metric : float32 arrays, optional
+        What sample queries taught (`swann.index.learned`): searches need neither, updates do.
     routes : dict of str to array
         What `swann.index.routes.build_routes` makes of the centroids.
     """
@@ -117,6 +123,8 @@ class PackedIndex:
     correction_span: float = 0.0
     residual: bool = True
     projection: NDArray[np.float32] | None = None
+    tree_map: NDArray[np.float32] | None = None
+    code_metric: NDArray[np.float32] | None = None
     routes: dict[str, NDArray[Any]] = field(default_factory=dict)
     native: NativeIndex = field(init=False, repr=False)
 

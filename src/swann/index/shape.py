@@ -13,6 +13,7 @@ from swann.index import updates
 from swann.index.packed import PackedIndex
 from swann.index.routes import build_routes
 from swann.partition import tree
+from swann.quantize.metric import map_rows, unmap_rows
 
 __all__ = ["reshape"]
 
@@ -161,9 +162,10 @@ def _mark_drawn(
 ) -> None:
     """Mark those of the rows that belong to one of the new centroids."""
     assert packed.config.tree is not None
+    mapped = map_rows(centroids, packed.tree_map, threads)
     for part, vectors in _vectors(packed, np.flatnonzero(rows).astype(np.uint32)):
-        reduced = packed.reduce(vectors, threads)
-        labels, _ = tree.assign_rows(reduced, centroids, packed.config.tree.avq, threads)
+        reduced = map_rows(packed.reduce(vectors, threads), packed.tree_map, threads)
+        labels, _ = tree.assign_rows(reduced, mapped, packed.config.tree.avq, threads)
         skip[part[labels >= first_new]] = 1
 
 
@@ -173,7 +175,8 @@ def _split(
     """Return the centroids that take the place of a group, and how far their leaves reach."""
     config = packed.config.tree
     assert config is not None
-    rows = packed.reduce(vectors, threads)
+    reduced = packed.reduce(vectors, threads)
+    rows = map_rows(reduced, packed.tree_map, threads)
     parts = min(len(rows), max(len(group) + 1, round(len(rows) / usual)))
     settings = dataclasses.replace(config, num_leaves=parts, num_leaves_to_search=1, upper=None)
     centroids = tree.train_tree(
@@ -182,15 +185,17 @@ def _split(
         rng=np.random.default_rng([packed.config.seed, 3, group[0], len(rows)]),
         threads=threads,
     )
-    norms, reduced_norms = (
-        np.asarray(np.linalg.norm(part, axis=1), np.float32) for part in (vectors, rows)
+    norms, reduced_norms, mapped_norms = (
+        np.asarray(np.linalg.norm(part, axis=1), np.float32) for part in (vectors, reduced, rows)
     )
     if config.spherical and config.avq is None:
-        centroids = tree.to_means([(0, rows)], centroids, float(norms.max()), len(rows), threads)
+        longest = max(float(norms.max()), float(mapped_norms.max()))
+        centroids = tree.to_means([(0, rows)], centroids, longest, len(rows), threads)
     labels, scores = tree.assign_rows(rows, centroids, config.avq, threads)
-    distances = tree.leaf_distances(labels, scores, reduced_norms, len(centroids))
+    distances = tree.leaf_distances(labels, scores, mapped_norms, len(centroids))
     hidden = tree.left_out(norms, reduced_norms, packed.dimension, packed.reduced_dim)
-    return centroids, tree.leaf_spreads(distances, packed.reduced_dim, config.avq, hidden)
+    spreads = tree.leaf_spreads(distances, packed.reduced_dim, config.avq, hidden)
+    return unmap_rows(centroids, packed.tree_map, threads), spreads
 
 
 def _with_leaves(

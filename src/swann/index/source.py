@@ -16,6 +16,7 @@ from swann import kernels
 from swann.config import AHConfig, IndexConfig
 from swann.distance import normalize_rows, normalizes
 from swann.quantize.base import LONGEST, checked_norms
+from swann.quantize.metric import map_rows
 from swann.quantize.projection import TRAINING_SAMPLE_SIZE, project, train_projection
 from swann.vectors import PageReleaser, slice_rows, take
 
@@ -59,6 +60,7 @@ class Source:
         self.chunk_rows = max(kernels.LANES, _CHUNK_VALUES // self.dimension)
         self.basis: F32 | None = None
         self.reduced_dim = self.dimension
+        self.tree_map: F32 | None = None  # of the reduced space, for assignment
         self._pages = PageReleaser(db)
 
     def report(self, stage: str, done: int, total: int) -> None:
@@ -161,6 +163,32 @@ class Source:
         for part in self._parts(len(ids)):
             out[part] = self.reduce(self._taken(ids[part]))
         return out
+
+    # ---- The space of assignment
+
+    def to_tree(self, rows: F32) -> F32:
+        """Return reduced rows in the space in which leaves are chosen for them."""
+        return map_rows(rows, self.tree_map, self.threads)
+
+    def tree_take(self, ids: NDArray[np.integer[Any]]) -> F32:
+        """Return the rows that `ids` names, in the space of assignment."""
+        out = np.empty((len(ids), self.reduced_dim), np.float32)
+        for part in self._parts(len(ids)):
+            out[part] = self.to_tree(self.reduce(self._taken(ids[part])))
+        return out
+
+    def tree_chunks(
+        self, reduced_norms: F32 | None = None, tree_norms: F32 | None = None
+    ) -> Iterator[tuple[int, F32]]:
+        """Walk through all rows in the space of assignment; norms are filled where they change."""
+        for first, reduced in self.reduced_chunks(reduced_norms):
+            rows = self.to_tree(reduced)
+            if self.tree_map is not None and tree_norms is not None:
+                part = slice(first, first + len(rows))
+                _, tree_norms[part] = kernels.check_rows(rows, self.threads)
+            yield first, rows
+
+    # ---- Chunks
 
     def reduced_chunks(self, norms: F32 | None = None) -> Iterator[tuple[int, F32]]:
         """Walk through all rows, reduced; where that changes them, `norms` gets what is left."""

@@ -14,6 +14,7 @@ from swann.index.packed import PackedIndex
 from swann.kernels import GROUP, NativeIndex
 from swann.quantize.anisotropic import LARGEST_RATIO, weight_steps
 from swann.quantize.codebook import MAX_SWEEPS
+from swann.quantize.metric import SHAPED_SWEEPS
 
 __all__ = ["NOWHERE", "begin", "folded", "live_numbers", "rows_of", "vectors"]
 
@@ -39,7 +40,9 @@ def begin(packed: PackedIndex) -> NativeIndex:
         LARGEST_RATIO,
         soar_lambda,
         avq,
-        MAX_SWEEPS,
+        MAX_SWEEPS if packed.code_metric is None else SHAPED_SWEEPS,
+        packed.tree_map,
+        packed.code_metric,
     )
     return native
 

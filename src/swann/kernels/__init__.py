@@ -35,6 +35,7 @@ __all__ = [
     "kernel_levels",
     "leaf_means",
     "make_tiles",
+    "metric_directions",
     "normalize_rows",
     "pack_codes",
     "project_rows",
@@ -392,8 +393,15 @@ def pack_codes(
     codes: U8,
     corrections: F32 | None,
     threads: int,
+    *,
+    metric: F32 | None = None,
+    directions: F32 | None = None,
 ) -> None:
     """Encode rows, in any order, into their places in the packed codes of an index.
+
+    With a symmetric matrix G as `metric` the loss is ``<e, G e> + (eta - 1) <e, u>^2``: from the
+    codeword that is best for each block alone, coordinate descent over the blocks, until nothing
+    changes or `sweeps` passes.
 
     Parameters
     ----------
@@ -413,6 +421,10 @@ def pack_codes(
         `block_bytes` says how wide. Holds zeros in these places.
     corrections : float32 array of shape (all groups * 32,), or None
         Gets ``-2 <centroid, decoded residual>``: squared l2 with residuals needs it.
+    metric : float32 array of shape (d, d), optional
+        Not with corrections.
+    directions : float32 array of shape (m, d), optional
+        u of each row, as `metric_directions` makes them; with a metric and weights, and only then.
     """
     _native.pack_codes(
         rows,
@@ -425,5 +437,22 @@ def pack_codes(
         sweeps,
         codes,
         corrections,
+        metric,
+        directions,
         threads,
     )
+
+
+def metric_directions(rows: F32, metric: F32, threads: int) -> tuple[F32, F32]:
+    """Return ``u = G x / |x|_G`` of rows x under a symmetric matrix G, and ``|x|_G``.
+
+    An error e changes the length ``|x|_G = sqrt(<x, G x>)`` by ``<e, u>``; zeros for a zero.
+
+    Returns
+    -------
+    tuple of (float32 array of shape (n, d), float32 array of shape (n,))
+    """
+    directions = np.empty_like(rows)
+    norms = np.empty(len(rows), np.float32)
+    _native.metric_directions(rows, metric, directions, norms, threads)
+    return directions, norms
