@@ -38,8 +38,12 @@ _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 """Shares of the datapoints scored at which trees are compared."""
 
 _A_LEAF = 128
-_SURE, _MARGIN = 2.0, 0.005
-"""Standard errors, and recall, by which a candidate must be better than plain l2."""
+_FLOOR = 0.01
+"""Share of the identity where a new projection shows directions that the old one left out."""
+
+_SURE, _MARGIN = 3.0, 0.02
+"""Standard errors, and recall, by which a candidate must be better than plain l2: trees differ by
+chance too, in ways that all queries see."""
 
 
 class Learned(NamedTuple):
@@ -88,13 +92,12 @@ class Learned(NamedTuple):
         """Return the same in the space of a projection, from all dimensions."""
         mapped = self.tree_map
         if mapped is not None:
-            mapped = QueryModel(reduce(mapped)).tree_map(1.0)
+            mapped = QueryModel(reduce(mapped), shrinkage=_FLOOR).tree_map(1.0)
         metric = self.code_metric
         if metric is not None:
             metric = reduce(np.ascontiguousarray(reduce(metric).T))
-            metric[np.diag_indices(len(metric))] += np.float32(
-                0.01 * np.trace(metric) / len(metric)
-            )
+            least = np.float32(_FLOOR * np.trace(metric) / len(metric))
+            metric[np.diag_indices(len(metric))] += least
         return Learned(mapped, metric)
 
 
@@ -111,11 +114,11 @@ class Teacher:
 
     def __init__(self, queries: F32, threads: int) -> None:
         step = max(_ONE_IN, len(queries) // _JUDGES)
-        self.judges = np.ascontiguousarray(queries[::step])
+        self.judges = np.ascontiguousarray(queries[step - 1 :: step])
         self.threads = threads
         self.listens = len(self.judges) >= _FEWEST_JUDGES
         rest = np.ones(len(queries), np.bool_)
-        rest[::step] = False
+        rest[step - 1 :: step] = False
         if self.listens:
             self.model = QueryModel(np.ascontiguousarray(queries[rest]), threads)
             self.listens = self.model.shrinkage < 1.0

@@ -122,7 +122,7 @@ class QueryModel:
 
 
 def _shrinkage(count: int, square: float, of_identity: float, fourth: float) -> float:
-    """Ledoit and Wolf's share of the identity, from squared Frobenius norms of M and of its part."""
+    """Ledoit and Wolf's share of the identity; of M and its part the squared Frobenius norms."""
     off = square - of_identity
     if count < 2 or off <= 0.0:
         return 1.0
