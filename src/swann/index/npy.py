@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann.errors import CorruptIndexError
+from swann.index.disk import flush_to_disk
 
 __all__ = ["digest_of", "npy_header", "npy_size", "read_npy", "write_npy"]
 
@@ -85,6 +86,8 @@ def write_npy(file: BinaryIO, array: NDArray[Any], *, checksum: bool = False) ->
     try:
         for begin in range(0, len(data), _PIECE):
             file.write(data[begin : begin + _PIECE])
+        file.flush()
+        flush_to_disk(file.fileno())  # the caller's flush would wait for the digest first
     except BaseException:
         checks.stopped = True
         raise
