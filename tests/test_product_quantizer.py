@@ -140,6 +140,17 @@ def test_residuals_keep_the_direction_of_their_datapoints() -> None:
     assert mine < 0.9 * score_aware_loss(rows, lost, eta, 1.0).mean()
 
 
+def test_many_datapoints_are_as_good_as_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are encoded and scored in parts."""
+    rows, origins, labels = normal(16, 200, 6), normal(17, 5, 6), np.arange(200) % 5
+    quantizer = ProductQuantizer(2, threshold=1.0).fit(rows, origins=origins, labels=labels)
+    codes = quantizer.encode(rows, origins=origins, labels=labels)
+    scores = quantizer.asymmetric_scores(rows[:9], codes)
+    monkeypatch.setattr("swann.quantize.product._ROWS_AT_ONCE", 48)
+    np.testing.assert_array_equal(quantizer.encode(rows, origins=origins, labels=labels), codes)
+    np.testing.assert_array_equal(quantizer.asymmetric_scores(rows[:9], codes), scores)
+
+
 # ---- Scores
 
 

@@ -197,6 +197,23 @@ def test_codewords_reach_out_to_their_datapoints() -> None:
     assert abs(kept[3]) < 0.5 * abs(kept[1])
 
 
+def test_many_datapoints_are_as_good_as_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are encoded and their losses are summed in parts."""
+    rows = normal(10, 200, 6)
+
+    def told() -> tuple[list[float], NDArray[np.uint32]]:
+        seen: list[float] = []
+        quantizer = VectorQuantizer(9, weight=exponential_weight(1.0))
+        quantizer.fit(rows, on_iteration=lambda _, loss: seen.append(loss))
+        return seen, quantizer.encode(rows)
+
+    losses, codes = told()
+    monkeypatch.setattr("swann.quantize.vector._ROWS_AT_ONCE", 48)
+    in_parts, same = told()
+    np.testing.assert_array_equal(same, codes)
+    np.testing.assert_allclose(in_parts, losses, rtol=1e-6)
+
+
 # ---- Corners
 
 

@@ -16,6 +16,7 @@ from swann.errors import ConfigError, ShapeError
 from swann.quantize import (
     constant_weight,
     eta,
+    eta_recursion,
     exponential_weight,
     relative_weights,
     score_aware_loss,
@@ -105,6 +106,25 @@ def test_a_threshold_is_the_eta_of_old(dimension: int, threshold: float) -> None
     # A callable that does not say where it jumps: the place is found.
     found, _ = relative_weights([1.0], dimension, lambda scores: scores >= threshold)
     assert found[0] == pytest.approx(eta(threshold, dimension), rel=1e-6)
+
+
+def test_a_jump_that_is_known_is_cheap_and_exact() -> None:
+    class Counted:
+        values = 0
+
+        def __call__(self, scores: F64) -> F64:
+            self.values += scores.size
+            return 1.0 * (scores >= 0.2)
+
+    class Told(Counted):
+        jumps = (0.2,)
+
+    told, left_alone = Told(), Counted()
+    for weight, tolerance in ((told, 1e-9), (left_alone, 1e-6)):
+        along, across = score_aware_weights([1.0], 100, weight)
+        assert along[0] / across[0] == pytest.approx(eta_recursion(0.2, 100), rel=tolerance)
+    assert told.values < 1500
+    assert told.values < 0.5 * left_alone.values
 
 
 @pytest.mark.parametrize("dimension", [3, 100, 4096])

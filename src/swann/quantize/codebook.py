@@ -72,7 +72,7 @@ def train_codebook(
     Notes
     -----
     Definition 4.3 and section 7.5 of Guo et al. 2020. Unless `joint`, the update solves each block
-    exactly, given the others, once: the loss falls as surely, in a fraction of the time.
+    exactly, given the others, once: the loss falls as surely, and ends as low.
     """
     codebook = _start(tiles.targets, dimensions_per_block, codewords, rng)
     plain = Tiles(tiles.targets, None, None, tiles.scales)
