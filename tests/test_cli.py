@@ -120,6 +120,25 @@ def test_projections(data: Path, run: Run) -> None:
         assert projection == swann.ProjectionConfig(kind=kind, reduction_dim=6)  # type: ignore[arg-type]
 
 
+def test_build_with_training_queries(data: Path, run: Run) -> None:
+    rng = np.random.default_rng(1)
+    turn = np.linalg.qr(rng.standard_normal((12, 12)))[0]
+    queries = (rng.standard_normal((500, 12)) * np.geomspace(4.0, 0.05, 12)) @ turn
+    np.save(data / "training.npy", queries.astype(np.float32))
+    code, _, err = run(
+        "build", data / "db.npy", data / "taught", "--distance-measure", "dot_product",
+        "--leaves", 0, "--threshold", 0.5, "--training-queries", data / "training.npy",
+    )  # fmt: skip
+    assert code == 0, err
+    assert list((data / "taught").glob("code_metric-*.npy"))
+    code, _, err = run(
+        "build", data / "db.npy", data / "refused", "--distance-measure", "squared_l2",
+        "--leaves", 0, "--threshold", 0.5, "--training-queries", data / "training.npy",
+    )  # fmt: skip
+    assert code != 0
+    assert "training_queries" in err
+
+
 def test_defaults_of_build(data: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     args = ("build", data / "db.npy", data / "index", "--distance-measure", "squared_l2")
     assert run(*args, "--dimensions-per-block", 2)[0] == 0

@@ -186,6 +186,12 @@ def test_leaves_that_grow_are_split_in_the_learned_space() -> None:
     packed = _packed(searcher)
     assert packed.num_leaves > leaves
     assert packed.tree_map is not None
+    assert packed.centroids is not None
+    entries = _encoded(folded(packed))
+    nearest, _ = kernels.assign_leaves(
+        map_rows(DB, packed.tree_map), map_rows(packed.centroids, packed.tree_map), 1
+    )
+    assert (nearest[entries[:, 0]] == entries[:, 1]).mean() > 0.95
     plain = _builder(reorder=50).build()
     assert _recall(searcher, 4, 50) > _recall(plain, 4, 50)
 
