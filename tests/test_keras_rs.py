@@ -127,6 +127,15 @@ def test_bad_candidates(embeddings: Any, ids: Any, message: str) -> None:
         ApproximateRetrieval(k=5).update_candidates(given, numbers)
 
 
+@pytest.mark.parametrize(
+    ("queries", "message"), [(np.full((2, 16), np.nan), "nan"), (np.zeros((2, 15)), "expects 16")]
+)
+def test_bad_queries(queries: Any, message: str) -> None:
+    layer = ApproximateRetrieval(tensor(CANDIDATES), config=CODES)
+    with pytest.raises(swann.InvalidInputError, match=message):
+        layer(tensor(queries))
+
+
 def test_it_is_a_retrieval_layer_of_keras_rs() -> None:
     assert isinstance(ApproximateRetrieval(), keras_rs.layers.Retrieval)
     with pytest.raises(ValueError, match="without candidate_embeddings"):
