@@ -83,6 +83,20 @@ def significantly_lower(
     return lower
 
 
+def beyond_chance(lower: float, higher: float, queries: int) -> bool:
+    """Whether one recall is below another by more than two standard errors of their difference.
+
+    For recalls alone: both are taken as shares of independent queries.
+
+    Examples
+    --------
+    >>> beyond_chance(0.999, 1.0, 1000), beyond_chance(0.4, 0.5, 1000)
+    (False, True)
+    """
+    variance = (lower * (1 - lower) + higher * (1 - higher)) / queries
+    return higher - lower > 2 * float(np.sqrt(variance))
+
+
 def relative_error(data: Data, decoded: Floats) -> float:
     """Mean of |<q, x> - <q, x~>| / |<q, x>| over queries, x being the true nearest datapoint."""
     true = data.neighbors[:, 0]
