@@ -21,6 +21,7 @@ from benchmarks.paper.experiments import (
     figure_4a,
     figure_5,
     ivf_pq,
+    recipe,
     table_1,
     table_2,
 )
@@ -73,7 +74,12 @@ def test_examples(module: Any) -> None:
 
 
 @pytest.mark.parametrize("name", list(all_experiments()))
-def test_an_experiment_runs_and_its_record_comes_back(name: str, lab: Lab, tmp_path: Path) -> None:
+def test_an_experiment_runs_and_its_record_comes_back(
+    name: str, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_1, "BITS", (64,))
+    monkeypatch.setattr(table_2, "BITS", (64,))
+    monkeypatch.setattr(recipe, "RATIOS", (0.1,))
     experiment = all_experiments()[name]
     record = store.perform(experiment, lab, tmp_path / "out")
     assert record == store.read(experiment, tmp_path / "out")
