@@ -175,6 +175,7 @@ class _Build:
             some = ids[:: max(1, len(ids) // TREE_SAMPLE)][:TREE_SAMPLE]
             source.tree_map = self.teacher.choose_tree_map(
                 source.reduced_take(some),
+                source.n,
                 config,
                 lambda: np.random.default_rng([self.config.seed, 5]),
             )

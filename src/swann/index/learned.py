@@ -29,7 +29,7 @@ F64 = NDArray[np.float64]
 TREE_SAMPLE, CODE_SAMPLE = 8192, 4096
 """Datapoints that candidates are tried on."""
 
-_JUDGES, _FEWEST_JUDGES, _ONE_IN = 256, 16, 5
+_JUDGES, _FEWEST_JUDGES, _ONE_IN = 512, 16, 5
 """Queries kept back: one in five, at most and at least so many; with fewer, plain l2 is kept."""
 
 _POWERS = (0.5, 1.0)
@@ -124,13 +124,22 @@ class Teacher:
             self.listens = self.model.shrinkage < 1.0
 
     def choose_tree_map(
-        self, sample: F32, config: TreeConfig, rng: Callable[[], np.random.Generator]
+        self, sample: F32, total: int, config: TreeConfig, rng: Callable[[], np.random.Generator]
     ) -> F32 | None:
-        """Return the map under which a small tree of the sample finds most; None: none."""
+        """Return the map under which a small tree of the sample finds most; None: none.
+
+        Parameters
+        ----------
+        sample : float32 array of shape (n, d)
+            Some datapoints, reduced, of `total`. The ten nearest of a sample are farther away than
+            the ten nearest of all, where the directions of queries count for more: fewer are
+            looked for.
+        rng : callable
+            Makes a generator, the same for every candidate.
+        """
         if not self.listens or len(sample) < 2 * _A_LEAF:
             return None
-        scores = self._scores(sample)
-        true = _best(scores)
+        true = _best(self._scores(sample), max(1, round(_NEIGHBORS * len(sample) / total)))
         maps = [None, *(self.model.tree_map(power) for power in _POWERS)]
         leaves = min(config.num_leaves, max(2, len(sample) // _A_LEAF))
         found = [self._tree_finds(sample, true, a, config, leaves, rng()) for a in maps]
@@ -190,9 +199,8 @@ class Teacher:
         return found
 
 
-def _best(scores: F32) -> NDArray[np.intp]:
+def _best(scores: F32, count: int = _NEIGHBORS) -> NDArray[np.intp]:
     """Return the places of the best scores of each row, in any order."""
-    count = min(_NEIGHBORS, scores.shape[1])
     return np.argpartition(-scores, count - 1, axis=1)[:, :count]
 
 
