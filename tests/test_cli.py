@@ -190,6 +190,25 @@ def test_info(built: Path, run: Run) -> None:
         assert part in text
 
 
+def test_one_file(data: Path, run: Run) -> None:
+    out = data / "index.swann"
+    code, text, err = run("build", data / "db.npy", out, "--distance-measure", "squared_l2")
+    assert code == 0, err
+    assert out.is_file()
+    code, shown, err = run("info", out)
+    assert code == 0, err
+    assert "index.swann" in shown
+    size = text.rpartition("(")[2].partition(")")[0]
+    assert size in shown
+    assert not size.startswith("0 ")
+    (data / "y.swann").mkdir()
+    code, _, err = run(
+        "build", data / "db.npy", data / "y.swann", "--distance-measure", "squared_l2"
+    )
+    assert code != 0
+    assert "is a directory" in " ".join(err.split())
+
+
 def test_hdf5(tmp_path: Path, run: Run) -> None:
     h5py = pytest.importorskip("h5py")
     path, index = tmp_path / "x.hdf5", tmp_path / "index"

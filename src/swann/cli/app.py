@@ -18,6 +18,7 @@ from swann.config import check_count
 from swann.distance import check_distance_measure
 from swann.errors import ConfigError
 from swann.evaluate import exact_neighbors, leaf_ladder, speed_recall
+from swann.index.store import SUFFIX
 from swann.searcher import Searcher
 from swann.storage import load_searcher
 from swann.vectors import as_queries
@@ -93,7 +94,9 @@ def _give_stages(
 @app.command()
 def build(
     db: Annotated[str, typer.Argument(help=f"Datapoints: {_VECTORS}.", metavar="DB")],
-    out: Annotated[Path, typer.Argument(help="Directory to write.", metavar="OUT")],
+    out: Annotated[
+        Path, typer.Argument(help="Directory to write, or a file X.swann.", metavar="OUT")
+    ],
     distance_measure: Annotated[
         str | None,
         typer.Option(
@@ -149,7 +152,7 @@ def build(
 
     Where nothing is said of its stages, they are chosen: from the size of DB, and by measuring.
     """
-    _check_directory(out)
+    _check_place(out)
     location = files.locate(db)
     measure = distance_measure or files.hdf5_distance_measure(location)
     if measure is None:
@@ -175,7 +178,7 @@ def build(
     with show.progress() as bars:
         searcher = builder.build(progress=bars.update, training_queries=queries)
     built = time.perf_counter() - start
-    searcher.serialize(out)
+    searcher.save(out)
     for reason in [] if searcher.config.autopilot is None else searcher.config.autopilot.reasons:
         show.say(f"chosen: {reason}")
     show.say(f"{searcher!r}\nbuilt in {built:.1f} s, saved to {out} ({show.disk_size(out)})")
@@ -275,9 +278,11 @@ def info(index: IndexArgument) -> None:
     show.index(load_searcher(index), index)
 
 
-def _check_directory(out: Path) -> None:
+def _check_place(out: Path) -> None:
     """Find out before the work, not after it, that OUT cannot be written."""
-    if out.exists() and not out.is_dir():
+    if out.suffix == SUFFIX and out.is_dir():
+        raise ConfigError(f"OUT is {out}, which is a directory")
+    if out.suffix != SUFFIX and out.exists() and not out.is_dir():
         raise ConfigError(f"OUT is {out}, which is not a directory")
     nearest = next(place for place in (out, *out.absolute().parents) if place.exists())
     if not os.access(nearest, os.W_OK):

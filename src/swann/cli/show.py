@@ -115,24 +115,29 @@ def curve(points: Sequence[OperatingPoint], k: int, threads: int, queries: int) 
     Console().print(table)
 
 
-def index(searcher: Searcher, directory: Path) -> None:
+def index(searcher: Searcher, path: Path) -> None:
     """Print the settings, the sizes and the files of an index."""
-    settings = Table("setting", "value", title=str(directory))
+    settings = Table("setting", "value", title=str(path))
     settings.add_row("datapoints", f"{searcher.num_datapoints:,}")
     settings.add_row("dimensions", f"{searcher.dimension:,}")
     for name, value in _flatten(searcher.config.to_dict()):
         settings.add_row(name, value)
     sizes = Table("file", "size")
     sizes.columns[1].justify = "right"
-    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
-        sizes.add_row(str(path.relative_to(directory)), _bytes(path.stat().st_size))
-    sizes.add_row("total", disk_size(directory))
+    for file in _files(path):
+        name = file.name if file == path else str(file.relative_to(path))
+        sizes.add_row(name, _bytes(file.stat().st_size))
+    sizes.add_row("total", disk_size(path))
     Console().print(settings, sizes)
 
 
-def disk_size(directory: Path) -> str:
-    """Return what the files of a directory take, for a reader."""
-    return _bytes(sum(p.stat().st_size for p in directory.rglob("*") if p.is_file()))
+def disk_size(path: Path) -> str:
+    """Return what a file, or the files of a directory, take, for a reader."""
+    return _bytes(sum(file.stat().st_size for file in _files(path)))
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
 
 
 def _flatten(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
