@@ -177,7 +177,7 @@ class Coder:
             vectors = quantizer.decode(_unpacked(packed)[: len(ids)])
             return vectors if self.origins is None else vectors + self.origins[its_leaves]
 
-        return teacher.choose_code_metric(sample, decoded)
+        return teacher.choose_code_metric(sample, source.n, decoded)
 
     def _quantizer(self, iterations: int, stream: int) -> ProductQuantizer:
         ah, source = self.ah, self.source

@@ -32,7 +32,9 @@ TREE_SAMPLE, CODE_SAMPLE = 8192, 4096
 _JUDGES, _FEWEST_JUDGES, _ONE_IN = 512, 16, 5
 """Queries kept back: one in five, at most and at least so many; with fewer, plain l2 is kept."""
 
-_POWERS = (0.5, 1.0)
+_TREE_POWERS, _CODE_POWERS = (0.5, 1.0), (0.5,)
+"""Of the moments. Codes by power 1 find less everywhere that was measured, and cost time to try."""
+
 _NEIGHBORS = 10
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 """Shares of the datapoints scored at which trees are compared."""
@@ -139,29 +141,32 @@ class Teacher:
         """
         if not self.listens or len(sample) < 2 * _A_LEAF:
             return None
-        true = _best(self._scores(sample), max(1, round(_NEIGHBORS * len(sample) / total)))
-        maps = [None, *(self.model.tree_map(power) for power in _POWERS)]
+        true = _best(self._scores(sample), _as_near(len(sample), total))
+        maps = [None, *(self.model.tree_map(power) for power in _TREE_POWERS)]
         leaves = min(config.num_leaves, max(2, len(sample) // _A_LEAF))
         found = [self._tree_finds(sample, true, a, config, leaves, rng()) for a in maps]
         return maps[_choose(found)]
 
-    def choose_code_metric(self, sample: F32, decoded: Callable[[F32 | None], F32]) -> F32 | None:
+    def choose_code_metric(
+        self, sample: F32, total: int, decoded: Callable[[F32 | None], F32]
+    ) -> F32 | None:
         """Return the metric whose codes find most; None: plain l2.
 
         Parameters
         ----------
         sample : float32 array of shape (n, d)
-            Some datapoints, reduced.
+            Some datapoints, reduced, of `total`; see `choose_tree_map`.
         decoded : callable
             What their codes stand for when they are chosen under a metric.
         """
         if not self.listens or len(sample) < 2 * _NEIGHBORS:
             return None
-        true = _best(self._scores(sample))
-        metrics = [None, *(self.model.code_metric(power, sample) for power in _POWERS)]
+        wanted = _as_near(len(sample), total)
+        true = _best(self._scores(sample), wanted)
+        metrics = [None, *(self.model.code_metric(power, sample) for power in _CODE_POWERS)]
         found = []
         for metric in metrics:
-            best = _best(self._scores(decoded(metric)))
+            best = _best(self._scores(decoded(metric)), wanted)
             hits = (best[:, :, None] == true[:, None, :]).any(axis=2)
             found.append(hits.mean(axis=1))
         return metrics[_choose(found)]
@@ -197,6 +202,11 @@ class Teacher:
         cost = np.take_along_axis(scored, labels[true].astype(np.intp), axis=1)
         found: F64 = np.mean([(cost <= share).mean(axis=1) for share in _SHARES], axis=0)
         return found
+
+
+def _as_near(sampled: int, total: int) -> int:
+    """Return how many of a sample are about as near as the ten nearest of all."""
+    return max(1, round(_NEIGHBORS * sampled / total))
 
 
 def _best(scores: F32, count: int = _NEIGHBORS) -> NDArray[np.intp]:
