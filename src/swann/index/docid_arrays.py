@@ -39,7 +39,7 @@ class StoredDocids:
         if self._ints is None:
             self._ends = arrays["docid_ends"]
             self._data = arrays["docid_bytes"]
-            self._known: dict[int, str] = {}  # strings made before
+            self._known: dict[int, str | None] = {-1: None}  # strings made before
             self._all: NDArray[Any] | None = None  # all of them, then None
 
     def __len__(self) -> int:
@@ -59,14 +59,15 @@ class StoredDocids:
         if self._all is not None:
             named: NDArray[Any] = self._all.take(numbers)
             return named
-        wanted: list[int] = numbers.ravel().tolist()
-        named = np.empty(len(wanted), object)
-        named[:] = [self._known.get(number) or self._string(number) for number in wanted]
+        known, wanted = self._known, numbers.ravel().tolist()
+        try:
+            named = np.fromiter(map(known.__getitem__, wanted), object, len(wanted))
+        except KeyError:
+            made = [known[n] if n in known else self._string(n) for n in wanted]
+            named = np.fromiter(made, object, len(wanted))
         return named.reshape(numbers.shape)
 
-    def _string(self, number: int) -> str | None:
-        if number < 0:
-            return None
+    def _string(self, number: int) -> str:
         begin = int(self._ends[number - 1]) if number else 0
         end = int(self._ends[number])
         if not begin <= end <= len(self._data):
