@@ -51,7 +51,12 @@ def _summary(found: list[tuple[Experiment, Record | None]]) -> str:
         said = "came out" if record["verdict"]["came_out"] else "**did not come out**"
         spent = [f"{record[key]:,.0f}" for key in ("cpu_seconds", "seconds")]
         rows.append([name, said, *spent])
-    return table(["experiment", "claim", "CPU seconds", "seconds"], rows) + "\n"
+    total = sum(record["cpu_seconds"] for _, record in found if record is not None)
+    note = (
+        f"Together {total / 60:,.0f} minutes of one core. Seconds by the clock depend on what else "
+        "the machine did; each section names its load.\n"
+    )
+    return table(["experiment", "claim", "CPU seconds", "seconds"], rows) + "\n\n" + note
 
 
 def _section(experiment: Experiment, record: Record, folder: Path) -> str:

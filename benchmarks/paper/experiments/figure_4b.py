@@ -60,8 +60,8 @@ def judge(results: Results) -> Verdict:
             continue
         best = max(reached, key=lambda name: reached[name])
         least = min(least, mine / reached[best])
-        said.append(f"{mine / reached[best]:.2f} times {best} at {recall:g}")
-    return Verdict(1 < least < float("inf"), "swann is faster by " + ", ".join(said))
+        said.append(f"{mine / reached[best]:.2f} times as many queries as {best} ({recall:g})")
+    return Verdict(1 < least < float("inf"), "at equal recall swann answers " + ", ".join(said))
 
 
 def write(results: Results) -> str:

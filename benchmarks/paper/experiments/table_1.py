@@ -98,7 +98,7 @@ def draw(figure: Any, results: Results) -> None:
             axes.semilogx(bits, values, "o-", base=2, label=name)
         axes.set_title(f"Recall 1@{count}")
         axes.set_xlabel("bits")
-    panels[-1].legend(fontsize=7)
+    panels[0].legend(fontsize=7)
 
 
 EXPERIMENT = Experiment(
