@@ -98,6 +98,6 @@ def draw(experiment: Experiment, results: Results, folder: Path) -> str | None:
         axes.grid(True, alpha=0.25)
     name = f"{experiment.name}.png"
     # No software version in the file: the same results give the same bytes.
-    figure.savefig(folder / name, dpi=90, metadata={"Software": None})
+    figure.savefig(folder / name, dpi=80, metadata={"Software": None})
     pyplot.close(figure)
     return name

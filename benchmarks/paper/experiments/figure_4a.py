@@ -130,10 +130,16 @@ def write(results: Results) -> str:
 def draw(figure: Any, results: Results) -> None:
     """One panel a rate."""
     panels = figure.subplots(1, len(results["rates"]), sharey=True, squeeze=False)[0]
+    every = dict.fromkeys(name for rate in results["rates"] for name in rate["curves"])
+    colors = {name: f"C{number}" for number, name in enumerate(every)}
     for axes, rate in zip(panels, results["rates"], strict=True):
         for name, curve in rate["curves"].items():
             axes.semilogx(
-                results["counts"], curve, label=name, linewidth=2.5 if name == OURS else 1.2
+                results["counts"],
+                curve,
+                label=name,
+                color=colors[name],
+                linewidth=2.5 if name == OURS else 1.2,
             )
         axes.set_title(f"{rate['bits']} bits, {rate['codewords']} codewords", fontsize=9)
         axes.set_xlabel("N")
@@ -151,7 +157,7 @@ EXPERIMENT = Experiment(
     f"what the codes decode to. faiss trains on {FAISS_TRAINS_ON:,} of them, LSQ in 10 rounds and "
     "OPQ in 20, in place of 25 and 50. The last rate gives residual quantization the 256 codewords "
     "that suit it. Chance: two standard errors.",
-    cost="about 10 minutes, most of it LSQ",
+    cost="about 11 minutes, most of it LSQ",
     run=run,
     judge=judge,
     table=write,
