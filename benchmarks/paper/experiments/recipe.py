@@ -53,9 +53,9 @@ def _case(lab: Lab, name: str, blocks: int) -> dict[str, Any]:
     tried = {RATIO: ours[PAPER]} | {
         ratio: found(trained(lab, rows, width, threshold=ratio * length)) for ratio in RATIOS
     }
-    half = len(queries) // 2
-    best = max(tried, key=lambda ratio: float(np.mean(tried[ratio][:half] < COUNTS[-1])))
-    judged = {kind: by[half:] for kind, by in (ours | {CHOSEN: tried[best]}).items()}
+    # Every other query: a data set may hold them in an order, as GloVe does by frequency.
+    best = max(tried, key=lambda ratio: float(np.mean(tried[ratio][::2] < COUNTS[-1])))
+    judged = {kind: by[1::2] for kind, by in (ours | {CHOSEN: tried[best]}).items()}
     return {
         "data": name,
         "bits": 4 * blocks,
@@ -106,7 +106,7 @@ EXPERIMENT = Experiment(
     paper="T = 0.2, for unit vectors of 100 dimensions.",
     how="4-bit product codes; T is 0.2 of the mean length. Half of the 1,000 queries choose T, "
     "the other half gives the figures; better and worse are by more than two standard errors.",
-    cost="about 5 minutes",
+    cost="about 3 minutes",
     run=run,
     judge=judge,
     table=write,
