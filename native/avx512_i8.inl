@@ -1,10 +1,5 @@
 // Rows and queries of 8 bits: packing, filtering, bounds (kernels.h, I8Rows).
-// Included inside avx512vnni.cpp's unnamed namespace.
-
-inline __m512 load_first(const float* row, size_t count) noexcept {
-  return _mm512_maskz_loadu_ps(count >= 16 ? __mmask16(0xFFFF) : __mmask16((1u << count) - 1),
-                               row);
-}
+// Included inside avx512vnni.cpp's unnamed namespace, after avx512_i8_masks.inl.
 
 // One row, as `place` of its group. Adds up squared lengths of the error, of what stands for the
 // row, and of the row.
@@ -63,23 +58,6 @@ void i8_pack(const float* rows, size_t count, size_t dim, const float* weights,
   }
 }
 
-// What the 8-bit dot products of a group must reach, for 16 queries from q on.
-inline __m512 least_products(const I8Rows& rows, size_t group, const I8Queries& queries,
-                             size_t q) noexcept {
-  const size_t left = queries.count - q;
-  const float length = rows.lengths[group];
-  const __m512 bound = _mm512_fnmadd_ps(
-      load_first(queries.lengths + q, left), _mm512_set1_ps(rows.errors[group]),
-      _mm512_fnmadd_ps(load_first(queries.errors + q, left), _mm512_set1_ps(length),
-                       load_first(queries.thresholds + q, left)));
-  const __m512 products = _mm512_mul_ps(
-      bound, _mm512_mul_ps(load_first(queries.inverses + q, left),
-                           _mm512_set1_ps(rows.inverses[group])));
-  // The roundings of this very computation.
-  return _mm512_sub_ps(_mm512_fnmadd_ps(_mm512_abs_ps(products), _mm512_set1_ps(1e-5f), products),
-                       _mm512_set1_ps(2.0f));
-}
-
 // G groups against Q queries from q on; `least` has a row a group, for the queries from `base` on.
 template <size_t G, size_t Q, bool squared_l2>
 inline void filter_tile(const I8Rows& rows, size_t group, size_t quads, const I8Queries& queries,
@@ -108,14 +86,8 @@ inline void filter_tile(const I8Rows& rows, size_t group, size_t quads, const I8
   }
   unrolled<G>([&](auto g) SWANN_INLINE {
     unrolled<Q>([&](auto i) SWANN_INLINE {
-      __m512 bound = _mm512_set1_ps(least[g][q - base + i]);
-      if (squared_l2) {
-        const __m512 halves = _mm512_mul_ps(_mm512_loadu_ps(rows.halves + (group + g) * kI8Group),
-                                            _mm512_set1_ps(queries.inverses[q + i]));
-        bound = _mm512_add_ps(bound, _mm512_mul_ps(halves, _mm512_set1_ps(1.0f - 1e-5f - slack)));
-      }
-      masks[g * queries.count + q + i] =
-          _mm512_cmp_ps_mask(_mm512_cvtepi32_ps(sums[g * Q + i]), bound, _CMP_NLT_UQ);
+      masks[g * queries.count + q + i] = reaching<squared_l2>(
+          rows, group + g, queries, q + i, sums[g * Q + i], least[g][q - base + i], slack);
     });
   });
 }

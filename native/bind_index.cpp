@@ -108,6 +108,7 @@ class Index {
         view_.correction_low = correction_low;
         view_.correction_span = correction_span;
       }
+      prepare_tiles(view_);
     }
   }
 

@@ -8,6 +8,7 @@
 
 #include "arrays.h"
 #include "kernels.h"
+#include "tiles.h"
 
 namespace swann {
 namespace {
@@ -222,6 +223,11 @@ void bind_kernels(nb::module_& m) {
     return names;
   });
   m.def("active_level", [] { return std::string(kernels().level); });
+  // Batches of 4-bit codes by "tables" or by "tiles", where these are; "faster" as usual.
+  m.def("force_scan", [](const std::string& way) {
+    expect(way == "tables" || way == "tiles" || way == "faster", "tables, tiles or faster");
+    force_scan(way != "faster", way == "tiles" ? ScanWay::tiles : ScanWay::tables);
+  });
   m.def("level_error", [] {
     const char* error = level_error();
     return error == nullptr ? std::string() : std::string(error);

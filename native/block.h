@@ -21,10 +21,15 @@ struct Scratch {
   std::vector<uint32_t> rows, slots;
   std::vector<uint64_t> places;
   RoundedQueries rounded, visiting;
-  bool is_rounded = false;  // the block's queries are
+  bool is_rounded = false;  // the block's queries are, for rows or for tiles
   RoundedRows rounded_rows;
   std::vector<float> thresholds;  // of queries against rounded rows
   std::vector<uint16_t> masks;    // of rounded rows that pass
+  std::vector<int8_t> tile_bytes;        // [count][quads][4] of the queries, rounded for tiles
+  std::vector<TileQuery> tile_queries;   // [count]
+  std::vector<uint8_t> leaf_codes;       // of a leaf, unpacked
+  std::vector<ScanQuery> tile_scans;
+  std::vector<uint32_t> tile_visits;     // of those scans
 };
 
 struct Block {
@@ -54,6 +59,13 @@ void drop_dead(const Block& block, Candidates& best, size_t size);
 // Of new datapoints: keys from `size` on name places among `slots`; makes them name entries, which
 // go on from those of the index, and drops the dead.
 void name_new(const Block& block, const uint32_t* slots, Candidates& best, size_t size);
+
+const uint8_t* codes_of(const IndexView& index, size_t leaf);
+
+// Scores one leaf for the choices (positions in scratch.choices) that name it. `next` are the codes
+// of the leaf that comes after this one, where that is known.
+void scan_leaf(const Block& block, size_t leaf, const uint32_t* visits, size_t count,
+               const uint8_t* next = nullptr);
 
 // Scores rows of one leaf exactly for the queries that visit it: `visits` are positions in
 // scratch.choices. New ones likewise.

@@ -193,12 +193,10 @@ class Descent {
   std::vector<Scratch>& scratch_;
 };
 
-// The best comes first; of a single query all are in order.
+// The best kFirstLeaves come first; of a single query all are in order.
 void arrange(Key* keys, size_t leaves, bool in_order) {
-  if (in_order)
-    std::sort(keys, keys + leaves, std::greater<>());
-  else
-    std::iter_swap(keys, std::max_element(keys, keys + leaves));
+  const size_t first = in_order ? leaves : std::min(leaves, kFirstLeaves);
+  std::partial_sort(keys, keys + first, keys + leaves, std::greater<>());
 }
 
 // A single query reads all centroids from memory that its codes and rows have pushed out of the

@@ -1,5 +1,5 @@
 // What this machine can run, asked once: CPUID for the instructions, XGETBV for the registers the
-// operating system saves. SWANN_SIMD names a level to force it; avx512 is the best of those
+// operating system saves, and Linux for those of tiles, whose products are then compared. SWANN_SIMD names a level to force it; avx512 is the best of those
 // whose names begin so.
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +11,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace swann {
 namespace {
@@ -18,7 +22,7 @@ namespace {
 #if defined(__x86_64__)
 
 struct Cpu {
-  bool avx2 = false, avx512 = false, vnni = false;
+  bool avx2 = false, avx512 = false, vnni = false, amx = false;
 };
 
 uint64_t enabled_registers() noexcept {
@@ -31,6 +35,16 @@ bool has(uint32_t word, std::initializer_list<int> bits) noexcept {
   for (int bit : bits)
     if ((word >> bit & 1) == 0) return false;
   return true;
+}
+
+// Linux grants a process the registers of tiles when asked; all of its threads may use them then.
+bool may_use_tiles() noexcept {
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // asm/prctl.h
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
 }
 
 Cpu detect() noexcept {
@@ -46,6 +60,8 @@ Cpu detect() noexcept {
   cpu.avx512 =
       cpu.avx2 && (saved & 0xE6) == 0xE6 && has(b, {16, 17, 28, 30, 31});  // F DQ CD BW VL
   cpu.vnni = cpu.avx512 && has(c, {1, 11});  // VBMI VNNI
+  cpu.amx = cpu.vnni && (saved & 0x60000) == 0x60000 && has(d, {24, 25}) &&  // AMX-TILE AMX-INT8
+            may_use_tiles();
   return cpu;
 }
 
@@ -61,11 +77,50 @@ const KernelTable& complete_vnni_table() noexcept {
     t.i8_pack = avx512vnni_table.i8_pack;
     t.i8_filter = avx512vnni_table.i8_filter;
     t.i8_bounds = avx512vnni_table.i8_bounds;
+    t.lut16_unpack = avx512vnni_table.lut16_unpack;
+    t.lut16_scan_marked = avx512vnni_table.lut16_scan_marked;
     return t;
   }();
   return table;
 }
 
+const KernelTable& complete_amx_table() noexcept {
+  static const KernelTable table = [] {
+    KernelTable t = complete_vnni_table();
+    t.level = amx_table.level;
+    t.i8_filter = amx_table.i8_filter;
+    return t;
+  }();
+  return table;
+}
+
+#endif
+
+#if defined(__x86_64__)
+}  // namespace
+
+bool filters_agree(const KernelTable& one, const KernelTable& other) noexcept {
+  constexpr size_t kGroups = 3, kQuads = 19, kQueries = 37, kPadded = 48;  // every kind of remainder
+  static uint8_t bytes[kGroups * kQuads * 64];
+  static int8_t queries[kPadded * kQuads * 4];
+  int32_t starts[kQueries];
+  float inverses[kGroups], zeros[kPadded] = {}, ones[kQueries], thresholds[kQueries];
+  uint32_t state = 1;
+  const auto next = [&state] { return state = state * 1664525u + 1013904223u, state >> 24; };
+  for (uint8_t& b : bytes) b = uint8_t(next());
+  for (int8_t& b : queries) b = int8_t(next());
+  for (size_t q = 0; q < kQueries; ++q)
+    starts[q] = int32_t(next()), ones[q] = 1, thresholds[q] = float(next() * 1000) - 1e5f;
+  for (float& inverse : inverses) inverse = 1;
+  const I8Rows rows{bytes, inverses, zeros, zeros, zeros};
+  const I8Queries side{queries, starts, ones, zeros, zeros, thresholds, kQueries};
+  uint16_t masks[kGroups * kQueries], others[kGroups * kQueries];
+  one.i8_filter(&rows, kGroups, kQuads, &side, false, 0, masks);
+  other.i8_filter(&rows, kGroups, kQuads, &side, false, 0, others);
+  return std::memcmp(masks, others, sizeof masks) == 0;
+}
+
+namespace {
 #endif
 
 bool is_meant(const char* level, const char* forced) noexcept {
@@ -76,7 +131,7 @@ bool is_meant(const char* level, const char* forced) noexcept {
 }
 
 struct Levels {
-  Level items[4];
+  Level items[5];
   size_t count = 0;
   const KernelTable* chosen = nullptr;
   char error[256] = {};
@@ -86,6 +141,7 @@ struct Levels {
   Levels() noexcept {
 #if defined(__x86_64__)
     const Cpu cpu = detect();
+    if (cpu.amx && filters_agree(amx_table, avx512vnni_table)) add(complete_amx_table());
     if (cpu.vnni) add(complete_vnni_table());
     if (cpu.avx512) add(avx512bw_table);
     if (cpu.avx2) add(avx2_table);

@@ -1,6 +1,6 @@
 // The whole contract between the pipeline and the instruction sets: plain pointers and sizes.
 //
-// Each level (scalar, avx2, avx512bw, avx512vnni, neon) fills one KernelTable. A null entry falls
+// Each level (scalar, avx2, avx512bw, avx512vnni, amx, neon) fills one KernelTable. A null entry falls
 // through to the level below. Integer kernels agree exactly between levels. Float kernels sum in a fixed
 // order: lane j % 16 takes dimension j by fused multiply-add, then lanes fold 16 -> 8 -> 4 -> 2
 // -> 1. Levels with fma therefore agree bit for bit, and a score never depends on how many
@@ -75,8 +75,9 @@ struct I8Rows {
 };
 
 // Queries rounded to 8 bits: a byte b stands for b / inverse.
+constexpr size_t kI8Queries = 16;  // of a tile
 struct I8Queries {
-  const int8_t* bytes;      // [count][quads][4]
+  const int8_t* bytes;      // [count, up to a multiple of 16][quads][4]
   const int32_t* starts;    // [count] -128 times the sum of the bytes
   const float* inverses;    // [count]
   const float* lengths;     // [count] |q|
@@ -84,6 +85,11 @@ struct I8Queries {
   const float* thresholds;  // [count]
   size_t count;
 };
+
+constexpr size_t kMostUnpacked = 1024;  // datapoints of a leaf at a time
+constexpr size_t kAllScanned = ~size_t(0);
+// Bytes of a datapoint's unpacked codes.
+constexpr size_t unpacked_bytes(size_t blocks) noexcept { return (blocks + 63) / 64 * 64; }
 
 struct KernelTable {
   const char* level;
@@ -186,6 +192,20 @@ struct KernelTable {
   void (*i8_bounds)(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
                     bool squared_l2, float slack, float extra, float* lower,
                     float* upper) noexcept;
+
+  // A leaf of 4-bit codes unpacked for i8_filter; null where that is. Blocks go by fours: `words`
+  // is [fours][dims_per_block][4][16], the codebook in 8 bits as in I8Rows, 128 where there is none.
+  // Of sixteens of datapoints, two a group, `rows` gets [sixteens][fours * dims_per_block][16][4].
+  // `codes` gets [sixteens][16][unpacked_bytes]: of block m the code plus 16 (m % 8); with
+  // blocks that are not there, eights are filled up by what looks up nothing, the rest is 0.
+  void (*lut16_unpack)(const PackedLeaf* leaf, const uint8_t* words, size_t dims_per_block,
+                       uint8_t* rows, uint8_t* codes) noexcept;
+  // lut16_scan, for one query and any entries, of the datapoints of an unpacked leaf (of
+  // kMostUnpacked at most, without corrections) whose bits are set in masks[sixteen * stride], from
+  // the `first` of these on. Returns the one it stopped before, for want of 16 places, or
+  // kAllScanned.
+  size_t (*lut16_scan_marked)(const PackedLeaf* leaf, const uint8_t* codes, const uint16_t* masks,
+                              size_t stride, size_t first, ScanQuery* query) noexcept;
 };
 
 // Levels in the order of preference, best first. `table` is complete (null entries filled in).
@@ -204,6 +224,9 @@ extern const KernelTable scalar_table;
 extern const KernelTable avx2_table;
 extern const KernelTable avx512bw_table;
 extern const KernelTable avx512vnni_table;
+extern const KernelTable amx_table;
+// Whether two levels' i8_filter say the same of some rows: tiles are trusted only after this.
+bool filters_agree(const KernelTable& one, const KernelTable& other) noexcept;
 #elif defined(__aarch64__)
 extern const KernelTable neon_table;
 #endif

@@ -34,6 +34,13 @@ void Candidates::trim() noexcept {
   worst = least != 0 ? least : *std::min_element(keys, keys + size);
 }
 
+void Candidates::cut() noexcept {
+  if (size < limit) return;
+  Key least;
+  size = kernels().keep_best(keys, size, limit, limit, &least);
+  worst = least != 0 ? least : *std::min_element(keys, keys + size);
+}
+
 namespace {
 
 // The widest block over the root mean square of all: from here on a table is uneven.

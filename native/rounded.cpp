@@ -8,7 +8,8 @@ namespace swann {
 float rounding(size_t dim) noexcept { return float(dim / 16 + 16) * 2.4e-7f; }
 
 void RoundedQueries::resize(size_t count, size_t dim) {
-  bytes.assign(count * ((dim + 3) / 4 * 4), 0);
+  const size_t tiles = (count + kI8Queries - 1) / kI8Queries;
+  bytes.assign(tiles * kI8Queries * ((dim + 3) / 4 * 4), 0);
   starts.resize(count);
   for (auto* values : {&inverses, &lengths, &errors, &halves}) values->resize(count);
 }

@@ -17,7 +17,7 @@ float rounding(size_t dim) noexcept;
 
 // Queries, one after the other.
 struct RoundedQueries {
-  std::vector<int8_t> bytes;                     // [count][quads][4]
+  std::vector<int8_t> bytes;                     // [count, in sixteens][quads][4]
   std::vector<int32_t> starts;                   // [count]
   std::vector<float> inverses, lengths, errors;  // [count]
   std::vector<float> halves;                     // [count] half the squared length

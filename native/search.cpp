@@ -37,105 +37,6 @@ namespace {
 
 constexpr size_t kSlack = 512;  // candidates gathered before a cut
 
-// ---- Scoring codes
-
-const uint8_t* codes_of(const IndexView& index, size_t leaf) {
-  return index.codes + index.group_starts[leaf] * index.group_bytes();
-}
-
-PackedLeaf packed_leaf(const IndexView& index, size_t leaf, const uint8_t* next) {
-  return {codes_of(index, leaf),
-          index.corrections == nullptr ? nullptr
-                                       : index.corrections + index.group_starts[leaf] * kGroup,
-          index.blocks, leaf_size(index, leaf), index.leaf_starts[leaf], next};
-}
-
-PackedLeaf packed_chunk(const IndexView& index, const Chunk& chunk, size_t count) {
-  return {chunk.codes.data(), chunk.corrections.empty() ? nullptr : chunk.corrections.data(),
-          index.blocks, count, 0, nullptr};
-}
-
-void set_threshold(ScanQuery& scan, const Candidates& candidates) {
-  if (candidates.worst == 0) {
-    scan.threshold = 0;
-    return;
-  }
-  const int64_t threshold = int64_t(key_score(candidates.worst)) - scan.bias;
-  scan.threshold = int32_t(std::clamp<int64_t>(threshold, 0, 65535));
-}
-
-// Scores datapoints of one leaf for up to scan_queries choices (positions in scratch.choices):
-// those of the index, or new ones where `slots` names them.
-void scan_codes(const Block& block, const PackedLeaf& packed, const uint32_t* slots,
-                const uint32_t* visits, size_t count) {
-  const IndexView& index = block.index;
-  const size_t groups = (packed.count + kGroup - 1) / kGroup;
-  ScanQuery scans[kMaxScanQueries];
-  Candidates* candidates[kMaxScanQueries];
-  const size_t table_bytes = index.blocks * index.codewords;
-  bool wide = false;
-  size_t used = 0;
-  for (size_t i = 0; i < count; ++i) {
-    const size_t q = visits[i] / block.limits.leaves;
-    const Table& table = block.scratch.tables[q];
-    Candidates& best = block.scratch.candidates[q];
-    const double offset = double(block.scratch.choices[visits[i]].score) + table.base;
-    const auto bias = int32_t(std::lround(offset * table.scale));
-    if (best.worst != 0 && int64_t(key_score(best.worst)) - bias > 65535) continue;
-    scans[used] = {block.scratch.luts.data() + q * table_bytes, 0, bias, table.multiplier,
-                   best.keys, best.size, best.capacity};
-    set_threshold(scans[used], best);
-    candidates[used++] = &best;
-    wide |= table.wide;
-  }
-  if (used == 0) return;
-  const KernelTable& k = kernels();
-  const auto scan = index.codewords == kWords256 ? k.lut256_scan
-                    : wide                       ? k.lut16_wide_scan
-                                                 : k.lut16_scan;
-  size_t group = 0;
-  while (true) {
-    group = scan(&packed, group, scans, used);
-    for (size_t i = 0; i < used; ++i) {
-      Candidates& best = *candidates[i];
-      const size_t before = std::exchange(best.size, scans[i].size);
-      if (slots != nullptr)
-        name_new(block, slots, best, before);
-      else
-        drop_dead(block, best, before);
-      const bool full = best.capacity - best.size < 2 * kGroup;
-      const bool many = best.worst == 0 || best.size >= Candidates::most(best.limit) + best.limit;
-      if (full || (group == groups && many)) best.trim();
-      scans[i].size = best.size;
-      set_threshold(scans[i], best);
-    }
-    if (group == groups) return;
-  }
-}
-
-// `next` are the codes of the leaf that comes after this one, where that is known.
-void scan_leaf(const Block& block, size_t leaf, const uint32_t* visits, size_t count,
-               const uint8_t* next = nullptr) {
-  const NewLeaf* added = block.changes == nullptr ? nullptr : block.changes->leaf(leaf);
-  if (count == 0) return;
-  if (block.index.codes == nullptr) {
-    scan_rows(block, leaf, visits, count);
-    if (added != nullptr) scan_new_rows(block, *added, visits, count);
-    return;
-  }
-  const size_t together = kernels().scan_queries;
-  for (size_t i = 0; i < count; i += together) {
-    const size_t n = std::min(together, count - i);
-    if (leaf_size(block.index, leaf) > 0)
-      scan_codes(block, packed_leaf(block.index, leaf, next), nullptr, visits + i, n);
-    for (size_t c = 0; added != nullptr && c * Chunk::kMost < added->count; ++c) {
-      const Chunk& chunk = *added->chunks[c];
-      const size_t filled = std::min(Chunk::kMost, added->count - c * Chunk::kMost);
-      scan_codes(block, packed_chunk(block.index, chunk, filled), chunk.slots.data(), visits + i, n);
-    }
-  }
-}
-
 // ---- The order of the scan
 
 // Visits every leaf once for the choices of ranks [first, last) of all queries.
@@ -170,8 +71,12 @@ void scan(const Block& block) {
                 r + 1 < leaves ? codes_of(block.index, choices[r + 1].leaf) : nullptr);
     return;
   }
-  scan_ranks(block, 0, 1);  // the best leaf of each query first: it sets a good threshold
-  if (leaves > 1) scan_ranks(block, 1, leaves);
+  // The best leaves of each query first: they set a good threshold.
+  const size_t first = std::min(leaves, kFirstLeaves);
+  scan_ranks(block, 0, first);
+  if (leaves == first) return;
+  for (size_t q = 0; q < block.count; ++q) block.scratch.candidates[q].cut();
+  scan_ranks(block, first, leaves);
 }
 
 // ---- Reordering

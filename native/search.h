@@ -7,6 +7,7 @@
 #include "kernels.h"
 #include "rounded.h"
 #include "rows.h"
+#include "tiles.h"
 #include "updates.h"
 
 namespace swann {
@@ -58,6 +59,7 @@ struct IndexView {
   float correction_low = 0, correction_span = 0;  // value = low + span * correction / 65535
   bool residual = true;                    // with centroids: codes are of residuals, not datapoints
   std::vector<size_t> group_starts;        // [num_leaves + 1] first group of each leaf
+  TileCodebook tiles;                      // of the codebook, or empty: see prepare_tiles
 
   size_t group_bytes() const noexcept { return blocks * block_bytes(codewords); }
   bool squared_l2() const noexcept { return distance == Distance::squared_l2; }
@@ -103,6 +105,7 @@ struct Candidates {
   // Keys that are left by trimming, at most: finding just the best would take longer.
   static constexpr size_t most(size_t limit) noexcept { return limit + limit / 4 + 16; }
   void trim() noexcept;
+  void cut() noexcept;   // to the best exactly, but for ties
 };
 
 // Moves the best `limit` keys, exactly, to the front in any order; returns how many there are.
@@ -125,8 +128,11 @@ struct Table {
 const float* reduce(const IndexView& index, const float* vectors, size_t count, size_t threads,
                     std::vector<float>& buffer);
 
-// Fills choices [count][leaves] with each query's best leaves, ties to the lowest number. The best
-// comes first; of a single query all are in order. Queries are reduced, here and below.
+// Leaves of each query that a batch scans before all others: they set a good threshold.
+constexpr size_t kFirstLeaves = 3;
+
+// Fills choices [count][leaves] with each query's best leaves, ties to the lowest number. The first
+// few come first; of a single query all are in order. Queries are reduced, here and below.
 void choose_leaves(const IndexView& index, const float* queries, size_t count, size_t leaves,
                    LeafChoice* choices);
 

@@ -375,7 +375,7 @@ void test_i8_filter_once(const KernelTable& k, Random& random, size_t dim, size_
   std::vector<float> inverses(groups), errors(groups), lengths(groups), halves(groups * kI8Group);
   const I8Rows packed{bytes.data(), inverses.data(), errors.data(), lengths.data(), halves.data()};
   k.i8_pack(db.data(), rows, dim, weights.data(), &packed);
-  std::vector<int8_t> query_bytes(count * quads * 4);
+  std::vector<int8_t> query_bytes((count + kI8Queries - 1) / kI8Queries * kI8Queries * quads * 4);
   std::vector<int32_t> starts(count);
   std::vector<float> query_inverses(count), query_lengths(count), query_errors(count),
       thresholds(count);

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from swann import _native
 from swann.kernels import LANES, num_blocks
 
-__all__ = ["KERNELS", "call_kernel"]
+__all__ = ["KERNELS", "call_kernel", "force_scan"]
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -50,6 +50,22 @@ def call_kernel(name: str, level: str, *arguments: Any) -> Any:
         If the machine cannot run the level, or shapes do not fit.
     """
     return KERNELS[name](level, *arguments)
+
+
+def force_scan(way: str) -> None:
+    """Scan leaves in batches one way, wherever it can go.
+
+    Parameters
+    ----------
+    way : str
+        ``"tables"``, ``"tiles"``, or ``"faster"``: as usual, whichever takes less time.
+
+    Raises
+    ------
+    ValueError
+        If `way` is none of these.
+    """
+    _native.force_scan(way)
 
 
 def _pairs(call: Callable[..., None]) -> Callable[..., F32]:

@@ -1,0 +1,221 @@
+// Scoring the codes of leaves: by tables, or by tiles (tiles.h), whichever is faster.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <utility>
+
+#include "block.h"
+
+namespace swann {
+namespace {
+
+PackedLeaf packed_leaf(const IndexView& index, size_t leaf, const uint8_t* next) {
+  return {codes_of(index, leaf),
+          index.corrections == nullptr ? nullptr
+                                       : index.corrections + index.group_starts[leaf] * kGroup,
+          index.blocks, leaf_size(index, leaf), index.leaf_starts[leaf], next};
+}
+
+PackedLeaf packed_chunk(const IndexView& index, const Chunk& chunk, size_t count) {
+  return {chunk.codes.data(), chunk.corrections.empty() ? nullptr : chunk.corrections.data(),
+          index.blocks, count, 0, nullptr};
+}
+
+void set_threshold(ScanQuery& scan, const Candidates& candidates) {
+  if (candidates.worst == 0) {
+    scan.threshold = 0;
+    return;
+  }
+  const int64_t threshold = int64_t(key_score(candidates.worst)) - scan.bias;
+  scan.threshold = int32_t(std::clamp<int64_t>(threshold, 0, 65535));
+}
+
+// A visit's side of a scan; false where no sum of entries can reach its threshold.
+bool begin_scan(const Block& block, uint32_t visit, ScanQuery& scan) {
+  const size_t q = visit / block.limits.leaves;
+  const Table& table = block.scratch.tables[q];
+  Candidates& best = block.scratch.candidates[q];
+  const double offset = double(block.scratch.choices[visit].score) + table.base;
+  const auto bias = int32_t(std::lround(offset * table.scale));
+  if (best.worst != 0 && int64_t(key_score(best.worst)) - bias > 65535) return false;
+  scan = {block.scratch.luts.data() + q * block.index.blocks * block.index.codewords, 0, bias,
+          table.multiplier, best.keys, best.size, best.capacity};
+  set_threshold(scan, best);
+  return true;
+}
+
+// Takes over what a scan found (of new datapoints where `slots` names them), and makes room.
+void take_found(const Block& block, const uint32_t* slots, Candidates& best, ScanQuery& scan,
+                bool done) {
+  const size_t before = std::exchange(best.size, scan.size);
+  if (slots != nullptr)
+    name_new(block, slots, best, before);
+  else
+    drop_dead(block, best, before);
+  const bool full = best.capacity - best.size < 2 * kGroup;
+  const bool many = best.worst == 0 || best.size >= Candidates::most(best.limit) + best.limit;
+  if (full || (done && many)) best.trim();
+  scan.size = best.size;
+  set_threshold(scan, best);
+}
+
+// ---- By tables
+
+// Scores datapoints of one leaf for up to scan_queries choices (positions in scratch.choices):
+// those of the index, or new ones where `slots` names them.
+void scan_codes(const Block& block, const PackedLeaf& packed, const uint32_t* slots,
+                const uint32_t* visits, size_t count) {
+  const IndexView& index = block.index;
+  const size_t groups = (packed.count + kGroup - 1) / kGroup;
+  ScanQuery scans[kMaxScanQueries];
+  Candidates* candidates[kMaxScanQueries];
+  bool wide = false;
+  size_t used = 0;
+  for (size_t i = 0; i < count; ++i) {
+    if (!begin_scan(block, visits[i], scans[used])) continue;
+    const size_t q = visits[i] / block.limits.leaves;
+    candidates[used++] = &block.scratch.candidates[q];
+    wide |= block.scratch.tables[q].wide;
+  }
+  if (used == 0) return;
+  const KernelTable& k = kernels();
+  const auto scan = index.codewords == kWords256 ? k.lut256_scan
+                    : wide                       ? k.lut16_wide_scan
+                                                 : k.lut16_scan;
+  for (size_t group = 0; group < groups;) {
+    group = scan(&packed, group, scans, used);
+    for (size_t i = 0; i < used; ++i)
+      take_found(block, slots, *candidates[i], scans[i], group == groups);
+  }
+}
+
+void scan_by_tables(const Block& block, const PackedLeaf& leaf, const uint32_t* visits,
+                    size_t count) {
+  const size_t together = kernels().scan_queries;
+  for (size_t i = 0; i < count; i += together)
+    scan_codes(block, leaf, nullptr, visits + i, std::min(together, count - i));
+}
+
+// ---- By tiles
+
+constexpr size_t kManyVisits = 12;  // from here on it may pay to unpack a leaf
+
+// The queries of a block are rounded when the first leaf asks.
+void round_queries(const Block& block) {
+  const IndexView& index = block.index;
+  Scratch& s = block.scratch;
+  if (s.is_rounded) return;
+  const size_t bytes = index.tiles.quads() * 4;
+  s.tile_bytes.resize(block.count * bytes);
+  s.tile_queries.resize(block.count);
+  for (size_t q = 0; q < block.count; ++q)
+    s.tile_queries[q] =
+        round_for_tiles(index, block.reduced_query(q), s.luts.data() + q * index.blocks * kWords16,
+                        s.tables[q].scale, s.tile_bytes.data() + q * bytes);
+  s.is_rounded = true;
+}
+
+// One part of a leaf, of kMostUnpacked at most, for visits that have begun.
+void scan_part(const Block& block, const PackedLeaf& part, const uint32_t* visits,
+               ScanQuery* scans, size_t count) {
+  const IndexView& index = block.index;
+  Scratch& s = block.scratch;
+  const KernelTable& k = kernels();
+  const size_t quads = index.tiles.quads(), bytes = quads * 4;
+  const size_t sixteens = 2 * ((part.count + kGroup - 1) / kGroup);
+  RoundedRows& rows = s.rounded_rows;
+  rows.resize(sixteens * kI8Group, bytes);
+  std::fill_n(rows.inverses.begin(), sixteens, 1.0f);
+  std::fill_n(rows.errors.begin(), sixteens, 0.0f);
+  std::fill_n(rows.lengths.begin(), sixteens, 0.0f);
+  s.leaf_codes.resize(sixteens * kI8Group * unpacked_bytes(index.blocks));
+  k.lut16_unpack(&part, index.tiles.words.data(), index.dims_per_block, rows.bytes.data(),
+                 s.leaf_codes.data());
+  RoundedQueries& queries = s.visiting;
+  queries.resize(count, bytes);
+  s.thresholds.resize(count);
+  for (size_t i = 0; i < count; ++i) {
+    const size_t q = visits[i] / block.limits.leaves;
+    std::copy_n(s.tile_bytes.data() + q * bytes, bytes, queries.bytes.data() + i * bytes);
+    queries.starts[i] = s.tile_queries[q].start;
+    queries.inverses[i] = 1, queries.lengths[i] = 0, queries.errors[i] = 0;
+    s.thresholds[i] = s.tile_queries[q].least(scans[i].threshold);
+  }
+  s.masks.resize(sixteens * count);
+  const I8Rows view = rows.view();
+  I8Queries side = queries.view();
+  side.thresholds = s.thresholds.data();
+  side.count = count;
+  k.i8_filter(&view, sixteens, quads, &side, false, 0.0f, s.masks.data());
+  for (size_t i = 0; i < count; ++i)
+    for (size_t at = 0; at != kAllScanned;) {
+      at = k.lut16_scan_marked(&part, s.leaf_codes.data(), s.masks.data() + i, count, at, &scans[i]);
+      take_found(block, nullptr, s.candidates[visits[i] / block.limits.leaves], scans[i],
+                 at == kAllScanned);
+    }
+}
+
+void scan_by_tiles(const Block& block, const PackedLeaf& leaf, const uint32_t* visits,
+                   size_t count) {
+  Scratch& s = block.scratch;
+  round_queries(block);
+  s.tile_scans.resize(count);
+  s.tile_visits.resize(count);
+  size_t used = 0;
+  for (size_t i = 0; i < count; ++i)
+    if (begin_scan(block, visits[i], s.tile_scans[used])) s.tile_visits[used++] = visits[i];
+  for (size_t at = 0; at < leaf.count && used > 0; at += kMostUnpacked) {
+    PackedLeaf part = leaf;
+    part.codes += at / kGroup * block.index.group_bytes();
+    part.first_row += uint32_t(at);
+    part.count = std::min(kMostUnpacked, leaf.count - at);
+    scan_part(block, part, s.tile_visits.data(), s.tile_scans.data(), used);
+  }
+}
+
+// ---- By what is faster
+
+void scan_datapoints(const Block& block, const PackedLeaf& leaf, const uint32_t* visits,
+                     size_t count) {
+  const TileCodebook& tiles = block.index.tiles;
+  if (tiles.empty() || count < kManyVisits)
+    return scan_by_tables(block, leaf, visits, count);
+  ScanTrial& trial = *tiles.trial;
+  const ScanWay way = trial.next();
+  const auto scan = way == ScanWay::tiles ? scan_by_tiles : scan_by_tables;
+  if (trial.decided()) return scan(block, leaf, visits, count);
+  if (way == ScanWay::tiles) round_queries(block);  // done for many leaves, not for this one
+  const auto begin = std::chrono::steady_clock::now();
+  scan(block, leaf, visits, count);
+  const std::chrono::duration<double, std::nano> took = std::chrono::steady_clock::now() - begin;
+  trial.report(way, double(leaf.count) * double(count), took.count());
+}
+
+}  // namespace
+
+const uint8_t* codes_of(const IndexView& index, size_t leaf) {
+  return index.codes + index.group_starts[leaf] * index.group_bytes();
+}
+
+void scan_leaf(const Block& block, size_t leaf, const uint32_t* visits, size_t count,
+               const uint8_t* next) {
+  const NewLeaf* added = block.changes == nullptr ? nullptr : block.changes->leaf(leaf);
+  if (count == 0) return;
+  if (block.index.codes == nullptr) {
+    scan_rows(block, leaf, visits, count);
+    if (added != nullptr) scan_new_rows(block, *added, visits, count);
+    return;
+  }
+  if (leaf_size(block.index, leaf) > 0)
+    scan_datapoints(block, packed_leaf(block.index, leaf, next), visits, count);
+  const size_t together = kernels().scan_queries;
+  for (size_t c = 0; added != nullptr && c * Chunk::kMost < added->count; ++c) {
+    const Chunk& chunk = *added->chunks[c];
+    const size_t filled = std::min(Chunk::kMost, added->count - c * Chunk::kMost);
+    for (size_t i = 0; i < count; i += together)
+      scan_codes(block, packed_chunk(block.index, chunk, filled), chunk.slots.data(), visits + i,
+                 std::min(together, count - i));
+  }
+}
+
+}  // namespace swann
