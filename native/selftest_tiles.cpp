@@ -37,7 +37,7 @@ struct Leaf {
 };
 
 void test_unpack(const KernelTable& k) {
-  Group group(std::string(k.level) + ": lut16_unpack");
+  Group group(std::string(k.level) + ": unpacking");
   Random random;
   for (const size_t count : {1, 16, 33, 100})
     for (const size_t blocks : {1, 3, 4, 5, 50, 63, 64, 65, 130})
@@ -59,7 +59,7 @@ void test_unpack(const KernelTable& k) {
 }
 
 void test_marked(const KernelTable& k) {
-  Group group(std::string(k.level) + ": lut16_scan_marked");
+  Group group(std::string(k.level) + ": the marked scan");
   Random random;
   for (const size_t count : {1, 15, 16, 17, 33, 250, 1024})
     for (const size_t blocks : {1, 4, 7, 8, 50, 64, 65, 100})
