@@ -20,7 +20,7 @@ ARM64 ?= aarch64-linux-gnu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test test-arm64 test-keras lint format bench paper parity sanitize clean
+.PHONY: help env demo test test-arm64 test-keras lint format bench paper parity trust sanitize clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -74,6 +74,9 @@ paper: $(DEV) ## the experiments of the ScaNN paper into docs/paper.md (an hour;
 
 parity: $(DEV) ## run one program against scann and swann: both answers, case by case (ARGS=--quick)
 	$(BIN)/python -m benchmarks.parity $(ARGS)
+
+trust: $(DEV) ## crashes, damage, interrupts, forks, lack of memory, and other libraries' (ARGS=--short)
+	$(BIN)/python -m benchmarks.trust $(ARGS)
 
 # The module under test goes to a folder of its own, found before the one in the environment.
 sanitize: export UBSAN_OPTIONS := halt_on_error=1:print_stacktrace=1

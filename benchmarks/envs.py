@@ -9,16 +9,28 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from benchmarks.paths import ENVS, ROOT
-from benchmarks.systems import System
+
+
+class Installed(Protocol):
+    """What has an environment: a system, or another library that is asked something."""
+
+    @property
+    def name(self) -> str:
+        """Of the environment."""
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """As pip takes them."""
 
 
 class EnvironmentFailed(Exception):
     """A system could not be installed on this machine."""
 
 
-def ensure(system: System) -> Path:
+def ensure(system: Installed) -> Path:
     """Return the Python of a system's environment, making it where it is missing or outdated.
 
     A system required from the working tree is installed anew each time; the build directory stays,

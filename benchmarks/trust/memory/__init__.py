@@ -1,0 +1,1 @@
+"""Allocations that fail, one after the other: MemoryError, and the index still answers."""

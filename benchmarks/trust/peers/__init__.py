@@ -1,0 +1,1 @@
+"""The same damage, NaNs, interrupts and full disks for every embedded library."""

@@ -1,0 +1,21 @@
+"""All experiments, by name."""
+
+from __future__ import annotations
+
+from benchmarks.trust import fork, interrupt, together
+from benchmarks.trust.damage import run as damage
+from benchmarks.trust.experiment import Experiment
+from benchmarks.trust.memory import run as memory
+from benchmarks.trust.peers import run as peers
+
+EXPERIMENTS: dict[str, Experiment] = {
+    e.name: e
+    for e in (
+        damage.EXPERIMENT,
+        peers.EXPERIMENT,
+        fork.EXPERIMENT,
+        interrupt.EXPERIMENT,
+        memory.EXPERIMENT,
+        together.EXPERIMENT,
+    )
+}

@@ -1,0 +1,88 @@
+"""The short forms of the campaign for trust (`make trust`, docs/trust.md)."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from benchmarks.trust import watch
+from benchmarks.trust.experiment import Options
+from benchmarks.trust.mutate import Saved
+from benchmarks.trust.registry import EXPERIMENTS
+
+HERE = ["damage", "fork", "interrupt", "memory", "together"]  # others install libraries
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, /proc and preloading")
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_short_form(name: str, tmp_path: Path) -> None:
+    if name == "memory" and shutil.which("cc") is None:
+        pytest.skip("needs a C compiler")
+    experiment = EXPERIMENTS[name]
+    memory = Path("/dev/shm")
+    folder = memory / f"swann-{tmp_path.parent.name}-{tmp_path.name}"
+    folder = folder if memory.is_dir() else tmp_path / "folder"
+    folder.mkdir()
+    try:
+        report = experiment.run(Options(experiment.short, 0, 0, 2, folder))
+    finally:
+        shutil.rmtree(folder)
+    assert report.failures == []
+
+
+# ---- The campaign itself notices what it is there for
+
+SUBJECT = """
+import ctypes, time
+from benchmarks.trust.worker import Subject
+
+class Bad(Subject):
+    allowed = {"one": frozenset(("same",)), "two": frozenset(("refused",))}
+
+    def run(self, number):
+        if number == 3:
+            ctypes.string_at(0)
+        if number == 5:
+            while True:
+                pass
+        if number == 7:
+            return "two", "different", "seven"
+        if number == 8:
+            bytearray(1 << 40)
+        return "one", "same", ""
+
+def subject(argument, folder, seed):
+    return Bad()
+"""
+
+
+def test_crashes_hangs_and_differences_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad_subject.py").write_text(SUBJECT)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(watch, "HANG", 0.2)
+    tally = watch.try_all("bad_subject:", ["one", "two"], 10, seed=0, workers=1, folder=tmp_path)
+    assert sorted(int(told.split(":")[0]) for told in tally.failures) == [3, 5, 7, 8]
+    assert [tally.total(name) for name in ("same", "different", "crash", "hang")] == [6, 1, 2, 1]
+
+
+def test_what_is_damaged_is_made_whole_again(tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    for name in "abc":
+        (folder / name).write_bytes(name.encode() * 100 + b"12")
+    saved = Saved(folder)
+    changed = 0
+    for i in range(300):
+        saved.damage(Random(i))
+        now = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        changed += now != saved.files
+        saved.restore()
+        assert {path: path.read_bytes() for path in sorted(folder.iterdir())} == saved.files
+    assert changed > 250
