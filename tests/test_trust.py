@@ -21,8 +21,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, /proc 
 
 @pytest.mark.parametrize("name", HERE)
 def test_short_form(name: str, tmp_path: Path) -> None:
-    if name == "memory" and shutil.which("cc") is None:
-        pytest.skip("needs a C compiler")
+    if name == "memory" and shutil.which("c++") is None:
+        pytest.skip("needs a C++ compiler")
     experiment = EXPERIMENTS[name]
     memory = Path("/dev/shm")
     folder = memory / f"swann-{tmp_path.parent.name}-{tmp_path.name}"
