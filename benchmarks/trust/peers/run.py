@@ -21,6 +21,7 @@ from benchmarks.trust.peers.subject import LANE
 
 PARTS = tuple(part / 10 for part in range(10))
 DELAY = 0.5  # seconds from the beginning of a build to its interrupt
+ENOUGH = 3.0  # times the largest file: no full disk
 PATIENCE = 20.0  # seconds after which nobody waits for an interrupted build any more
 
 
@@ -90,11 +91,16 @@ def _interrupt(library: _Library) -> str:
 
 def _full_disk(library: _Library) -> dict[str, int]:
     found: Counter[str] = Counter()
-    for part in PARTS:
+    for part in (*PARTS, ENOUGH):
         folder = library.folder / f"full{part}"
-        library.ask("make", folder)
+        library.ask("begin", folder)
+        before = library.ask("look", folder)
         said = library.ask("save", folder, str(part))
         left = library.ask("look", folder)
+        if part == ENOUGH:
+            if (before, said, left) != ("old", "said nothing", "new"):
+                raise RuntimeError(f"{library.name}, disk not full: {before}, {said}, {left}")
+            break
         found[left] += 1
         if said == "said nothing" and left != "new":
             found["and said nothing"] += 1

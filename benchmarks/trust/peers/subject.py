@@ -15,13 +15,12 @@ ROWS, QUERIES = rows_of(1, 400, 16), rows_of(2, 20, 16)
 LANE = "damage"
 
 
-def make(library: Adapter, folder: Path, seed: int = 1) -> Path:
+def make(library: Adapter, folder: Path) -> Path:
     """Build a small index and save it; return where."""
     path = folder / "index"
     if library.is_folder:
         path.mkdir(exist_ok=True)
-    rows = ROWS if seed == 1 else rows_of(seed, *ROWS.shape)
-    library.save(library.build(rows), path)
+    library.save(library.build(ROWS), path)
     return path
 
 
