@@ -19,7 +19,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help="experiments; default all")
     parser.add_argument("--list", action="store_true", help="say what there is")
     parser.add_argument("--short", action="store_true", help="what the tests run")
-    parser.add_argument("--page", action="store_true", help="only write the table of the page")
+    parser.add_argument(
+        "--page", action="store_true", help="only write the tables of docs/trust.md"
+    )
     parser.add_argument("--n", type=int, help="how many; default: of the long form")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")

@@ -1,4 +1,4 @@
-"""The table of libraries in docs/trust.md, from docs/trust/peers.json."""
+"""The tables of docs/trust.md, from the figures in docs/trust/."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.trust.experiment import PUBLISHED
+from benchmarks.trust.worker import OUTCOMES
 
 PAGE = PUBLISHED.with_suffix(".md")
-_BEGIN, _END = "<!-- peers: written by python -m benchmarks.trust --page -->\n", "<!-- end -->\n"
+_BEGIN, _END = "<!-- {}: written by python -m benchmarks.trust --page -->\n", "<!-- end -->\n"
+ALWAYS = ("refused", "same", "different", "untyped", "crash", "hang")
 
 
 def _full_disk(found: dict[str, int]) -> str:
@@ -44,9 +46,22 @@ def table(figures: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def outcomes(figures: dict[str, Any]) -> str:
+    """Return what came of damage, a row a lane."""
+    counts = figures["outcomes"]
+    names = [name for name in OUTCOMES if name in ALWAYS or any(c[name] for c in counts.values())]
+    lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for lane, found in counts.items():
+        lines.append(f"| {lane} | {' | '.join(f'{found[name]:,}' for name in names)} |")
+    return "\n".join(lines) + "\n"
+
+
 def write() -> None:
-    """Put the table into the page."""
-    figures = json.loads((PUBLISHED / "peers.json").read_text())["figures"]
-    before, rest = PAGE.read_text().split(_BEGIN)
-    _, after = rest.split(_END)
-    PAGE.write_text(before + _BEGIN + "\n" + table(figures) + "\n" + _END + after)
+    """Put the tables into the page."""
+    text = PAGE.read_text()
+    for name, make in (("damage", outcomes), ("peers", table)):
+        figures = json.loads((PUBLISHED / f"{name}.json").read_text())["figures"]
+        before, rest = text.split(_BEGIN.format(name))
+        _, after = rest.split(_END, 1)
+        text = before + _BEGIN.format(name) + "\n" + make(figures) + "\n" + _END + after
+    PAGE.write_text(text)
