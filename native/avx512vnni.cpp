@@ -121,9 +121,10 @@ inline void keep_survivors(const PackedLeaf& leaf, size_t group, Sums sums,
 }
 
 // Where to fetch from while `bytes` from `at` on are scanned: a little further on, or what comes
-// after the leaf. Memory answers an early query in time, and no instruction waits for it.
+// after the leaf. Far memory is asked early, and answers into the second-level cache: the first holds
+// the tables and little more.
 inline const uint8_t* ahead(const PackedLeaf& leaf, size_t at, size_t bytes) noexcept {
-  constexpr size_t kAhead = 6144;
+  constexpr size_t kAhead = 16384;
   const size_t end = (leaf.count + kGroup - 1) / kGroup * leaf.blocks * 16;
   if (at + kAhead + bytes <= end || leaf.next == nullptr) return leaf.codes + at + kAhead;
   return leaf.next + (at + kAhead + bytes - end);
@@ -138,7 +139,7 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) 
   if constexpr (Q == 1) {
     const uint8_t* fetched = ahead(leaf, group * bytes, G * bytes);
     for (size_t i = 0; i < G * bytes; i += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(fetched + i), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(fetched + i), _MM_HINT_T1);
   }
   Sums sums[G][Q];
 #pragma GCC unroll 4

@@ -104,7 +104,7 @@ print(json.dumps(sorted(new - sys.stdlib_module_names)))
 
 def test_import_is_fast() -> None:
     # numpy is most of the 150 ms that an import may take; what swann adds, in CPU time, is what can
-    # be tested on a busy machine.
+    # be tested on a busy machine (.04 s on a quiet one).
     code = """
 import time
 import numpy, numpy.typing
@@ -112,7 +112,7 @@ start = time.process_time()
 import swann
 print(time.process_time() - start)
 """
-    assert min(float(in_a_fresh_process(code)) for _ in range(5)) < 0.07
+    assert min(float(in_a_fresh_process(code)) for _ in range(5)) < 0.1
 
 
 def test_scann_ops_pybind_comes_from_the_package() -> None:
