@@ -1,10 +1,13 @@
 // The class Index of the Python module: an index to search and to change.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <mutex>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "arrays.h"
@@ -135,6 +138,76 @@ class Index {
     const size_t k = ids.shape(0);
     expect(k >= 1 && candidates >= 1 && leaves >= 1, "limits must be positive");
     return run(query.data(), 1, {k, candidates, leaves}, 1, ids.data(), distances.data());
+  }
+
+  // ---- Parts of an index; see search.h.
+
+  // Candidates that a search for k neighbors keeps.
+  size_t kept(size_t k, size_t candidates) const {
+    return limits_of({k, candidates, 1}, SIZE_MAX).candidates;
+  }
+
+  // The best leaves of queries [count][dim], at most as many as there are, into [count][leaves].
+  // Returns what `search` returns.
+  size_t choose(In<float, 2> queries, size_t threads, Out<uint32_t, 2> leaves,
+                Out<float, 2> scores) const {
+    const size_t count = queries.shape(0), wanted = leaves.shape(1);
+    expect(queries.shape(1) == view_.dim, "queries must be [count][dim]");
+    expect(leaves.shape(0) == count && scores.shape(0) == count && scores.shape(1) == wanted,
+           "leaves and scores must be [count][leaves]");
+    expect(wanted >= 1 && wanted <= view_.num_leaves && threads >= 1, "limits must be positive");
+    const float* q = queries.data();
+    const nb::gil_scoped_release released;
+    std::vector<float> unit;
+    const size_t bad = prepare(q, count, unit);
+    if (bad < count) return bad;
+    if (!unit.empty()) q = unit.data();
+    for_blocks(count, threads, most_queries(view_, {1, 1, wanted}), [&](size_t first, size_t size) {
+      thread_local std::vector<float> reduced;
+      thread_local std::vector<LeafChoice> choices;
+      choices.resize(size * wanted);
+      choose_leaves(view_, reduce(view_, q + first * view_.dim, size, 1, reduced), size, wanted,
+                    choices.data());
+      for (size_t i = 0; i < choices.size(); ++i) {
+        leaves.data()[first * wanted + i] = choices[i].leaf;
+        scores.data()[first * wanted + i] = choices[i].score;
+      }
+    });
+    return count;
+  }
+
+  // Candidates of queries from leaves that `choose` found in the whole index.
+  size_t gather(In<float, 2> queries, In<uint32_t, 2> leaves, In<float, 2> scores, size_t threads,
+                In<uint32_t, 1> whole_starts, Out<uint64_t, 2> first, Out<uint64_t, 2> last,
+                Out<float, 2> distances) const {
+    const size_t count = queries.shape(0), wanted = leaves.shape(1), width = first.shape(1);
+    const auto fits = [&](const auto& a, size_t columns) {
+      return a.shape(0) == count && a.shape(1) == columns;
+    };
+    expect(fits(queries, view_.dim), "queries must be [count][dim]");
+    expect(fits(leaves, wanted) && fits(scores, wanted), "leaves, scores: [count][leaves]");
+    expect(fits(first, width) && fits(last, width) && fits(distances, width),
+           "first, last and distances must be [count][width]");
+    expect(wanted >= 1 && width >= 1 && threads >= 1, "limits must be positive");
+    expect(whole_starts.shape(0) == view_.num_leaves + 1, "whole_starts: [num_leaves + 1]");
+    const float* q = queries.data();
+    const nb::gil_scoped_release released;
+    for (size_t i = 0; i < leaves.size(); ++i)
+      expect(leaves.data()[i] < view_.num_leaves, "no such leaf");
+    std::vector<float> unit;
+    const size_t bad = prepare(q, count, unit);
+    if (bad < count) return bad;
+    if (!unit.empty()) q = unit.data();
+    const Ref<const Changes> changes = updates_.snapshot();
+    const SearchLimits limits{width, width, wanted};
+    for_blocks(count, threads, most_queries(view_, limits), [&](size_t begin, size_t size) {
+      gather_block(view_, changes.get(), limits, q + begin * view_.dim, size,
+                   leaves.data() + begin * wanted, scores.data() + begin * wanted,
+                   whole_starts.data(),
+                   {first.data() + begin * width, last.data() + begin * width,
+                    distances.data() + begin * width});
+    });
+    return count;
   }
 
   size_t num_groups() const { return view_.group_starts.back(); }
@@ -382,15 +455,21 @@ class Index {
     const Ref<const Changes> changes = updates_.snapshot();
     const SearchLimits limits =
         limits_of(asked, view_.num_entries + (changes ? changes->entries : 0));
-    const size_t fair = (count + threads - 1) / threads;
-    const size_t block = std::clamp<size_t>(fair, 1, most_queries(view_, limits));
     const size_t k = limits.neighbors;
-    parallel_for((count + block - 1) / block, threads, [&](size_t i) {
-      const size_t first = i * block, size = std::min(block, count - first);
+    for_blocks(count, threads, most_queries(view_, limits), [&](size_t first, size_t size) {
       search_block(view_, changes.get(), limits, q + first * view_.dim, size, ids + first * k,
                    distances + first * k);
     });
     return count;
+  }
+
+  // Cuts `count` queries into blocks, spread over threads: calls do(first, size).
+  template <typename Do>
+  static void for_blocks(size_t count, size_t threads, size_t most, const Do& each) {
+    const size_t block = std::clamp<size_t>((count + threads - 1) / threads, 1, most);
+    parallel_for((count + block - 1) / block, threads, [&](size_t i) {
+      each(i * block, std::min(block, count - i * block));
+    });
   }
 
   // Checks queries, and for cosine fills `unit` with them at unit length.
@@ -429,10 +508,33 @@ class Index {
   std::vector<LevelArrays> upper_;
 };
 
+// What one part found: numbers of queries, first and last keys, distances.
+using Part = std::tuple<In<uint32_t, 1>, In<uint64_t, 2>, In<uint64_t, 2>, In<float, 2>>;
+
+void merge(const std::vector<Part>& parts, size_t candidates, size_t threads, Out<int64_t, 2> ids,
+           Out<float, 2> distances) {
+  const size_t count = ids.shape(0), k = ids.shape(1);
+  expect(distances.shape(0) == count && distances.shape(1) == k, "distances must be [count][k]");
+  expect(candidates >= 1 && threads >= 1, "limits must be positive");
+  std::vector<FoundPart> found;
+  for (const auto& [queries, first, last, values] : parts) {
+    const size_t rows = queries.shape(0), width = first.shape(1);
+    const auto fits = [&](const auto& a) { return a.shape(0) == rows && a.shape(1) == width; };
+    expect(fits(first) && fits(last) && fits(values), "parts must be [queries][width]");
+    for (size_t i = 0; i < rows; ++i) expect(queries.data()[i] < count, "no such query");
+    found.push_back({queries.data(), first.data(), last.data(), values.data(), rows, width});
+  }
+  const nb::gil_scoped_release released;
+  merge_found(found.data(), found.size(), {k, candidates, 1}, count, threads, ids.data(),
+              distances.data());
+}
+
 }  // namespace
 
 void bind_index(nb::module_& m) {
   using namespace nb::literals;
+  m.def("merge", &merge, nb::arg(), nb::arg(), nb::arg(), nb::arg().noconvert(),
+        nb::arg().noconvert());
   nb::class_<Index>(m, "Index")
       .def(nb::init<const std::string&, size_t, In<uint32_t, 1>, MaybeF32x2,
                     std::optional<In<float, 1>>, MaybeU32, MaybeU32, MaybeF32x2,
@@ -449,6 +551,12 @@ void bind_index(nb::module_& m) {
       .def("search", &Index::search, nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg(),
            nb::arg().noconvert(), nb::arg().noconvert())
       .def("search_one", &Index::search_one, nb::arg().noconvert(), nb::arg(), nb::arg(),
+           nb::arg().noconvert(), nb::arg().noconvert())
+      .def("kept", &Index::kept)
+      .def("choose", &Index::choose, nb::arg().noconvert(), nb::arg(), nb::arg().noconvert(),
+           nb::arg().noconvert())
+      .def("gather", &Index::gather, nb::arg().noconvert(), nb::arg().noconvert(),
+           nb::arg().noconvert(), nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(),
            nb::arg().noconvert(), nb::arg().noconvert())
       .def_prop_ro("num_groups", &Index::num_groups)
       .def("begun", &Index::begun)

@@ -272,6 +272,10 @@ void bound_centroids(IndexView& index) {
 
 void choose_leaves(const IndexView& index, const float* queries, size_t count, size_t leaves,
                    LeafChoice* choices) {
+  if (index.centroids == nullptr) {
+    std::fill_n(choices, count * leaves, LeafChoice{0, 0.0f});
+    return;
+  }
   thread_local std::vector<Scratch> scratch;
   thread_local std::vector<float> lengths, scores;
   thread_local std::vector<Key> best;

@@ -138,7 +138,6 @@ void rescore(const Block& block, size_t q) {
   Scratch& s = block.scratch;
   Candidates& best = s.candidates[q];
   const bool reorder = reorders(index);
-  if (reorder && index.entry_rows != nullptr && best.size > 0) drop_twins(index, best, s.slots);
   s.rows.resize(std::max(s.rows.size(), best.size));
   s.scores.resize(std::max(s.scores.size(), best.size));
   for (size_t i = 0; i < best.size; ++i) {
@@ -176,20 +175,27 @@ size_t sort_best(const IndexView& index, Candidates& best, size_t k, Scratch& sc
   return std::min(k, drop_repeats(best.keys, wanted, scratch.places));
 }
 
+// The distance that a final key stands for.
+float distance_of(const Block& block, size_t q, Key key) {
+  const int32_t score = key_score(key);
+  const float value = block.index.rows.present()
+                          ? from_ordered(score)
+                          : float(double(score) / block.scratch.tables[q].scale);
+  return block.index.squared_l2() ? std::max(0.0f, -value) : value;  // no negative zero
+}
+
 void write_result(const Block& block, size_t q, int64_t* ids, float* distances) {
   const IndexView& index = block.index;
   Scratch& s = block.scratch;
   Candidates& best = s.candidates[q];
   best.size = cut_to(best.keys, best.size, best.limit);
+  if (reorders(index) && index.entry_rows != nullptr && best.size > 0)
+    drop_twins(index, best, s.slots);
   rescore(block, q);
   const size_t k = block.limits.neighbors, found = sort_best(index, best, k, s);
-  const bool exact = index.rows.present();
   for (size_t i = 0; i < found; ++i) {
     ids[i] = key_row(best.keys[i]);
-    const int32_t score = key_score(best.keys[i]);
-    const float value =
-        exact ? from_ordered(score) : float(double(score) / s.tables[q].scale);
-    distances[i] = index.squared_l2() ? std::max(0.0f, -value) : value;  // no negative zero
+    distances[i] = distance_of(block, q, best.keys[i]);
   }
   std::fill(ids + found, ids + k, int64_t(-1));
   std::fill(distances + found, distances + k, std::numeric_limits<float>::quiet_NaN());
@@ -235,6 +241,56 @@ void build_tables(const Block& block) {
   }
 }
 
+// Scans the leaves in scratch.choices; the candidates are in scratch.candidates then.
+void scan_choices(const Block& block) {
+  const IndexView& index = block.index;
+  Scratch& s = block.scratch;
+  if (index.codes != nullptr && !index.codes_of_residuals()) forget_centroids(block);
+  if (index.codes != nullptr && block.count == 1) fetch_first_codes(block);
+  if (index.codes != nullptr) build_tables(block);
+  const size_t limit = block.limits.candidates, capacity = Candidates::most(limit) + kSlack;
+  s.keys.resize(block.count * capacity);
+  s.candidates.resize(block.count);
+  for (size_t q = 0; q < block.count; ++q)
+    s.candidates[q] = {s.keys.data() + q * capacity, 0, limit, capacity, 0};
+  scan(block);
+}
+
+// One thread's working memory, ready for a block.
+Scratch& fresh_scratch() {
+  thread_local Scratch scratch;
+  scratch.is_rounded = false;
+  return scratch;
+}
+
+// A candidate as it counts in an index of which this one has some leaves.
+Key whole_key(const Block& block, const uint32_t* whole_starts, Key key) {
+  const IndexView& index = block.index;
+  const uint32_t entry = key_row(key), size = uint32_t(index.num_entries);
+  if (entry >= size)  // of a new datapoint: behind all others
+    return make_key(key_score(key), whole_starts[index.num_leaves] + (entry - size));
+  const uint32_t* const starts = index.leaf_starts;
+  const size_t leaf =
+      size_t(std::upper_bound(starts, starts + index.num_leaves + 1, entry) - starts) - 1;
+  return make_key(key_score(key), whole_starts[leaf] + (entry - starts[leaf]));
+}
+
+void write_found(const Block& block, size_t q, const uint32_t* whole_starts, const Found& found) {
+  Candidates& best = block.scratch.candidates[q];
+  best.size = cut_to(best.keys, best.size, best.limit);
+  for (size_t i = 0; i < best.size; ++i)
+    found.first[i] = whole_key(block, whole_starts, best.keys[i]);
+  rescore(block, q);
+  for (size_t i = 0; i < best.size; ++i) {
+    found.last[i] = best.keys[i];
+    found.distances[i] = distance_of(block, q, best.keys[i]);
+  }
+  const size_t limit = block.limits.candidates;
+  std::fill(found.first + best.size, found.first + limit, Key{0});
+  std::fill(found.last + best.size, found.last + limit, Key{0});
+  std::fill(found.distances + best.size, found.distances + limit, 0.0f);
+}
+
 }  // namespace
 
 size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept {
@@ -248,27 +304,29 @@ size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept
 
 void search_block(const IndexView& index, const Changes* changes, const SearchLimits& limits,
                   const float* queries, size_t count, int64_t* ids, float* distances) {
-  thread_local Scratch scratch;
-  scratch.is_rounded = false;
+  Scratch& scratch = fresh_scratch();
   const Block block{index, changes, limits,
                     queries, reduce(index, queries, count, 1, scratch.reduced), count, scratch};
-  if (index.centroids == nullptr) {
-    scratch.choices.assign(count, LeafChoice{0, 0.0f});
-  } else {
-    scratch.choices.resize(count * limits.leaves);
-    choose_leaves(index, block.reduced, count, limits.leaves, scratch.choices.data());
-  }
-  if (index.codes != nullptr && !index.codes_of_residuals()) forget_centroids(block);
-  if (index.codes != nullptr && count == 1) fetch_first_codes(block);
-  if (index.codes != nullptr) build_tables(block);
-  const size_t capacity = Candidates::most(limits.candidates) + kSlack;
-  scratch.keys.resize(count * capacity);
-  scratch.candidates.resize(count);
-  for (size_t q = 0; q < count; ++q)
-    scratch.candidates[q] = {scratch.keys.data() + q * capacity, 0, limits.candidates, capacity, 0};
-  scan(block);
+  scratch.choices.resize(count * limits.leaves);
+  choose_leaves(index, block.reduced, count, limits.leaves, scratch.choices.data());
+  scan_choices(block);
   for (size_t q = 0; q < count; ++q)
     write_result(block, q, ids + q * limits.neighbors, distances + q * limits.neighbors);
+}
+
+void gather_block(const IndexView& index, const Changes* changes, const SearchLimits& limits,
+                  const float* queries, size_t count, const uint32_t* leaves, const float* scores,
+                  const uint32_t* whole_starts, const Found& found) {
+  Scratch& scratch = fresh_scratch();
+  const Block block{index, changes, limits,
+                    queries, reduce(index, queries, count, 1, scratch.reduced), count, scratch};
+  scratch.choices.resize(count * limits.leaves);
+  for (size_t i = 0; i < scratch.choices.size(); ++i) scratch.choices[i] = {leaves[i], scores[i]};
+  scan_choices(block);
+  const size_t width = limits.candidates;
+  for (size_t q = 0; q < count; ++q)
+    write_found(block, q, whole_starts,
+                {found.first + q * width, found.last + q * width, found.distances + q * width});
 }
 
 }  // namespace swann

@@ -84,6 +84,35 @@ void bound_centroids(IndexView& index);
 void search_block(const IndexView& index, const Changes* changes, const SearchLimits& limits,
                   const float* queries, size_t count, int64_t* ids, float* distances);
 
+// What a part of an index finds for a query: its best candidates in any order, ended by keys of 0.
+struct Found {
+  Key* first;        // (score by which candidates are chosen, entry of the whole index)
+  Key* last;         // (exact score, number of the datapoint)
+  float* distances;
+};
+
+// Searches leaves that were chosen before ([count][limits.leaves], with their scores) in an index
+// that may have only some of them, and gathers limits.candidates candidates of each query.
+// `whole_starts` [num_leaves + 1]: the first entry of each leaf in the whole index.
+void gather_block(const IndexView& index, const Changes* changes, const SearchLimits& limits,
+                  const float* queries, size_t count, const uint32_t* leaves, const float* scores,
+                  const uint32_t* whole_starts, const Found& found);
+
+// What one part found for some of the queries: `queries` [count] ascending, the rest [count][width].
+struct FoundPart {
+  const uint32_t* queries;
+  const Key* first;
+  const Key* last;
+  const float* distances;
+  size_t count, width;
+};
+
+// Puts together what the parts of an index found for `count` queries, as the whole would have found
+// it: of each query the best `limits.candidates` by their first keys, datapoints once, then the best
+// by their last keys. ids and distances are [count][limits.neighbors], ended by -1 and NaN.
+void merge_found(const FoundPart* parts, size_t num_parts, const SearchLimits& limits, size_t count,
+                 size_t threads, int64_t* ids, float* distances);
+
 // Queries a block may have: enough that a leaf's codes are used many times while in the cache, and
 // so few that a thread's working memory stays small also where many neighbors are asked for.
 size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept;
@@ -132,7 +161,8 @@ const float* reduce(const IndexView& index, const float* vectors, size_t count, 
 constexpr size_t kFirstLeaves = 3;
 
 // Fills choices [count][leaves] with each query's best leaves, ties to the lowest number. The first
-// few come first; of a single query all are in order. Queries are reduced, here and below.
+// few come first; of a single query all are in order. Without a tree there is one leaf. Queries are
+// reduced, here and below.
 void choose_leaves(const IndexView& index, const float* queries, size_t count, size_t leaves,
                    LeafChoice* choices);
 

@@ -42,6 +42,20 @@ class Index:
     def search_one(
         self, query: _A, candidates: int, leaves: int, ids: _A, distances: _A, /
     ) -> int: ...
+    def kept(self, k: int, candidates: int, /) -> int: ...
+    def choose(self, queries: _A, threads: int, leaves: _A, scores: _A, /) -> int: ...
+    def gather(
+        self,
+        queries: _A,
+        leaves: _A,
+        scores: _A,
+        threads: int,
+        whole_starts: _A,
+        first: _A,
+        last: _A,
+        distances: _A,
+        /,
+    ) -> int: ...
     def begun(self) -> bool: ...
     def begin_updates(
         self,
@@ -91,6 +105,14 @@ class Index:
         /,
     ) -> None: ...
 
+def merge(
+    parts: list[tuple[_A, _A, _A, _A]],
+    candidates: int,
+    threads: int,
+    ids: _A,
+    distances: _A,
+    /,
+) -> None: ...
 def check_rows(rows: _A, norms: _A | None, threads: int, /) -> int: ...
 def assign_leaves(
     rows: _A,

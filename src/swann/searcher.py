@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from swann import kernels
 from swann.autopilot import build_tuned, outgrown
 from swann.config import AHConfig, IncrementalMode, IndexConfig, TreeConfig, check_count
-from swann.errors import ConfigError, InvalidInputError, ZeroVectorError
+from swann.errors import ConfigError
 from swann.index.build import Progress
 from swann.index.live import LiveIndex
 from swann.index.packed import PackedIndex
 from swann.index.state import State
 from swann.index.store import SUFFIX, save_bundle, save_state
-from swann.vectors import as_queries, check_finite
+from swann.vectors import as_queries, bad_query
 
 __all__ = ["SearchResult", "Searcher"]
 
@@ -149,8 +149,7 @@ class Searcher:
         distances = np.empty(k, np.float32)
         view = self._live.view
         if view.packed.native.search_one(query, candidates, leaves, ids, distances) == 0:
-            check_finite(query, "q", source=query)
-            raise _bad_query(query, "q")
+            raise bad_query(query, "q")
         if view.docids is not None:
             return SearchResult(view.docids.names(ids), distances)
         return SearchResult(ids, distances)
@@ -219,8 +218,7 @@ class Searcher:
         native = view.packed.native
         bad = native.search(queries, candidates, leaves, threads, ids, distances)
         if bad != count:
-            check_finite(queries, "queries", source=queries)
-            raise _bad_query(queries[bad], f"queries[{bad}]")
+            raise bad_query(queries, "queries", bad)
         if view.docids is not None:
             return SearchResult(view.docids.names(ids), distances)
         return SearchResult(ids, distances)
@@ -521,15 +519,3 @@ class Searcher:
             As `save` does.
         """
         save_state(self._live.state(), artifacts_dir)
-
-
-def _bad_query(query: NDArray[np.float32], name: str) -> Exception:
-    """Say what is wrong with a finite query that the native call refused."""
-    if not query.any():
-        return ZeroVectorError(
-            f"{name} is all zeros; under 'cosine' every vector needs a direction"
-        )
-    longest = np.linalg.norm(query.astype(np.float64))
-    return InvalidInputError(
-        f"{name} has length {longest:.4g}; expected at most 1e+18, or float32 scores would overflow"
-    )

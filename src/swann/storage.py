@@ -16,8 +16,9 @@ from swann.index.durable import DurableFiles, begin_log, replay
 from swann.index.journal import Durability, NoJournal
 from swann.index.lock import DirectoryLock
 from swann.index.log_format import Change
+from swann.index.sharded import load_state
 from swann.index.state import State
-from swann.index.store import Verify, load_state
+from swann.index.store import Verify
 from swann.searcher import Searcher
 
 __all__ = ["DurableSearcher", "load", "load_searcher", "open"]

@@ -14,13 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.errors import DTypeError, InvalidInputError, NonFiniteError, ShapeError
+from swann.errors import (
+    DTypeError,
+    InvalidInputError,
+    NonFiniteError,
+    ShapeError,
+    ZeroVectorError,
+)
 from swann.tensors import is_bfloat16, to_numpy
 
 __all__ = [
     "PageReleaser",
     "as_database",
     "as_queries",
+    "bad_query",
     "check_finite",
     "chunks",
     "slice_rows",
@@ -207,6 +214,36 @@ def check_finite(
         )
     unsure = " (or overflowed float32)" if source is None and np.isinf(value) else ""
     raise NonFiniteError(f"{where} is {value}{unsure}; expected finite numbers")
+
+
+def bad_query(queries: NDArray[np.float32], name: str, place: int | None = None) -> Exception:
+    """Return what to raise for a query that a native search refused.
+
+    Parameters
+    ----------
+    queries : float32 array of shape (n, d), or (d,)
+    name : str
+        What to call them.
+    place : int, optional
+        Which of many.
+
+    Raises
+    ------
+    NonFiniteError
+        If that is what is wrong.
+    """
+    check_finite(queries, name, source=queries)
+    query = queries if place is None else queries[place]
+    where = name if place is None else f"{name}[{place}]"
+    if not query.any():
+        return ZeroVectorError(
+            f"{where} is all zeros; under 'cosine' every vector needs a direction"
+        )
+    longest = np.linalg.norm(query.astype(np.float64))
+    return InvalidInputError(
+        f"{where} has length {longest:.4g}; expected at most 1e+18, or float32 scores would "
+        "overflow"
+    )
 
 
 def _as_array(given: object, name: str) -> NDArray[Any]:

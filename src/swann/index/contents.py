@@ -21,6 +21,7 @@ from swann.index.manifest import (
     PLAN,
     PROJECTED,
     ROW_IDS,
+    SHARDED,
 )
 from swann.index.packed import ARRAYS, ranks_by_reach, unprojected_dim
 from swann.index.routes import route_dtype, route_shapes
@@ -28,11 +29,30 @@ from swann.index.rows import row_shapes
 from swann.index.state import LogPoint, State
 from swann.kernels import block_bytes
 
-__all__ = ["Contents", "Entry", "dtype_of", "is_array", "log_entry", "manifest_of", "read_contents"]
+__all__ = [
+    "SHARDED_ARRAYS",
+    "Contents",
+    "Entry",
+    "docid_shapes",
+    "dtype_of",
+    "is_array",
+    "log_entry",
+    "manifest_of",
+    "natural",
+    "read_contents",
+    "read_entry",
+    "read_log_point",
+]
 
 Shape = tuple[int | None, ...]  # None: any length
 
-_DTYPES: dict[str, np.dtype[Any]] = ARRAYS | DOCID_ARRAYS
+SHARDED_ARRAYS: dict[str, np.dtype[Any]] = {
+    "leaf_starts": np.dtype("<u4"),
+    "leaf_owners": np.dtype("<u4"),
+}
+"""Of the whole of a sharded index: first entry of each leaf, (num_leaves + 1,), and its shard."""
+
+_DTYPES: dict[str, np.dtype[Any]] = ARRAYS | DOCID_ARRAYS | SHARDED_ARRAYS
 _LEARNED_ARRAYS = ("tree_map", "code_metric")
 _MAX_NUMBER = 2**32 - 1
 _LARGEST = float(np.finfo(np.float32).max)
@@ -46,6 +66,11 @@ class Entry(NamedTuple):
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return how the manifest describes it."""
+        described = {"file": self.file, "dtype": self.dtype.str, "shape": list(self.shape)}
+        return described | {"sha256": self.sha256}
 
 
 @dataclass(frozen=True)
@@ -87,15 +112,7 @@ def manifest_of(state: State, entries: dict[str, Entry]) -> dict[str, Any]:
         "dimension": index.dimension,
         "correction_low": index.correction_low,
         "correction_span": index.correction_span,
-        "arrays": {
-            name: {
-                "file": entry.file,
-                "dtype": entry.dtype.str,
-                "shape": list(entry.shape),
-                "sha256": entry.sha256,
-            }
-            for name, entry in entries.items()
-        },
+        "arrays": {name: entry.to_dict() for name, entry in entries.items()},
     }
     if not index.residual:
         content["features"].append(PLAIN_CODES)
@@ -135,10 +152,12 @@ def read_contents(content: dict[str, Any], where: object) -> Contents:
     try:
         features = content["features"]
         config = IndexConfig.from_dict(content["config"])
-        n, dimension = _natural(content, "num_datapoints", 0), _natural(content, "dimension", 1)
-        next_number = _natural(content, "next_number", n) if ROW_IDS in features else n
+        n, dimension = natural(content, "num_datapoints", 0), natural(content, "dimension", 1)
+        next_number = natural(content, "next_number", n) if ROW_IDS in features else n
         if DOCIDS in features and next_number != n:
             raise ValueError(f"next_number is {next_number} for {n} datapoints with docids")
+        if SHARDED in features:
+            raise ValueError("it lists shards")
         described = dict(content["arrays"])
         expected = _expected_shapes(config, features, n, dimension, described)
         if set(described) != set(expected):
@@ -153,8 +172,8 @@ def read_contents(content: dict[str, Any], where: object) -> Contents:
             correction_span=_number(content, "correction_span"),
             residual=PLAIN_CODES not in features,
             has_docids=DOCIDS in features,
-            log=_log_point(content["log"]) if LOG in features else None,
-            arrays={k: _entry(k, described[k], shape) for k, shape in expected.items()},
+            log=read_log_point(content["log"]) if LOG in features else None,
+            arrays={k: read_entry(k, described[k], shape) for k, shape in expected.items()},
         )
         if made.correction_span < 0:
             raise ValueError(f"correction_span is {made.correction_span}")
@@ -163,7 +182,8 @@ def read_contents(content: dict[str, Any], where: object) -> Contents:
     return made
 
 
-def _natural(content: dict[str, Any], key: str, least: int, most: int = _MAX_NUMBER) -> int:
+def natural(content: dict[str, Any], key: str, least: int, most: int = _MAX_NUMBER) -> int:
+    """Return a whole number of the manifest; a ValueError if it is none, or out of bounds."""
     value = content[key]
     if type(value) is not int or not least <= value <= most:
         raise ValueError(f"{key} is {value!r}")
@@ -193,13 +213,14 @@ def _reduced_dim(config: IndexConfig, dimension: int, basis: object) -> int:
     return int(reduced_dim)
 
 
-def _log_point(content: dict[str, Any]) -> LogPoint:
+def read_log_point(content: dict[str, Any]) -> LogPoint:
+    """Return where the log goes on, as `log_entry` tells it; a ValueError if it is wrong."""
     if not isinstance(content["id"], str) or not _LOG_ID.fullmatch(content["id"]):
         raise ValueError(f"the id of its log is {content['id']!r}")
-    return LogPoint(content["id"], _natural(content, "sequence", 0, 2**63))
+    return LogPoint(content["id"], natural(content, "sequence", 0, 2**63))
 
 
-def _entry(name: str, entry: dict[str, Any], expected: Shape) -> Entry:
+def read_entry(name: str, entry: dict[str, Any], expected: Shape) -> Entry:
     """Return what the manifest says of an array, once it is as it must be."""
     digest, shape, dtype = entry["sha256"], tuple(entry["shape"]), dtype_of(name)
     file = f"{name}-{digest[:16]}.npy"
@@ -249,10 +270,11 @@ def _expected_shapes(
     exact = config.reorder if isinstance(config.score, AHConfig) else config.score
     if exact is not None:
         shapes |= row_shapes(exact.quantize, num_datapoints, dimension, config.distance_measure)
-    return shapes | (_expected_docids(described, num_datapoints) if DOCIDS in features else {})
+    return shapes | (docid_shapes(described, num_datapoints) if DOCIDS in features else {})
 
 
-def _expected_docids(described: dict[str, Any], count: int) -> dict[str, Shape]:
+def docid_shapes(described: dict[str, Any], count: int) -> dict[str, Shape]:
+    """Return the arrays that hold `count` docids, of those that a manifest describes."""
     if count == 0 and not described.keys() & DOCID_ARRAYS.keys():
         return {}
     if "docid_ints" in described:

@@ -20,6 +20,7 @@ __all__ = [
     "PLAN",
     "PROJECTED",
     "ROW_IDS",
+    "SHARDED",
     "digest_of_json",
     "encode_manifest",
     "read_manifest",
@@ -40,7 +41,8 @@ PLAN = "plan"  # a rebalance builds something else than what is there
 PROJECTED = "projected"  # the centroids and codes have a dimension of their own
 LEARNED = "learned"  # queries shaped the leaves or the codes, and updates go on so
 LOG = "log"  # changes follow in a log beside it
-FEATURES = (PLAIN_CODES, LUT256, ROW_IDS, DOCIDS, PLAN, PROJECTED, LEARNED, LOG)
+SHARDED = "sharded"  # it lists the manifests of shards
+FEATURES = (PLAIN_CODES, LUT256, ROW_IDS, DOCIDS, PLAN, PROJECTED, LEARNED, LOG, SHARDED)
 
 
 def encode_manifest(content: dict[str, Any]) -> bytes:

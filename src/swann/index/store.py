@@ -56,11 +56,20 @@ from swann.index.state import LogPoint, State
 __all__ = [
     "FORMAT_VERSION",
     "SUFFIX",
+    "BundleFiles",
+    "DirectoryFiles",
+    "Files",
     "Verify",
+    "array_file",
+    "arrays_of",
     "check_verify",
     "holds_index",
     "load_state",
+    "map_array",
     "mark_log",
+    "place_array",
+    "read_state",
+    "remove_stale",
     "save_bundle",
     "save_state",
 ]
@@ -71,6 +80,7 @@ SUFFIX = ".swann"
 """Of a file that holds a whole index."""
 
 _ARRAY_FILE = re.compile(r"(\w+)-[0-9a-f]{16}\.npy")
+_SHARD_FILE = re.compile(r"shard-[0-9a-f]{16}\.json")
 _TRIES = 10
 
 
@@ -105,8 +115,8 @@ def save_state(
         present = {path.name for path in root.iterdir()}
         entries: dict[str, Entry] = {}
         try:
-            for name, array in _arrays_of(state).items():
-                entries[name] = _place_array(root, name, array)
+            for name, array in arrays_of(state).items():
+                entries[name] = place_array(root, name, array)
             disk.sync_directory(root)  # no manifest without what it lists
             data = encode_manifest(manifest_of(state, entries))
             disk.place_file(root, MANIFEST, lambda file: _write(file, data, MANIFEST))
@@ -116,7 +126,7 @@ def save_state(
                     (root / entry.file).unlink(missing_ok=True)
             raise
         disk.sync_directory(root)
-        _remove_stale(root, {entry.file for entry in entries.values()}, state)
+        remove_stale(root, {entry.file for entry in entries.values()}, state.log)
 
 
 def save_bundle(state: State, path: str | os.PathLike[str]) -> None:
@@ -132,7 +142,7 @@ def save_bundle(state: State, path: str | os.PathLike[str]) -> None:
     def write(file: BinaryIO) -> str:
         bundle = BundleWriter(file)
         entries: dict[str, Entry] = {}
-        for name, array in _arrays_of(state).items():
+        for name, array in arrays_of(state).items():
 
             def add(file: BinaryIO, name: str = name, array: NDArray[Any] = array) -> Any:
                 digest, checksum = write_npy(file, array, checksum=True)
@@ -148,7 +158,8 @@ def save_bundle(state: State, path: str | os.PathLike[str]) -> None:
     disk.sync_directory(target.parent)
 
 
-def _arrays_of(state: State) -> dict[str, NDArray[Any]]:
+def arrays_of(state: State) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an index as they are stored, docids too."""
     arrays = state.packed.arrays() | docid_arrays(state.docids)
     return {name: np.ascontiguousarray(a, dtype=dtype_of(name)) for name, a in arrays.items()}
 
@@ -157,7 +168,8 @@ def _entry_of(name: str, array: NDArray[Any], digest: str) -> Entry:
     return Entry(f"{name}-{digest[:16]}.npy", array.dtype, array.shape, digest)
 
 
-def _place_array(root: Path, name: str, array: NDArray[Any]) -> Entry:
+def place_array(root: Path, name: str, array: NDArray[Any]) -> Entry:
+    """Write an array into a directory, named by its content."""
     made: list[Entry] = []
 
     def write(file: BinaryIO) -> str:
@@ -173,20 +185,25 @@ def _write(file: BinaryIO, data: bytes, name: str) -> str:
     return name
 
 
-def _remove_stale(root: Path, kept: set[str], state: State) -> None:
-    """Remove array files and logs of indexes that stood here before."""
-    for path in root.glob("*.npy"):
-        named = _ARRAY_FILE.fullmatch(path.name)
-        if named is not None and is_array(named[1]) and path.name not in kept:
+def remove_stale(root: Path, kept: set[str], log: LogPoint | None) -> None:
+    """Remove the files of indexes that stood here before, logs too."""
+    for path in root.glob("*-*"):
+        if path.name not in kept and (array_file(path.name) or _SHARD_FILE.fullmatch(path.name)):
             disk.remove(path)
     for first, path in log_files(root):
-        if state.log is None or first <= state.log.sequence:
+        if log is None or first <= log.sequence:
             disk.remove(path)
+
+
+def array_file(name: str) -> bool:
+    """Whether a file of this name is an array of some index."""
+    named = _ARRAY_FILE.fullmatch(name)
+    return named is not None and is_array(named[1])
 
 
 def mark_log(directory: str | os.PathLike[str], point: LogPoint) -> None:
     """Note in the manifest that a log follows. The caller has the directory's lock."""
-    source = _Directory(Path(directory))
+    source = DirectoryFiles(Path(directory))
     content = read_manifest(source.manifest(), source.where)
     content["features"] = [name for name in content["features"] if name != LOG] + [LOG]
     content["log"] = log_entry(point)
@@ -230,12 +247,12 @@ def load_state(path: str | os.PathLike[str], *, verify: Verify = "manifest") -> 
     """
     check_verify(verify)
     root = Path(path)
-    source: _Source = _Bundle(root) if root.is_file() else _Directory(root)
+    source: Files = BundleFiles(root) if root.is_file() else DirectoryFiles(root)
     data = source.manifest()
     for _ in range(_TRIES):
         try:
             content = read_manifest(data, source.where)
-            return _read_state(source, read_contents(content, source.where), verify)
+            return read_state(source, read_contents(content, source.where), verify)
         except CorruptIndexError:
             # Another process may have replaced it meanwhile, and removed what this one listed.
             before, data = data, source.manifest()
@@ -250,22 +267,26 @@ def holds_index(path: str | os.PathLike[str]) -> bool:
     return (path / MANIFEST).exists() or (path.suffix == SUFFIX and path.is_file())
 
 
-class _Source(Protocol):
-    """Where the files of an index are; `where` is what errors name."""
+class Files(Protocol):
+    """Where the files of an index are; `where` is the manifest, which errors name."""
 
     where: Path
 
-    def manifest(self) -> bytes: ...
+    def manifest(self) -> bytes:
+        """Return the manifest, or a little more than one may have."""
 
-    def file(self, name: str) -> memoryview: ...
+    def file(self, name: str) -> memoryview:
+        """Return a file, mapped; a FileNotFoundError if there is none."""
 
 
-class _Directory:
+class DirectoryFiles:
+    """A directory that holds an index."""
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.where = root / MANIFEST
 
-    def manifest(self) -> bytes:
+    def manifest(self) -> bytes:  # noqa: D102
         try:
             with disk.open_plain(self.where) as file:
                 return file.read(MAX_BYTES + 1)
@@ -275,28 +296,31 @@ class _Directory:
                 "or a file that Searcher.save wrote"
             ) from None
 
-    def file(self, name: str) -> memoryview:
+    def file(self, name: str) -> memoryview:  # noqa: D102
         return disk.map_file(self.root / name)
 
 
-class _Bundle:
+class BundleFiles:
+    """A file that holds an index."""
+
     def __init__(self, path: Path) -> None:
         self.where = path
         self._members = members_of(disk.map_file(path), path)
 
-    def manifest(self) -> bytes:
+    def manifest(self) -> bytes:  # noqa: D102
         if MANIFEST not in self._members:
             raise IndexFormatError(f"{self.where} holds no index: there is no {MANIFEST} in it")
         return bytes(self._members[MANIFEST][: MAX_BYTES + 1])
 
-    def file(self, name: str) -> memoryview:
+    def file(self, name: str) -> memoryview:  # noqa: D102
         if name not in self._members:
             raise FileNotFoundError(name)
         return self._members[name]
 
 
-def _read_state(source: _Source, contents: Contents, verify: Verify) -> State:
-    arrays = {name: _map_array(source, e, verify) for name, e in contents.arrays.items()}
+def read_state(source: Files, contents: Contents, verify: Verify) -> State:
+    """Return the state of an index whose manifest says `contents`; errors as of `load_state`."""
+    arrays = {name: map_array(source, e, verify) for name, e in contents.arrays.items()}
     docids = None
     stored = {name: arrays.pop(name) for name in DOCID_ARRAYS if name in arrays}
     if contents.has_docids:
@@ -326,10 +350,11 @@ def _read_state(source: _Source, contents: Contents, verify: Verify) -> State:
     return State(packed, docids, contents.next_number, contents.plan, contents.log)
 
 
-def _map_array(source: _Source, entry: Entry, verify: Verify) -> NDArray[Any]:
+def map_array(source: Files, entry: Entry, verify: Verify) -> NDArray[Any]:
+    """Return an array, mapped, once it is what the manifest says."""
     path = (
         source.where.parent / entry.file
-        if isinstance(source, _Directory)
+        if isinstance(source, DirectoryFiles)
         else (f"{entry.file} in {source.where}")
     )
     try:

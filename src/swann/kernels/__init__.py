@@ -35,6 +35,7 @@ __all__ = [
     "kernel_levels",
     "leaf_means",
     "make_tiles",
+    "merge",
     "metric_directions",
     "normalize_rows",
     "pack_codes",
@@ -51,6 +52,7 @@ __all__ = [
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
 U8 = NDArray[np.uint8]
 
 LANES = 16
@@ -246,6 +248,27 @@ def spill_leaves(rows: F32, centroids: F32, labels: U32, soar_lambda: float, thr
     spilled = np.empty(len(rows), np.uint32)
     _native.spill_leaves(rows, centroids, labels, soar_lambda, spilled, threads)
     return spilled
+
+
+def merge(
+    parts: list[tuple[U32, U64, U64, F32]],
+    candidates: int,
+    ids: NDArray[np.int64],
+    distances: F32,
+    threads: int,
+) -> None:
+    """Put together what the parts of an index found; see `swann.index.shards.merge`.
+
+    Parameters
+    ----------
+    parts : list of (queries, first, last, distances)
+        Of each part: uint32 (m,) numbers of queries, and arrays of shape (m, width).
+    candidates : int
+        To keep of each query.
+    ids, distances : int64 and float32 arrays of shape (num_queries, k)
+        To be filled.
+    """
+    _native.merge(parts, candidates, threads, ids, distances)
 
 
 def sort_by_leaf(labels: U32, num_leaves: int) -> tuple[U32, U32]:
