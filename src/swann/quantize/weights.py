@@ -29,6 +29,7 @@ from swann.quantize.sphere import log_moments
 
 __all__ = [
     "Weight",
+    "as_norms",
     "as_weight",
     "constant_weight",
     "exponential_weight",
@@ -189,7 +190,7 @@ def score_aware_weights(
     >>> (along / across).round(2)
     array([5.95])
     """
-    lengths = _norms(norms)
+    lengths = as_norms(norms)
     distinct, place = np.unique(lengths, return_inverse=True)
     check_count("dimension", dimension)
     logs = log_moments(distinct, dimension, *_log_and_jumps(weight))
@@ -221,7 +222,7 @@ def relative_weights(
     between, logarithm by logarithm: within .1 % where scale is above 1e-10. So the cost hardly
     depends on n, and a datapoint's eta not at all on the others.
     """
-    lengths = _norms(norms)
+    lengths = as_norms(norms)
     check_count("dimension", dimension)
     log, jumps = _log_and_jumps(weight)
     positive = lengths > 0.0
@@ -300,11 +301,38 @@ def _log_and_jumps(
     weight: Callable[[F64], ArrayLike],
 ) -> tuple[Callable[[F64], F64], tuple[float, ...]]:
     checked = as_weight(weight)
-    return checked.log, checked.jumps
+
+    def log(scores: F64) -> F64:
+        logs = np.asarray(checked.log(scores), np.float64)
+        if logs.shape != scores.shape:
+            raise ConfigError(
+                f"{checked.name}: log returned shape {logs.shape} for scores of shape "
+                f"{scores.shape}; expected the same"
+            )
+        bad = ~(logs < np.inf)
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise ConfigError(
+                f"{checked.name}: log({scores.flat[at]:g}) is {logs.flat[at]}; expected a number "
+                "below infinity"
+            )
+        return logs
+
+    return log, checked.jumps
 
 
-def _norms(norms: ArrayLike) -> F64:
-    lengths = np.asarray(norms, np.float64)
+def as_norms(norms: ArrayLike) -> F64:
+    """Return Euclidean norms as float64.
+
+    Raises
+    ------
+    ConfigError, ShapeError
+        If they are no numbers, below 0 or not finite; another shape than (n,).
+    """
+    try:
+        lengths = np.asarray(norms, np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"norms is {norms!r}; expected numbers") from None
     if lengths.ndim != 1:
         raise ShapeError(f"norms has shape {lengths.shape}; expected (n,)")
     if not (np.isfinite(lengths) & (lengths >= 0.0)).all():
