@@ -69,9 +69,9 @@ def eta(ratio: float, dimension: int) -> float:
 
     Notes
     -----
-    Guo et al. 2020, Theorems 3.2 and 3.4. With I_d the integral of sin^d over [0, arccos(T / |x|)], eta = (d - 1) (I_{d-2} - I_d) / I_d
-    Instead of the recursion on I_d, which cancels badly, the integrals are summed numerically,
-    scaled by the largest integrand, at 128 points.
+    Guo et al. 2020, Theorems 3.2 and 3.4. With I_d the integral of sin^d over [0, arccos(T / |x|)],
+    eta = (d - 1) (I_{d-2} - I_d) / I_d. Instead of the recursion on I_d, which cancels badly, the
+    integrals are summed numerically, scaled by the largest integrand, at 128 points.
 
     Examples
     --------
@@ -238,7 +238,7 @@ def anisotropic_weights(norms: ArrayLike, dimension: int, threshold: float) -> N
     Examples
     --------
     >>> anisotropic_weights([1.0, 2.0], 100, 0.2).round(2)
-    array([4.95, 1.55], dtype=float32)
+    array([4.95, 1.54], dtype=float32)
     """
     lengths = as_norms(norms)
     if math.isnan(check_threshold("threshold", threshold)):

@@ -78,6 +78,12 @@ class Weight:
 def constant_weight() -> Weight:
     """Return w(t) = 1: all scores matter alike, and the loss is plain squared error.
 
+    Returns
+    -------
+    Weight
+        The only one, up to a factor, under which h_par and h_perp are equal at any norm (Guo et al.
+        2020, Theorem 3.3).
+
     Examples
     --------
     >>> score_aware_weights([1.0], 4, constant_weight())
@@ -88,6 +94,22 @@ def constant_weight() -> Weight:
 
 def threshold_weight(threshold: float) -> Weight:
     """Return w(t) = 1 from `threshold` on, and 0 below: the weight that ScaNN trains with.
+
+    Parameters
+    ----------
+    threshold : float
+        T, of any sign.
+
+    Returns
+    -------
+    Weight
+        Datapoints no longer than T then do not count at all (Guo et al. 2020, section 3.2), unlike
+        with the setting ``threshold`` of a quantizer.
+
+    Raises
+    ------
+    ConfigError
+        If `threshold` is no finite number.
 
     Examples
     --------
@@ -104,6 +126,21 @@ def threshold_weight(threshold: float) -> Weight:
 
 def exponential_weight(rate: float) -> Weight:
     """Return w(t) = exp(rate t): every score matters, the higher the more.
+
+    Parameters
+    ----------
+    rate : float
+        How fast it grows. The sign does not matter: errors are squared, so w(t) + w(-t) counts.
+
+    Returns
+    -------
+    Weight
+        Long datapoints then count more than short ones.
+
+    Raises
+    ------
+    ConfigError
+        If `rate` is no finite number.
 
     Examples
     --------
@@ -178,6 +215,12 @@ def score_aware_weights(
         where jumps must be found. Where no query can reach a score that matters both are 0. What
         is below 1e-308 becomes 0, and above 1e308 infinity; `relative_weights` has no such limits.
 
+    Raises
+    ------
+    ConfigError, ShapeError
+        If a norm or `dimension` is out of range; what `weight` returns cannot be weights, or jumps
+        too often to be integrated.
+
     Notes
     -----
     Costs some hundred values of `weight` for each norm that is different, some thousand where
@@ -215,6 +258,11 @@ def relative_weights(
         ``eta``, and ``scale`` in [0, 1]: the loss of a datapoint is
         ``scale (|e|^2 + (eta - 1) <e, x / |x|>^2)`` times a number that all have in common. Where
         no query can reach a score that matters, eta is 1 and scale 0.
+
+    Raises
+    ------
+    ConfigError, ShapeError
+        As for `score_aware_weights`.
 
     Notes
     -----
