@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from swann.errors import ConfigError, ShapeError
 from swann.quantize.anisotropic import anisotropic_weights, eta, eta_limit, eta_recursion
 
 DIMENSIONS = [2, 3, 4, 10, 25, 100, 784, 3072, 100_000]
@@ -135,3 +137,29 @@ def test_only_the_ratio_matters() -> None:
     np.testing.assert_allclose(
         anisotropic_weights(norms, 100, 0.2), anisotropic_weights(2 * norms, 100, 0.4), rtol=1e-6
     )
+
+
+# ---- What cannot be
+
+
+@pytest.mark.parametrize("function", [eta, eta_recursion, eta_limit])
+def test_ratios_and_dimensions_out_of_range_are_refused(function: Callable[..., float]) -> None:
+    for ratio in (-0.1, 1.0, 2.0, math.nan, math.inf):
+        with pytest.raises(ConfigError, match=r"ratio is .*; expected a number from 0 to below 1"):
+            function(ratio, 100)
+    for dimension in (0, -3, 1.5):
+        with pytest.raises(ConfigError, match="dimension is"):
+            function(0.2, dimension)
+
+
+def test_weights_of_no_datapoints_are_refused() -> None:
+    for norms in ([-1.0], [math.nan], [math.inf], ["long"]):
+        with pytest.raises(ConfigError, match="norms"):
+            anisotropic_weights(norms, 10, 0.2)
+    for threshold in (0.0, -1.0, math.nan, math.inf, None):
+        with pytest.raises(ConfigError, match="threshold is"):
+            anisotropic_weights([1.0], 10, threshold)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="dimension is 0"):
+        anisotropic_weights([1.0], 0, 0.2)
+    with pytest.raises(ShapeError, match="norms has shape"):
+        anisotropic_weights([[1.0]], 10, 0.2)

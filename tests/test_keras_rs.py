@@ -160,7 +160,8 @@ def test_other_precisions(dtype: str) -> None:
     expected, _ = brute_force(tensor(QUERIES))
     assert (scores.dtype, tuple(ids.shape)) == (expected.dtype, (6, 10))
     found, wanted = (numpy(keras.ops.cast(s, "float32")) for s in (scores, expected))
-    np.testing.assert_allclose(found, wanted, atol=0.1)
+    # The brute-force layer rounds its queries and candidates, too; bfloat16 has 8 bits.
+    np.testing.assert_allclose(found, wanted, atol=0.1, rtol=2**-7)
 
 
 def compiled(function: Any) -> Any:

@@ -21,6 +21,7 @@ from benchmarks.paper.experiments import (
     figure_4a,
     figure_5,
     ivf_pq,
+    known_queries,
     recipe,
     table_1,
     table_2,
@@ -87,6 +88,8 @@ def test_an_experiment_runs_and_its_record_comes_back(
     table = experiment.table(record["results"]).splitlines()
     assert len({line.count("|") for line in table if line and not line.startswith("| ---")}) >= 1
     assert len(table) >= 3
+    assert store.draw(experiment, record["results"], tmp_path / "out") == f"{name}.png"
+    assert (tmp_path / "out" / f"{name}.png").stat().st_size > 3000
 
 
 def test_ranks_count_the_better_and_the_equal_before() -> None:
@@ -170,6 +173,19 @@ def test_claims_can_fail() -> None:
     rate["lower"] = [True]
     assert "1@1 at 256 bits, 0.400 for 0.500" in table_1.judge(found).because
     assert not table_1.judge(found).came_out
+
+    def queries(name: str, taught: float) -> dict[str, Any]:
+        settings = {"some leaves": {"plain": 0.5, "taught": taught, "error": 0.01}}
+        return {"data": name, "settings": settings, "same_answers": False}
+
+    lm, elsewhere = queries("lm-head-smollm2", 0.6), queries("glove-50", 0.49)
+    assert known_queries.judge({"cases": [lm, elsewhere]}).came_out
+    missed = known_queries.judge({"cases": [queries("lm-head-smollm2", 0.51), elsewhere]})
+    assert not missed.came_out
+    assert "lm-head-smollm2 does not gain at some leaves" in missed.because
+    lost = known_queries.judge({"cases": [lm, queries("glove-50", 0.4)]})
+    assert not lost.came_out
+    assert "glove-50 loses 0.100 at some leaves" in lost.because
 
     def codes(aware: list[float], plain: list[float]) -> dict[str, Any]:
         both = {table_2.PLAIN: plain, table_2.AWARE: aware}

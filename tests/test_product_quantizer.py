@@ -33,8 +33,11 @@ LOSSES: list[dict[str, Any]] = [
     {"threshold": 1.5},
     {"weight": threshold_weight(1.5)},
     {"weight": exponential_weight(1.0)},
+    {"weight": lambda scores: np.exp(-(scores**2))},  # errors across matter more: eta < 1
 ]
-each_loss = pytest.mark.parametrize("loss", LOSSES, ids=["l2", "threshold", "steps", "exponential"])
+each_loss = pytest.mark.parametrize(
+    "loss", LOSSES, ids=["l2", "threshold", "steps", "exponential", "around zero"]
+)
 each_shape = pytest.mark.parametrize(("dimension", "width"), [(12, 2), (13, 4), (5, 1), (6, 6)])
 
 
@@ -99,6 +102,43 @@ def test_what_is_told_is_the_loss() -> None:
     losses = score_aware_loss(rows, quantizer.decode(quantizer.encode(rows)), eta, 1.0)
     # The codebook has moved since, and encoding makes more passes than training.
     assert 0.98 * seen[-1][1] < np.average(losses, weights=scale) <= seen[-1][1]
+
+
+@each_loss
+@pytest.mark.parametrize("update", ["blockwise", "joint"])
+def test_the_loss_never_rises(update: str, loss: dict[str, Any]) -> None:
+    """In either stage, for datapoints of any norms."""
+    rows = normal(18, 1600, 12) * np.random.default_rng(18).gamma(4, 0.25, (1600, 1))
+    seen: list[float] = []
+    quantizer = ProductQuantizer(2, update=update, iterations=15, **loss)
+    quantizer.fit(rows, on_iteration=lambda _, value: seen.append(value))
+    drops = np.diff(seen)
+    rises = np.flatnonzero(drops > 1e-5 * max(seen))
+    assert len(rises) <= 1, seen  # where the loss changes from one to the other
+    plain = seen[: rises[0] + 1] if len(rises) else seen
+    assert plain[-1] < plain[0]
+    assert len(seen) > 4
+
+
+@each_loss
+def test_no_other_code_of_a_block_is_better(loss: dict[str, Any]) -> None:
+    """Coordinate descent ends where changing any one code of a datapoint costs."""
+    rows = normal(19, 300, 8)
+    quantizer = ProductQuantizer(2, **loss).fit(rows)
+    codes = quantizer.encode(rows)
+    eta, _ = quantizer.loss.weigh(np.linalg.norm(rows, axis=1), 8)
+    costs = np.ones(300) if eta is None else eta
+
+    def losses(chosen: Any) -> Any:
+        return score_aware_loss(rows, quantizer.decode(chosen), costs, 1.0)
+
+    reached, better = losses(codes), np.zeros(300, bool)
+    for block in range(quantizer.num_blocks):
+        for word in range(16):
+            other = codes.copy()
+            other[:, block] = word
+            better |= losses(other) < reached * (1 - 1e-4) - 1e-6
+    assert better.mean() < 0.01  # four passes are nearly always enough
 
 
 def test_the_seed_decides_and_threads_do_not() -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import swann.quantize
 from swann.errors import ConfigError, ShapeError
 from swann.quantize import (
+    Weight,
     constant_weight,
     eta,
     eta_recursion,
@@ -25,6 +26,7 @@ from swann.quantize import (
 )
 
 F64 = NDArray[np.float64]
+RNG = np.random.default_rng(0)
 
 some = settings(max_examples=60, deadline=None)
 
@@ -175,6 +177,34 @@ def test_rising_weights_count_errors_along_more(
         assert along[0] > across[0] * (1 + 1e-9)
 
 
+@given(
+    base=st.floats(0, 2),
+    rise=st.floats(0.01, 2),
+    step=st.floats(0.01, 1.5),
+    norm=st.floats(0.1, 9),
+    dimension=st.integers(2, 2000),
+)
+@settings(max_examples=40, deadline=None)
+def test_only_constant_weights_count_all_errors_alike(
+    base: float, rise: float, step: float, norm: float, dimension: int
+) -> None:
+    """Equality in Theorem 3.3, in any dimension: a step of any height on any constant breaks it,
+    and by how much is known, since h_par and h_perp are linear in w."""
+    ratio = min(0.9, step / math.sqrt(dimension))  # a part of the queries that is not next to none
+    low, high = base, base + rise
+
+    def stairs(scores: F64) -> F64:
+        return np.where(scores >= ratio * norm, high, low)
+
+    stairs.jumps = (ratio * norm,)  # type: ignore[attr-defined]
+    along, across = score_aware_weights([norm], dimension, stairs)
+    assert along[0] > across[0] * (1 + 1e-4 * rise / (1 + base))
+    ours = (along[0] - base / dimension) / (across[0] - base / dimension)
+    assert ours == pytest.approx(eta_recursion(ratio, dimension), rel=1e-5)
+    flat = score_aware_weights([norm], dimension, lambda scores: high)
+    assert flat[0][0] == pytest.approx(flat[1][0], rel=1e-9)
+
+
 def test_falling_weights_count_errors_along_less() -> None:
     """Or the theorem would be one of the code, not of the weights: w highest at a right angle."""
     along, across = score_aware_weights([1.0], 10, lambda scores: np.exp(-30 * scores**2))
@@ -254,6 +284,17 @@ def test_zeros_have_no_direction() -> None:
         (lambda scores: scores, r"weight\(-.*\) is -.*; expected a finite number of at least 0"),
         (lambda scores: np.full(scores.shape, np.nan), r"is nan; expected a finite"),
         (lambda scores: np.ones(3), r"weight returned shape \(3,\) for scores of shape"),
+        (
+            Weight("odd", lambda scores: scores * np.nan),
+            r"odd: log\(.*\) is nan; expected",
+        ),
+        (
+            Weight("odd", lambda scores: scores + np.inf),
+            r"odd: log\(.*\) is inf; expected",
+        ),
+        (Weight("odd", lambda scores: np.ones(3)), r"odd: log returned shape \(3,\) for scores"),
+        (lambda scores: RNG.random(scores.shape), "weight jumps or turns too often"),
+        (lambda scores: np.sin(1e7 * scores) ** 2, "weight jumps or turns too often"),
     ],
 )
 def test_what_is_no_weight(weight: object, message: str) -> None:
@@ -268,6 +309,8 @@ def test_bad_input_is_named() -> None:
         threshold_weight(math.nan)
     with pytest.raises(ConfigError, match="rate is 'fast'; expected a finite number"):
         exponential_weight("fast")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"norms is \['long'\]; expected numbers"):
+        score_aware_weights(["long"], 4, constant_weight())  # type: ignore[list-item]
     for norms in ([-1.0], [math.nan], [math.inf]):
         with pytest.raises(ConfigError, match="norms must be finite and at least 0"):
             relative_weights(norms, 4, constant_weight())

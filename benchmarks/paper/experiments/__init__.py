@@ -18,6 +18,7 @@ _MODULES = (
     "ivf_pq",
     "asymmetric",
     "recipe",
+    "known_queries",
 )
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from benchmarks.paper.experiment import Experiment, Results, Verdict
 from benchmarks.paper.lab import Lab
 from benchmarks.paper.measures import ranks, recall_at
@@ -60,6 +64,19 @@ def write(results: Results) -> str:
     return table(["", *(f"1@{count}" for count in results["counts"])], rows)
 
 
+def draw(figure: Any, results: Results) -> None:
+    """Recall 1@10 of both ways, side by side."""
+    axes = figure.subplots()
+    at = np.arange(len(results["codes"]))
+    place = results["counts"].index(10)
+    for offset, way, color in ((-0.2, "asymmetric", "#d55e00"), (0.2, "symmetric", "#555555")):
+        values = [code[way][place] for code in results["codes"]]
+        axes.bar(at + offset, values, 0.38, label=way, color=color)
+    axes.set_xticks(at, [f"{code['bits']} bits\n{code['loss']}" for code in results["codes"]])
+    axes.set_ylabel("Recall 1@10")
+    axes.legend()
+
+
 EXPERIMENT = Experiment(
     name="asymmetric",
     title="Asymmetric and symmetric scores",
@@ -72,4 +89,5 @@ EXPERIMENT = Experiment(
     run=run,
     judge=judge,
     table=write,
+    draw=draw,
 )

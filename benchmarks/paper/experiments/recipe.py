@@ -98,6 +98,21 @@ def write(results: Results) -> str:
     return table(["", *(f"1@{count}" for count in results["counts"])], rows)
 
 
+def draw(figure: Any, results: Results) -> None:
+    """Recall 1@10 of every recipe, case by case."""
+    axes = figure.subplots()
+    cases = results["cases"]
+    kinds = list(cases[0]["recalls"])
+    for number, kind in enumerate(kinds):
+        offset = 0.8 * ((number + 0.5) / len(kinds) - 0.5)
+        values = [case["recalls"][kind][-1] for case in cases]
+        axes.bar(np.arange(len(cases)) + offset, values, 0.75 / len(kinds), label=kind)
+    labels = [f"{case['data']}\n{case['bits']} bits" for case in cases]
+    axes.set_xticks(np.arange(len(cases)), labels)
+    axes.set_ylabel("Recall 1@10")
+    axes.legend(fontsize=7)
+
+
 EXPERIMENT = Experiment(
     name="recipe",
     title="Beyond the paper's recipe",
@@ -110,4 +125,5 @@ EXPERIMENT = Experiment(
     run=run,
     judge=judge,
     table=write,
+    draw=draw,
 )

@@ -131,6 +131,29 @@ def write(results: Results) -> str:
     return "\n\n".join(parts)
 
 
+def draw(figure: Any, results: Results) -> None:
+    """One panel a data set: Recall 1@10 by asymmetric scores, against bits."""
+    panels = figure.subplots(1, len(results["data"]), squeeze=False)[0]
+    at = RECALLS.index((1, 10))
+    every = dict.fromkeys(
+        name for found in results["data"] for rate in found["rates"] for name in rate["methods"]
+    )
+    colors = {name: f"C{number}" for number, name in enumerate(every)}
+    for axes, found in zip(panels, results["data"], strict=True):
+        for name in every:
+            points = [
+                (rate["bits"], rate["methods"][name]["asymmetric"][at])
+                for rate in found["rates"]
+                if name in rate["methods"]
+            ]
+            if points:
+                axes.plot(*zip(*points, strict=True), "o-", label=name, color=colors[name])
+        axes.set_title(found["name"], fontsize=9)
+        axes.set_xlabel("bits")
+    panels[0].set_ylabel("Recall 1@10, asymmetric")
+    panels[0].legend(fontsize=7)
+
+
 EXPERIMENT = Experiment(
     name="table-2",
     title="Table 2: binary codes",
@@ -150,4 +173,5 @@ EXPERIMENT = Experiment(
     run=run,
     judge=judge,
     table=write,
+    draw=draw,
 )

@@ -17,10 +17,11 @@ from swann.quantize.anisotropic import anisotropic_weights
 from swann.quantize.weights import Weight, as_weight, relative_weights
 from swann.vectors import as_database, check_finite, slice_rows
 
-__all__ = ["LONGEST", "Loss", "Quantizer", "as_codes", "checked_norms"]
+__all__ = ["LONGEST", "Loss", "Origins", "Quantizer", "as_codes", "checked_norms"]
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+U32 = NDArray[np.uint32]
 
 LONGEST = 1e18
 """Vectors longer than this are refused: their squares would overflow float32."""
@@ -58,6 +59,13 @@ class Loss:
         if math.isnan(self.threshold):
             return None, None
         return anisotropic_weights(norms, dimension, self.threshold) + np.float32(1.0), None
+
+    def extra(self, norms: F32, dimension: int) -> tuple[F32 | None, F32 | None]:
+        """Return eta - 1, as an index has it, and the scale of datapoints; None as in `weigh`."""
+        if self.weight is None and not math.isnan(self.threshold):
+            return anisotropic_weights(norms, dimension, self.threshold), None
+        eta, scale = self.weigh(norms, dimension)
+        return None if eta is None else eta - np.float32(1.0), scale
 
 
 class Quantizer:
@@ -127,6 +135,41 @@ class Quantizer:
                 f"expects {self.dimension}"
             )
         return array
+
+
+class Origins:
+    """Checked origins of residuals, or none; see `ProductQuantizer.fit`."""
+
+    def __init__(
+        self, origins: object, labels: object, shape: tuple[int, ...], threads: int
+    ) -> None:
+        self.table: F32 | None = None
+        if (origins is None) != (labels is None):
+            raise ConfigError("origins and labels go together; expected both, or none")
+        if origins is None:
+            return
+        array = as_database(origins, "origins")
+        if array.shape[1] != shape[1]:
+            raise ShapeError(
+                f"origins have {array.shape[1]} dimensions, but datapoints have {shape[1]}"
+            )
+        self.table = slice_rows(array, 0, len(array))
+        checked_norms(self.table, "origins", threads, source=array)
+        given = np.asarray(labels)
+        if given.dtype.kind not in "iu":
+            raise DTypeError(f"labels has dtype {given.dtype}; expected integers")
+        if given.shape != shape[:1]:
+            raise ShapeError(f"labels has shape {given.shape}; expected {shape[:1]}")
+        if given.size and not 0 <= int(given.min()) <= int(given.max()) < len(array):
+            raise InvalidInputError(
+                f"labels has values from {given.min()} to {given.max()}; there are {len(array)} "
+                "origins"
+            )
+        self._labels = given.astype(np.uint32)
+
+    def of(self, ids: NDArray[Any]) -> U32 | None:
+        """Return the labels of some datapoints."""
+        return None if self.table is None else self._labels[ids]
 
 
 def checked_norms(

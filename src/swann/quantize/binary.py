@@ -74,6 +74,8 @@ class BinaryQuantizer:
 
     Notes
     -----
+    Guo et al. 2020, section 7.7; Dai et al., "Stochastic Generative Hashing", ICML 2017.
+
     A code says on which sides of `bits` planes a datapoint lies: bit j is 1 where
     ``(x - center) @ encoder[:, j] + bias[j] > 0``, center being the mean of the training rows.
     It stands for the datapoint ``signs @ decoder + shift``, signs being -1 and 1.
@@ -203,7 +205,8 @@ class BinaryQuantizer:
         sweeps : int
             0 for the encoder's bits, as published. Otherwise bits are then turned over wherever
             that lowers the loss, in so many passes at most. Codes then stand for their datapoints
-            better, which asymmetric scores gain by; Hamming distances between them may lose.
+            better, which asymmetric scores gain by; Hamming distances between them may lose. A
+            pass costs about twice what the encoder does (``n d bits`` multiplications).
 
         Returns
         -------
@@ -236,7 +239,17 @@ class BinaryQuantizer:
         return codes
 
     def decode(self, codes: object) -> F32:
-        """Return the datapoints that codes stand for, of shape (n, d).
+        """Return the datapoints that codes stand for.
+
+        Parameters
+        ----------
+        codes : uint8 array of shape (n, bits / 8)
+            As `encode` returns them.
+
+        Returns
+        -------
+        float32 array of shape (n, d)
+            For ``n bits d`` multiplications.
 
         Raises
         ------
@@ -250,8 +263,22 @@ class BinaryQuantizer:
     def search(self, query_codes: object, codes: object, k: int) -> tuple[I64, I32]:
         """Find the k codes at the least Hamming distance of each query's code.
 
-        Parameters, result and errors are those of `swann.quantize.hamming_search`; the codes must
-        have as many bits as this quantizer's.
+        Parameters
+        ----------
+        query_codes, codes : uint8 array of shape (m, bits / 8) and (n, bits / 8)
+            Of queries and datapoints, as `encode` returns them.
+        k : int
+            How many to find; of fewer codes, all.
+
+        Returns
+        -------
+        tuple of (int64 array of shape (m, min(k, n)), int32 array of the same shape)
+            Rows and distances, as `swann.quantize.hamming_search` does, for as much work.
+
+        Raises
+        ------
+        ConfigError, DTypeError, ShapeError
+            `k` is below 1; not packed codes of so many bits.
         """
         return hamming_search(
             self._codes(query_codes, "query_codes"), self._codes(codes, "codes"), k
@@ -299,10 +326,10 @@ class BinaryQuantizer:
         norms = checked_norms(
             rows, "datapoints", kernels.hardware_threads(), start=start, source=array
         )
-        eta, scale = self.loss.weigh(norms, rows.shape[1])
+        extra, scale = self.loss.extra(norms, rows.shape[1])
         units = rows / np.where(norms > 0.0, norms, 1.0).astype(np.float32)[:, None]
         ones = np.ones(len(rows), np.float32)
-        extra = np.zeros_like(ones) if eta is None else eta - ones
+        extra = np.zeros_like(ones) if extra is None else extra
         return Target(rows, units, extra, ones if scale is None else scale)
 
 

@@ -6,18 +6,18 @@ Guo et al. 2020, Definition 4.3. What a codebook is, and how it is trained: `cod
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from swann import kernels
 from swann.config.checks import check_count
-from swann.errors import ConfigError, DTypeError, InvalidInputError, ShapeError
+from swann.errors import ConfigError, InvalidInputError, ShapeError
 from swann.kernels import LANES, Tiles
-from swann.quantize.base import Quantizer, as_codes, checked_norms
+from swann.quantize.base import Origins, Quantizer, as_codes, checked_norms
 from swann.quantize.codebook import MAX_SWEEPS, train_codebook
-from swann.vectors import as_database, as_queries, chunks, slice_rows
+from swann.vectors import as_queries, chunks
 
 __all__ = ["ProductQuantizer"]
 
@@ -68,6 +68,10 @@ class ProductQuantizer(Quantizer):
     ------
     ConfigError
         If a setting is bad, or both `threshold` and `weight` are given.
+
+    Notes
+    -----
+    Guo et al. 2020, Definition 4.3; how codes are chosen and codewords are updated, section 7.5.
 
     Examples
     --------
@@ -171,11 +175,16 @@ class ProductQuantizer(Quantizer):
         ShapeError, DTypeError, NonFiniteError, InvalidInputError
             As `swann.vectors.as_database` does; or no score that the datapoints can have matters.
         ConfigError
-            If blocks are wider than the datapoints.
+            If blocks are wider than the datapoints; `origins` without `labels`, or the reverse.
+
+        Notes
+        -----
+        A round costs about ``codewords n d`` multiplications; there are at most `iterations` under
+        l2 and as many under the loss, fewer where a round lowers it by less than a part in 1,000.
         """
         rows, norms = self._training_rows(datapoints)
         self._check_width(rows.shape[1])
-        centers = _Origins(origins, labels, rows.shape, self._threads)
+        centers = Origins(origins, labels, rows.shape, self._threads)
         every = np.resize(np.arange(len(rows)), -(-len(rows) // LANES) * LANES)
         return self.fit_tiles(
             self._tiles(rows[every], norms[every], centers.table, centers.of(every)),
@@ -188,6 +197,23 @@ class ProductQuantizer(Quantizer):
         """Train the codebook on datapoints laid out by `swann.kernels.make_tiles`.
 
         With directions and weights the loss is theirs, whatever the settings say.
+
+        Parameters
+        ----------
+        tiles : Tiles
+            Datapoints, 16 a tile.
+        on_iteration : callable, optional
+            As for `fit`.
+
+        Returns
+        -------
+        ProductQuantizer
+            This one.
+
+        Raises
+        ------
+        ConfigError, InvalidInputError
+            If blocks are wider than the datapoints; if none of these counts.
         """
         self._check_width(tiles.targets.shape[1])
         if tiles.scales is not None and not tiles.scales.any():
@@ -206,8 +232,7 @@ class ProductQuantizer(Quantizer):
 
     def _tiles(self, rows: F32, norms: F32, table: F32 | None, labels: U32 | None) -> Tiles:
         """Rows as tiles, with the weights that the loss gives them."""
-        eta, scales = self.loss.weigh(norms, rows.shape[1])
-        weights = None if eta is None else eta - np.float32(1.0)
+        weights, scales = self.loss.extra(norms, rows.shape[1])
         return kernels.make_tiles(rows, table, labels, weights, self._threads, scales)
 
     # ---- Codes
@@ -215,8 +240,8 @@ class ProductQuantizer(Quantizer):
     def encode(self, datapoints: object, *, origins: object = None, labels: object = None) -> U8:
         """Return codes of datapoints, or of their residuals.
 
-        From the nearest codewords, coordinate descent over the blocks lowers the loss, in
-        four passes at most.
+        From the nearest codewords, coordinate descent over the blocks lowers the loss, in four
+        passes at most (section 7.5). A pass costs ``codewords n d`` multiplications.
 
         Parameters
         ----------
@@ -232,11 +257,13 @@ class ProductQuantizer(Quantizer):
 
         Raises
         ------
+        ConfigError
+            There is no codebook yet; `origins` without `labels`, or the reverse.
         ShapeError, DTypeError, NonFiniteError, InvalidInputError
             As their names say.
         """
         array = self._given(datapoints)
-        centers = _Origins(origins, labels, array.shape, self._threads)
+        centers = Origins(origins, labels, array.shape, self._threads)
         out = np.empty((len(array), self.num_blocks), np.uint8)
         for start, rows in chunks(array, _ROWS_AT_ONCE):
             checked_norms(rows, "datapoints", self._threads, start=start, source=array)
@@ -265,8 +292,8 @@ class ProductQuantizer(Quantizer):
 
         Raises
         ------
-        ShapeError, DTypeError, InvalidInputError
-            If there are no such codes.
+        ConfigError, ShapeError, DTypeError, InvalidInputError
+            There is no codebook yet; there are no such codes.
         """
         blocks = self.num_blocks
         given = as_codes(codes, "codes", (blocks,), self.codewords)
@@ -289,6 +316,12 @@ class ProductQuantizer(Quantizer):
         Returns
         -------
         float32 array of shape (q, num_blocks, codewords)
+            For ``q codewords d`` multiplications.
+
+        Raises
+        ------
+        ConfigError, ShapeError, DTypeError, NonFiniteError
+            There is no codebook yet; queries that cannot be used.
         """
         rows = as_queries(queries, self.dimension)
         words = self._words()
@@ -347,6 +380,16 @@ class ProductQuantizer(Quantizer):
         Returns
         -------
         float32 array of shape (q, n)
+            For ``q n d`` multiplications.
+
+        Raises
+        ------
+        ConfigError, ShapeError, DTypeError, InvalidInputError
+            There is no codebook yet; there are no such codes.
+
+        Notes
+        -----
+        Jégou et al., "Product quantization for nearest neighbor search", 2011, compare both.
         """
         checked = as_codes(query_codes, "query_codes", (self.num_blocks,), self.codewords)
         return self.asymmetric_scores(self.decode(checked), codes)
@@ -357,38 +400,3 @@ class ProductQuantizer(Quantizer):
         padded = np.zeros((blocks * width, self.codewords), np.float32)
         padded[: self.dimension] = self.codebook
         return padded.reshape(blocks, width, self.codewords)
-
-
-class _Origins:
-    """Checked origins of residuals, or none."""
-
-    def __init__(
-        self, origins: object, labels: object, shape: tuple[int, ...], threads: int
-    ) -> None:
-        self.table: F32 | None = None
-        if (origins is None) != (labels is None):
-            raise ConfigError("origins and labels go together; expected both, or none")
-        if origins is None:
-            return
-        array = as_database(origins, "origins")
-        if array.shape[1] != shape[1]:
-            raise ShapeError(
-                f"origins have {array.shape[1]} dimensions, but datapoints have {shape[1]}"
-            )
-        self.table = slice_rows(array, 0, len(array))
-        checked_norms(self.table, "origins", threads, source=array)
-        given = np.asarray(labels)
-        if given.dtype.kind not in "iu":
-            raise DTypeError(f"labels has dtype {given.dtype}; expected integers")
-        if given.shape != shape[:1]:
-            raise ShapeError(f"labels has shape {given.shape}; expected {shape[:1]}")
-        if given.size and not 0 <= int(given.min()) <= int(given.max()) < len(array):
-            raise InvalidInputError(
-                f"labels has values from {given.min()} to {given.max()}; there are {len(array)} "
-                "origins"
-            )
-        self._labels = given.astype(np.uint32)
-
-    def of(self, ids: NDArray[Any]) -> U32 | None:
-        """Return the labels of some datapoints."""
-        return None if self.table is None else self._labels[ids]

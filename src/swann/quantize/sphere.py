@@ -15,6 +15,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from swann.errors import ConfigError
+
 __all__ = ["log_moments"]
 
 F64 = NDArray[np.float64]
@@ -24,6 +26,9 @@ _ENOUGH = 1e-10
 """Of the whole: what a panel may be off by."""
 
 _MOST_HALVINGS = 60
+_MOST_PANELS = 512
+"""Of a norm, that may still be off: a jump keeps one or two; without a bound they might double."""
+
 _NORMS_AT_ONCE = 1024
 
 
@@ -60,6 +65,11 @@ def log_moments(
     -------
     tuple of (float64 array of shape (n,), float64 array of shape (n,))
         Minus infinity where w is 0 throughout.
+
+    Raises
+    ------
+    ConfigError
+        If w jumps or turns so often that its integral cannot be told.
     """
     if dimension == 1:
         both = np.logaddexp(log_weight(norms), log_weight(-norms)) - math.log(2.0)
@@ -99,6 +109,11 @@ class _Panels:
             more = ~ready
             if not more.any():
                 break
+            if np.bincount(owner[more]).max() > _MOST_PANELS:
+                raise ConfigError(
+                    "weight jumps or turns too often to be integrated; expected a smooth function "
+                    "but for some hundred jumps"
+                )
             owner = np.tile(owner[more], 2)
             low, high = (
                 np.concatenate([low[more], middle[more]]),

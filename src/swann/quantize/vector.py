@@ -61,6 +61,12 @@ class VectorQuantizer(Quantizer):
     ConfigError
         If a setting is bad, or both `threshold` and `weight` are given.
 
+    Notes
+    -----
+    Guo et al. 2020, Definition 4.1. An update is the closed form of Theorem 4.2: the codeword
+    ``(sum_i A_i)^-1 sum_i A_i x_i`` of the datapoints that chose it, with
+    ``A = h_perp I + (h_par - h_perp) x x^T / |x|^2``, found by conjugate gradients.
+
     Examples
     --------
     >>> import numpy as np
@@ -181,7 +187,7 @@ class VectorQuantizer(Quantizer):
 
         Raises
         ------
-        ShapeError, DTypeError, NonFiniteError, InvalidInputError
+        ConfigError, ShapeError, DTypeError, NonFiniteError, InvalidInputError
             As their names say.
         """
         array = self._given(datapoints)
@@ -208,8 +214,8 @@ class VectorQuantizer(Quantizer):
 
         Raises
         ------
-        ShapeError, DTypeError, InvalidInputError
-            If there are no such codes.
+        ConfigError, ShapeError, DTypeError, InvalidInputError
+            There is no codebook yet; there are no such codes.
         """
         words: F32 = self.codebook[as_codes(codes, "codes", (), len(self.codebook))]
         return words

@@ -29,6 +29,7 @@ from swann.quantize.sphere import log_moments
 
 __all__ = [
     "Weight",
+    "as_norms",
     "as_weight",
     "constant_weight",
     "exponential_weight",
@@ -77,6 +78,12 @@ class Weight:
 def constant_weight() -> Weight:
     """Return w(t) = 1: all scores matter alike, and the loss is plain squared error.
 
+    Returns
+    -------
+    Weight
+        The only one, up to a factor, under which h_par and h_perp are equal at any norm (Guo et al.
+        2020, Theorem 3.3).
+
     Examples
     --------
     >>> score_aware_weights([1.0], 4, constant_weight())
@@ -87,6 +94,22 @@ def constant_weight() -> Weight:
 
 def threshold_weight(threshold: float) -> Weight:
     """Return w(t) = 1 from `threshold` on, and 0 below: the weight that ScaNN trains with.
+
+    Parameters
+    ----------
+    threshold : float
+        T, of any sign.
+
+    Returns
+    -------
+    Weight
+        Datapoints no longer than T then do not count at all (Guo et al. 2020, section 3.2), unlike
+        with the setting ``threshold`` of a quantizer.
+
+    Raises
+    ------
+    ConfigError
+        If `threshold` is no finite number.
 
     Examples
     --------
@@ -103,6 +126,21 @@ def threshold_weight(threshold: float) -> Weight:
 
 def exponential_weight(rate: float) -> Weight:
     """Return w(t) = exp(rate t): every score matters, the higher the more.
+
+    Parameters
+    ----------
+    rate : float
+        How fast it grows. The sign does not matter: errors are squared, so w(t) + w(-t) counts.
+
+    Returns
+    -------
+    Weight
+        Long datapoints then count more than short ones.
+
+    Raises
+    ------
+    ConfigError
+        If `rate` is no finite number.
 
     Examples
     --------
@@ -177,6 +215,12 @@ def score_aware_weights(
         where jumps must be found. Where no query can reach a score that matters both are 0. What
         is below 1e-308 becomes 0, and above 1e308 infinity; `relative_weights` has no such limits.
 
+    Raises
+    ------
+    ConfigError, ShapeError
+        If a norm or `dimension` is out of range; what `weight` returns cannot be weights, or jumps
+        too often to be integrated.
+
     Notes
     -----
     Costs some hundred values of `weight` for each norm that is different, some thousand where
@@ -189,7 +233,7 @@ def score_aware_weights(
     >>> (along / across).round(2)
     array([5.95])
     """
-    lengths = _norms(norms)
+    lengths = as_norms(norms)
     distinct, place = np.unique(lengths, return_inverse=True)
     check_count("dimension", dimension)
     logs = log_moments(distinct, dimension, *_log_and_jumps(weight))
@@ -215,13 +259,18 @@ def relative_weights(
         ``scale (|e|^2 + (eta - 1) <e, x / |x|>^2)`` times a number that all have in common. Where
         no query can reach a score that matters, eta is 1 and scale 0.
 
+    Raises
+    ------
+    ConfigError, ShapeError
+        As for `score_aware_weights`.
+
     Notes
     -----
     Computed at 128 norms to each factor of two, where there are datapoints, and interpolated in
     between, logarithm by logarithm: within .1 % where scale is above 1e-10. So the cost hardly
     depends on n, and a datapoint's eta not at all on the others.
     """
-    lengths = _norms(norms)
+    lengths = as_norms(norms)
     check_count("dimension", dimension)
     log, jumps = _log_and_jumps(weight)
     positive = lengths > 0.0
@@ -300,11 +349,38 @@ def _log_and_jumps(
     weight: Callable[[F64], ArrayLike],
 ) -> tuple[Callable[[F64], F64], tuple[float, ...]]:
     checked = as_weight(weight)
-    return checked.log, checked.jumps
+
+    def log(scores: F64) -> F64:
+        logs = np.asarray(checked.log(scores), np.float64)
+        if logs.shape != scores.shape:
+            raise ConfigError(
+                f"{checked.name}: log returned shape {logs.shape} for scores of shape "
+                f"{scores.shape}; expected the same"
+            )
+        bad = ~(logs < np.inf)
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise ConfigError(
+                f"{checked.name}: log({scores.flat[at]:g}) is {logs.flat[at]}; expected a number "
+                "below infinity"
+            )
+        return logs
+
+    return log, checked.jumps
 
 
-def _norms(norms: ArrayLike) -> F64:
-    lengths = np.asarray(norms, np.float64)
+def as_norms(norms: ArrayLike) -> F64:
+    """Return Euclidean norms as float64.
+
+    Raises
+    ------
+    ConfigError, ShapeError
+        If they are no numbers, below 0 or not finite; another shape than (n,).
+    """
+    try:
+        lengths = np.asarray(norms, np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"norms is {norms!r}; expected numbers") from None
     if lengths.ndim != 1:
         raise ShapeError(f"norms has shape {lengths.shape}; expected (n,)")
     if not (np.isfinite(lengths) & (lengths >= 0.0)).all():
