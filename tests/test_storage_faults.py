@@ -1,7 +1,7 @@
 """Calls of the system that fail where one hardly expects it: nothing is lost, nobody is kept out.
 
-`make trust` tries each call of each operation (`benchmarks/trust/storage`); here are those that were
-not right once.
+`make trust` tries each call of each operation (`benchmarks/trust/storage`); here are those that
+were not right once.
 """
 
 from __future__ import annotations

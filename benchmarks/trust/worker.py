@@ -16,7 +16,17 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-OUTCOMES = ("refused", "same", "earlier", "later", "different", "untyped", "memory", "crash", "hang")
+OUTCOMES = (
+    "refused",
+    "same",
+    "earlier",
+    "later",
+    "different",
+    "untyped",
+    "memory",
+    "crash",
+    "hang",
+)
 """refused: by an error as promised; untyped: by another; memory: by a lack of it;
 earlier: an earlier state of an index that changes; later: one change more than was acknowledged;
 different: answers that are not the index's."""

@@ -48,7 +48,10 @@ def cases_of(calls: list[list[str]], seed: int) -> list[Case]:
         for n, call in enumerate(names):
 
             def add(
-                what: str, action: int, error: int = 0, at: tuple[int, int, str] = (operation, n, call)
+                what: str,
+                action: int,
+                error: int = 0,
+                at: tuple[int, int, str] = (operation, n, call),
             ) -> None:
                 made.append(Case(*at, what, action, error))
 

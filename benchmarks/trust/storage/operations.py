@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -156,14 +157,14 @@ class Save(Operation):
         if "over" in title:
             self.other.save(self.path(self.template))
 
-    def path(self, folder: Path) -> Path:
+    def path(self, folder: Path) -> Path:  # noqa: D102
         return folder / ("index.swann" if "file" in self.title else "index")
 
-    def begin(self, folder: Path) -> Session:
+    def begin(self, folder: Path) -> Session:  # noqa: D102
         path = self.path(folder)
         return Session([lambda: self.searcher.save(path)], lambda: view(self.searcher))
 
-    def go_on(self, folder: Path) -> str:
+    def go_on(self, folder: Path) -> str:  # noqa: D102
         self.other.save(self.path(folder))
         return _surplus(self.path(folder), 0)
 
@@ -187,7 +188,7 @@ class Durable(Operation):
             (path / ".lock").write_text("1 open\n")
             (path / ".codes-1-2.tmp").write_bytes(b"half")
 
-    def begin(self, folder: Path) -> Session:
+    def begin(self, folder: Path) -> Session:  # noqa: D102
         kind, path = self.kind, self.path(folder)
         if self.title == "load":
             return Session([lambda: _load(path)])
@@ -197,10 +198,9 @@ class Durable(Operation):
         held = [_open(path, durability)]
 
         def reopen() -> None:
-            try:
+            # It says that something may be lost, and is closed all the same.
+            with suppress(OSError, swann.SwannError):
                 held[0].close()
-            except (OSError, swann.SwannError):
-                pass  # it says that something may be lost, and is closed all the same
             held[0] = _open(path, durability)
 
         def docids(*numbers: int) -> list[Any]:
@@ -234,7 +234,7 @@ class Durable(Operation):
         self.flushed = [0, *lasting]
         return Session(steps, lambda: view(held[0]), lambda: held[0].close(), reopen)
 
-    def go_on(self, folder: Path) -> str:
+    def go_on(self, folder: Path) -> str:  # noqa: D102
         kind, path = self.kind, self.path(folder)
         with swann.open(path) as index:
             before = view(index)[0]

@@ -40,7 +40,7 @@ class _Session:
         self.check(folder)
 
     def check(self, folder: Path) -> None:
-        """The model of the disk agrees with the disk."""
+        """Raise a RuntimeError unless the model of the disk agrees with the disk."""
         disk = self.disk(len(self.events))
         after = files_of(folder)
         seen = {path: disk.data[file] for path, file in disk.names.items() if file >= 0}
@@ -162,4 +162,4 @@ def run(options: Options) -> Report:
     return Report(figures, tally.failures)
 
 
-EXPERIMENT = Experiment("power", "unflushed writes in any order, or lost", 300, 100_000, run)
+EXPERIMENT = Experiment("power", "unflushed writes in any order, or lost", 150, 100_000, run)

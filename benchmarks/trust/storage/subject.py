@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +135,8 @@ class _Trial:
     def mend(self, child: Child, session: Session, number: int, error: str) -> None:
         """After an error: everything is as before or after; then the step works."""
         if self.case.action == library.FAIL_ON:  # nor does it a second time
-            try:
+            with suppress(OSError, SwannError):
                 session.steps[number]()
-            except (OSError, SwannError):
-                pass
         child.tell(f"hits {self.watched.disarm()}")
         self.check_own(session, number, number + 1)
         child.tell(f"error {error}")
@@ -156,7 +155,7 @@ class _Trial:
 
     def is_done(self, session: Session, number: int) -> bool:
         before, after = self.operation.own[number : number + 2]
-        return before != after and session.own() == after
+        return bool(before != after and session.own() == after)
 
     def check_own(self, session: Session, first: int, last: int | None) -> None:
         allowed = self.operation.own[first : (first if last is None else last) + 1]

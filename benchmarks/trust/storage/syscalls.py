@@ -49,4 +49,4 @@ def run(options: Options) -> Report:
     return Report(figures, tally.failures)
 
 
-EXPERIMENT = Experiment("syscalls", "every call of a save fails or is the last", 150, 100_000, run)
+EXPERIMENT = Experiment("syscalls", "every call of a save fails or is the last", 100, 100_000, run)
