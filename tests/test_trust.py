@@ -13,18 +13,21 @@ from benchmarks.trust import watch
 from benchmarks.trust.experiment import Options
 from benchmarks.trust.mutate import Saved
 from benchmarks.trust.registry import EXPERIMENTS
+from benchmarks.trust.storage.disk_model import Disk, Event
 from benchmarks.trust.worker import is_sanitized
 
-HERE = ["damage", "fork", "interrupt", "memory", "together"]  # others install libraries
+# Others install libraries.
+HERE = ["damage", "fork", "interrupt", "kill9", "memory", "power", "syscalls", "together"]
+COMPILED = ("memory", "power", "syscalls")  # what is preloaded
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, /proc and preloading")
 
 
 @pytest.mark.parametrize("name", HERE)
 def test_short_form(name: str, tmp_path: Path) -> None:
-    if name in ("memory", "interrupt") and is_sanitized():
+    if name in (*COMPILED, "interrupt") and is_sanitized():
         pytest.skip("sanitizers are slow, and have allocations of their own")
-    if name == "memory" and shutil.which("c++") is None:
+    if name in COMPILED and shutil.which("c++") is None:
         pytest.skip("needs a C++ compiler")
     experiment = EXPERIMENTS[name]
     memory = Path("/dev/shm")
@@ -89,3 +92,38 @@ def test_what_is_damaged_is_made_whole_again(tmp_path: Path) -> None:
         saved.restore()
         assert {path: path.read_bytes() for path in sorted(folder.iterdir())} == saved.files
     assert changed > 250
+
+
+# ---- The model of a disk that loses power
+
+
+def power_fails(events: list[Event], before: dict[str, bytes]) -> list[dict[str, bytes]]:
+    disk = Disk(before)
+    for event in events:
+        disk.apply(event)
+    left = [disk.left(choice) for choice in disk.choices(Random(0), few=8, samples=0)]
+    return [files for i, files in enumerate(left) if files not in left[:i]]
+
+
+def test_what_is_flushed_stays_and_the_rest_may() -> None:
+    opened, written = Event("o", (3, 1, 1), "a/new"), Event("w", (3, 0), data=b"xy")
+    folder, both = Event("o", (4, 0, 0), "a"), Event("r", (), "a/new", "a/old")
+    old = {"a/old": b"1"}
+    left = power_fails([opened, written, both], old)
+    assert {"a/old": b""} in left  # the name, and not the bytes
+    assert {"a/old": b"xy"} in left
+    assert {"a/old": b"1"} in left
+    assert {"a/old": b"\0\0"} in left  # its length only
+    left = power_fails([opened, written, Event("s", (3,)), both], old)
+    assert all(files["a/old"] in (b"1", b"xy") for files in left)
+    assert {"a/old": b"1", "a/new": b"xy"} in left
+    left = power_fails([opened, written, Event("s", (3,)), both, folder, Event("s", (4,))], old)
+    assert left == [{"a/old": b"xy"}]
+
+
+def test_writes_that_were_not_flushed_come_in_any_order() -> None:
+    events = [Event("o", (3, 0, 0), "log"), Event("w", (3, 2), data=b"c"), Event("t", (3, 1))]
+    left = power_fails([*events, Event("w", (3, 1), data=b"d")], {"log": b"ab"})
+    contents = {files["log"] for files in left}
+    assert contents == {b"ab", b"abc", b"a", b"ad", b"adc", b"ab\0", b"ab\xa5", b"ad\0", b"ad\xa5"}
+    assert power_fails([*events, Event("s", (3,))], {"log": b"ab"}) == [{"log": b"a"}]

@@ -49,7 +49,9 @@ def table(figures: dict[str, dict[str, Any]]) -> str:
 def outcomes(figures: dict[str, Any]) -> str:
     """Return what came of damage, a row a lane."""
     counts = figures["outcomes"]
-    names = [name for name in OUTCOMES if name in ALWAYS or any(c[name] for c in counts.values())]
+    names = [
+        name for name in OUTCOMES if name in ALWAYS or any(c.get(name) for c in counts.values())
+    ]
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for lane, found in counts.items():
         lines.append(f"| {lane} | {' | '.join(f'{found[name]:,}' for name in names)} |")

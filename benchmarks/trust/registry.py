@@ -7,6 +7,7 @@ from benchmarks.trust.damage import run as damage
 from benchmarks.trust.experiment import Experiment
 from benchmarks.trust.memory import run as memory
 from benchmarks.trust.peers import run as peers
+from benchmarks.trust.storage import kill9, power, syscalls
 
 EXPERIMENTS: dict[str, Experiment] = {
     e.name: e
@@ -17,5 +18,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         interrupt.EXPERIMENT,
         memory.EXPERIMENT,
         together.EXPERIMENT,
+        syscalls.EXPERIMENT,
+        kill9.EXPERIMENT,
+        power.EXPERIMENT,
     )
 }

@@ -19,6 +19,7 @@ HANG = 2.0  # seconds of CPU time that a case may take
 STUCK = 20.0  # seconds that it may wait, unless it is stopped
 _TICK = os.sysconf("SC_CLK_TCK")
 _POLL = 0.05
+_PAUSE = 2.0  # seconds between two looks that say that somebody stopped us
 
 
 @dataclasses.dataclass
@@ -60,7 +61,7 @@ class _Process:
                 command, env=os.environ | {"PYTHONPATH": path} | self.variables, stderr=stderr,
                 stdout=subprocess.DEVNULL,
             )  # fmt: skip
-        self._seen = (-1, 0.0, 0.0)
+        self._seen, self._looked = (-1, 0.0, 0.0), time.monotonic()
 
     def look(self) -> bool:
         """Return whether there is something left to do."""
@@ -72,6 +73,8 @@ class _Process:
         number = self.board.number
         cpu, stopped = _cpu_seconds(self.process.pid)
         now = time.monotonic()
+        stopped |= now - self._looked > _PAUSE  # all of us were
+        self._looked = now
         if number != self._seen[0] or stopped:
             self._seen = (number, cpu, now)
         elif number >= 0 and (cpu - self._seen[1] > HANG or now - self._seen[2] > STUCK):

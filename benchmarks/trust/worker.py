@@ -16,9 +16,20 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-OUTCOMES = ("refused", "same", "earlier", "different", "untyped", "memory", "crash", "hang")
+OUTCOMES = (
+    "refused",
+    "same",
+    "earlier",
+    "later",
+    "different",
+    "untyped",
+    "memory",
+    "crash",
+    "hang",
+)
 """refused: by an error as promised; untyped: by another; memory: by a lack of it;
-earlier: an earlier state of an index with a log; different: answers that are not the index's."""
+earlier: an earlier state of an index that changes; later: one change more than was acknowledged;
+different: answers that are not the index's."""
 
 MARGIN = 64 << 20  # of memory, beside twice the files
 _NUMBER, _DONE, _PEAK, _COUNTS = 0, 1, 2, 3

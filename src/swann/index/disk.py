@@ -10,6 +10,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,7 +60,8 @@ def place_file(root: Path, label: str, write: Callable[[BinaryIO], str]) -> str:
             flush_to_disk(file.fileno())
         _rename(temporary, root / name)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what stays is removed by the next save
+            temporary.unlink(missing_ok=True)
         raise
     return name
 
@@ -140,10 +142,13 @@ def open_plain(path: Path) -> BinaryIO:
         if os.name != "posix" and path.is_dir():
             raise CorruptIndexError(f"{path} is not a plain file") from None
         raise
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise CorruptIndexError(f"{path} is not a plain file")
+        return os.fdopen(handle, "rb")
+    except BaseException:
         os.close(handle)
-        raise CorruptIndexError(f"{path} is not a plain file")
-    return os.fdopen(handle, "rb")
+        raise
 
 
 def map_file(path: Path) -> memoryview:

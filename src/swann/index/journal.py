@@ -6,7 +6,7 @@ import os
 import threading
 import zlib
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NoReturn, Protocol
@@ -289,20 +289,19 @@ class FileJournal:
             point = LogPoint(self._id, self.following - 1)
             if self.following == self._first:
                 return point  # there is nothing in this file
-            handle = -1
             try:
                 path = start_log(self._root, self._id, self.following)
                 handle = _open_log(path)
-                old, self._file = self._file, handle
             except BaseException as error:
-                if handle >= 0:
-                    os.close(handle)
                 self._cancel_file(error)
                 raise
-            os.close(old)
+            old = self._file
+            # No calls between these: an interrupt comes before or after all of them.
+            self._file, self.path, self._first = handle, path, self.following
             self._backlog += self._end
-            self.path, self._first = path, self.following
             self._began = self._end = self._synced = FILE_HEADER
+            with suppress(OSError):  # all of it is on disk
+                os.close(old)
         return point
 
     def _cancel_file(self, error: BaseException) -> None:
@@ -329,9 +328,10 @@ class FileJournal:
                 self._mark_end()
             finally:
                 self._closed = True
-                os.close(self._file)
                 self._stopped.set()
                 self._wanted.set()
+                with suppress(OSError):  # what could be brought to disk is there
+                    os.close(self._file)
 
     def _mark_end(self) -> None:
         """Say that all of the file was on disk, so that damage is never taken for a torn tail."""

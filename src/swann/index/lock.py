@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -52,11 +53,13 @@ class DirectoryLock:
         self._process = os.getpid()
         self._handle = self._acquire(root, purpose)
         try:
-            os.ftruncate(self._handle, 0)
-            os.write(self._handle, f"{self._process} {purpose}\n".encode())
-        except OSError:
-            pass  # a full disk: others are kept out all the same
-        _held.add(self)
+            with suppress(OSError):  # a full disk: others are kept out all the same
+                os.ftruncate(self._handle, 0)
+                os.write(self._handle, f"{self._process} {purpose}\n".encode())
+            _held.add(self)
+        except BaseException:
+            self.release()
+            raise
 
     def _acquire(self, root: Path, purpose: Purpose) -> int:
         unknown = 0
@@ -64,14 +67,18 @@ class DirectoryLock:
             handle = os.open(
                 self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666
             )
-            if _lock(handle, purpose == "save"):
-                if _is_at(handle, self._path):
-                    return handle
-                os.close(handle)  # its holder removed it before we had it
-                continue
-            holder = os.read(handle, 100).decode("ascii", "replace").split()
-            os.close(handle)
-            unknown += len(holder) != 2
+            kept = False
+            try:
+                if _lock(handle, purpose == "save"):
+                    kept = _is_at(handle, self._path)
+                    if kept:
+                        return handle
+                    continue  # its holder removed it before we had it
+                holder = os.read(handle, 100).decode("ascii", "replace").split()
+            finally:
+                if not kept:  # else we would keep ourselves out
+                    os.close(handle)
+            unknown += holder[1:] not in (["open"], ["save"])
             if holder[1:] == ["open"] or unknown > _UNKNOWN:
                 process = holder[0] if holder else "(unknown)"
                 raise LockedError(
@@ -86,9 +93,14 @@ class DirectoryLock:
         _held.discard(self)
         if handle < 0 or self._process != os.getpid():
             return
-        if os.name == "posix":
-            self._path.unlink(missing_ok=True)  # while no other can have it
-        os.close(handle)
+        # Nothing is lost where these fail: a file that stays is not locked.
+        try:
+            if os.name == "posix":
+                with suppress(OSError):
+                    self._path.unlink(missing_ok=True)  # while no other can have it
+        finally:
+            with suppress(OSError):
+                os.close(handle)
 
     def __enter__(self) -> DirectoryLock:
         return self
@@ -118,7 +130,6 @@ def _lock(handle: int, optional: bool) -> bool:
         return False
     except OSError as error:
         if not optional or error.errno not in _NO_LOCKS:
-            os.close(handle)
             raise
     return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -17,5 +18,9 @@ def log_name(first: int) -> str:
 
 def log_files(root: Path) -> list[tuple[int, Path]]:
     """Return the log files of a directory and the numbers of their first changes, in order."""
-    found = [(_LOG_FILE.fullmatch(path.name), path) for path in root.glob("log-*")]
+    try:
+        names = os.listdir(root)  # pathlib's glob hides errors, in some versions
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = [(_LOG_FILE.fullmatch(name), root / name) for name in names]
     return sorted((int(named[1]), path) for named, path in found if named is not None)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
@@ -114,6 +114,7 @@ def save_state(
         disk.remove_temporary(root)
         present = {path.name for path in root.iterdir()}
         entries: dict[str, Entry] = {}
+        data = b""
         try:
             for name, array in arrays_of(state).items():
                 entries[name] = place_array(root, name, array)
@@ -121,9 +122,11 @@ def save_state(
             data = encode_manifest(manifest_of(state, entries))
             disk.place_file(root, MANIFEST, lambda file: _write(file, data, MANIFEST))
         except BaseException:
-            for entry in entries.values():
+            unlisted = [] if _is_placed(root, data) else list(entries.values())
+            for entry in unlisted:
                 if entry.file not in present:
-                    (root / entry.file).unlink(missing_ok=True)
+                    with suppress(OSError):  # the next save removes them
+                        (root / entry.file).unlink(missing_ok=True)
             raise
         disk.sync_directory(root)
         remove_stale(root, {entry.file for entry in entries.values()}, state.log)
@@ -178,6 +181,16 @@ def place_array(root: Path, name: str, array: NDArray[Any]) -> Entry:
 
     disk.place_file(root, name, write)
     return made[0]
+
+
+def _is_placed(root: Path, data: bytes) -> bool:
+    """Whether a manifest may be in place: a rename can be done and fail, or be interrupted."""
+    try:
+        return data != b"" and (root / MANIFEST).read_bytes() == data
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def _write(file: BinaryIO, data: bytes, name: str) -> str:
