@@ -61,6 +61,7 @@ class _Process:
                 stdout=subprocess.DEVNULL,
             )  # fmt: skip
         self._seen = (-1, 0.0, 0.0)
+        self._looked = time.monotonic()
 
     def look(self) -> bool:
         """Return whether there is something left to do."""
@@ -72,12 +73,15 @@ class _Process:
         number = self.board.number
         cpu, stopped = _cpu_seconds(self.process.pid)
         now = time.monotonic()
-        if number != self._seen[0] or stopped:
+        slept = now - self._looked > STUCK / 2  # this process was stopped, so the worker was, too
+        self._looked = now
+        if number != self._seen[0] or stopped or slept:
             self._seen = (number, cpu, now)
         elif number >= 0 and (cpu - self._seen[1] > HANG or now - self._seen[2] > STUCK):
             self.process.kill()
             self.process.wait()
-            return self._lose("hang", f"over {HANG:g} s")
+            used = cpu - self._seen[1]
+            return self._lose("hang", f"{used:.1f} s of CPU time, {now - self._seen[2]:.0f} s")
         return True
 
     def _lose(self, outcome: str, why: str) -> bool:
