@@ -20,7 +20,7 @@ ARM64 ?= aarch64-linux-gnu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test test-arm64 test-keras lint format bench paper parity trust sanitize clean
+.PHONY: help env demo test test-arm64 test-keras lint format bench paper parity trust sanitize coverage clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -33,7 +33,7 @@ $(DEMO): $(SOURCES)
 	@touch $@
 
 $(DEV): $(SOURCES)
-	@tools/bootstrap '.[cli,hdf5,plot,test,lint]'
+	@tools/bootstrap '.[cli,hdf5,plot,test,lint,coverage]'
 	@touch $@ $(DEMO)
 
 demo: $(DEMO) ## index 50,000 words and search them: recall, speed, a picture
@@ -94,6 +94,34 @@ sanitize: $(DEV) ## the self-test under ASan+UBSan and TSan, then the tests unde
 	PYTHONPATH=$(CURDIR)/build/asan-site PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
 		$(BIN)/python -m pytest --deselect tests/test_public_names.py::test_import_is_fast $(ARGS)
+
+# The native code of build/coverage-site counts what runs; so does coverage.py for Python. Counts of the
+# run before are deleted. Tests of time, of what is built, and of the campaign tell nothing new here.
+COVERAGE_TESTS ?= tests --ignore tests/test_native_build.py --ignore tests/test_trust.py \
+	--ignore tests/test_paper.py --ignore tests/test_benchmarks.py --ignore tests/test_examples.py \
+	--deselect tests/test_public_names.py::test_import_is_fast
+coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage-python
+coverage: $(DEV) ## which lines and branches of native/ the tests run (half an hour), and of swann/index
+	$(SELFTEST) -B build/coverage-selftest -DSWANN_COVERAGE=ON
+	$(BIN)/cmake --build build/coverage-selftest
+	rm -rf build/coverage-site
+	SKBUILD_BUILD_DIR=build/coverage-module SKBUILD_CMAKE_DEFINE='SWANN_COVERAGE=ON' \
+		tools/bootstrap --no-deps --target build/coverage-site .
+	find build/coverage-* -name '*.gcda' -delete
+	build/coverage-selftest/swann_selftest >build/coverage-levels
+	SWANN_SIMD=scalar build/coverage-selftest/swann_selftest
+	@if command -v $(ARM64)-g++ >/dev/null && command -v qemu-aarch64 >/dev/null; then set -ex; \
+		$(SELFTEST) -B build/coverage-arm64 -DSWANN_COVERAGE=ON -DCMAKE_SYSTEM_NAME=Linux \
+			-DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(ARM64)-g++; \
+		$(BIN)/cmake --build build/coverage-arm64; \
+		qemu-aarch64 -L /usr/$(ARM64) build/coverage-arm64/swann_selftest no-fork; \
+	fi
+	PYTHONPATH=$(CURDIR)/build/coverage-site $(BIN)/python -m coverage run --branch \
+		--source=$(CURDIR)/build/coverage-site/swann -m pytest $(COVERAGE_TESTS) $(ARGS)
+	$(BIN)/python -m coverage report --include='*/swann/index/*' --show-missing
+	$(BIN)/python tools/coverage_report build/coverage-levels build/coverage-selftest \
+		build/coverage-module $$(test ! -d build/coverage-arm64 || \
+		echo build/coverage-arm64:$$(command -v $(ARM64)-gcov))
 
 clean: ## remove the environment and everything built (keeps benchmark data)
 	rm -rf $(VENV) $(KERAS_VENV) build dist .cache demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis

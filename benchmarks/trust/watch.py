@@ -80,7 +80,8 @@ class _Process:
         elif number >= 0 and (cpu - self._seen[1] > HANG or now - self._seen[2] > STUCK):
             self.process.kill()
             self.process.wait()
-            return self._lose("hang", f"over {HANG:g} s")
+            used = cpu - self._seen[1]
+            return self._lose("hang", f"{used:.1f} s of CPU time, {now - self._seen[2]:.0f} s")
         return True
 
     def _lose(self, outcome: str, why: str) -> bool:
