@@ -140,34 +140,6 @@ namespace {
 #include "drop_below.inl"
 #include "select.inl"
 
-// Sums of one group for one query. Up to three lookups are first added in 8 bits. Of these, a
-// 16-bit lane holds two: `both` adds whole lanes (low byte plus 256 times high byte), `odd` the
-// high bytes; low sums follow by subtraction.
-struct Sums {
-  __m256i both_low, odd_low, both_high, odd_high;
-};
-
-inline void widen(__m256i low, __m256i high, Sums& sums) noexcept {
-  sums.both_low = _mm256_add_epi16(sums.both_low, low);
-  sums.odd_low = _mm256_add_epi16(sums.odd_low, _mm256_srli_epi16(low, 8));
-  sums.both_high = _mm256_add_epi16(sums.both_high, high);
-  sums.odd_high = _mm256_add_epi16(sums.odd_high, _mm256_srli_epi16(high, 8));
-}
-
-// 32 lookups in each of two blocks, for Q queries.
-template <size_t Q>
-inline void add_lookups(__m256i packed, const __m256i (&tables)[Q], __m256i (&low)[Q],
-                        __m256i (&high)[Q]) noexcept {
-  const __m256i nibble = _mm256_set1_epi8(15);
-  const __m256i a = _mm256_and_si256(packed, nibble);
-  const __m256i b = _mm256_and_si256(_mm256_srli_epi16(packed, 4), nibble);
-#pragma GCC unroll 2
-  for (size_t q = 0; q < Q; ++q) {
-    low[q] = _mm256_add_epi8(low[q], _mm256_shuffle_epi8(tables[q], a));
-    high[q] = _mm256_add_epi8(high[q], _mm256_shuffle_epi8(tables[q], b));
-  }
-}
-
 inline __m256i load_two(const uint8_t* p) noexcept {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
@@ -176,88 +148,119 @@ inline __m256i load_one(const uint8_t* p) noexcept {
   return _mm256_zextsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 
-// Sums of 16 datapoints in order, from the lanes of even and odd ones; both 128-bit halves (two
-// blocks) are added.
-inline __m256i in_order(__m256i both, __m256i odd) noexcept {
-  const __m256i even = _mm256_sub_epi16(both, _mm256_slli_epi16(odd, 8));
-  const __m128i e =
-      _mm_add_epi16(_mm256_castsi256_si128(even), _mm256_extracti128_si256(even, 1));
-  const __m128i o = _mm_add_epi16(_mm256_castsi256_si128(odd), _mm256_extracti128_si256(odd, 1));
-  return _mm256_set_m128i(_mm_unpackhi_epi16(e, o), _mm_unpacklo_epi16(e, o));
+// Sums of half a group, 16 datapoints, for one query; 128-bit halves hold two blocks. Of lookups
+// that add up in 8 bits, a 16-bit lane holds two: `both` adds whole lanes (low byte plus 256 times
+// high byte), `odd` the high bytes; sums of the low bytes follow by subtraction.
+struct Sums {
+  __m256i both, odd;
+};
+
+// Adds `count` lookups of two blocks each, for Q queries, which share the work on the codes. The
+// halves of a group go one after the other: what both need is loaded twice, and all sums stay in
+// registers, of which there are just enough.
+template <size_t Q, size_t count, __m256i (*load)(const uint8_t*) noexcept>
+__attribute__((always_inline)) inline void add_lookups(const uint8_t* codes,
+                                                       const uint8_t* const (&luts)[Q], size_t at,
+                                                       Sums (&low)[Q], Sums (&high)[Q]) noexcept {
+  const __m256i nibble = _mm256_set1_epi8(15);
+#pragma GCC unroll 2
+  for (size_t half = 0; half < 2; ++half) {
+    __m256i bytes[Q];
+#pragma GCC unroll 3
+    for (size_t i = 0; i < count; ++i) {
+      const __m256i packed = load(codes + at + 32 * i);
+      const __m256i found =
+          _mm256_and_si256(half == 0 ? packed : _mm256_srli_epi16(packed, 4), nibble);
+#pragma GCC unroll 2
+      for (size_t q = 0; q < Q; ++q) {
+        const __m256i entries = _mm256_shuffle_epi8(load(luts[q] + at + 32 * i), found);
+        bytes[q] = i == 0 ? entries : _mm256_add_epi8(bytes[q], entries);
+      }
+    }
+    __asm__ volatile("" ::: "memory");  // load again: keeping costs registers
+#pragma GCC unroll 2
+    for (size_t q = 0; q < Q; ++q) {
+      Sums& sums = half == 0 ? low[q] : high[q];
+      sums.both = _mm256_add_epi16(sums.both, bytes[q]);
+      sums.odd = _mm256_add_epi16(sums.odd, _mm256_srli_epi16(bytes[q], 8));
+      __asm__("" : "+x"(sums.both), "+x"(sums.odd));  // stay where you are: no copies
+    }
+  }
 }
 
-inline uint32_t bits_at_least(__m256i low, __m256i high, __m256i threshold) noexcept {
-  const __m256i a = _mm256_cmpeq_epi16(_mm256_max_epu16(low, threshold), low);
-  const __m256i b = _mm256_cmpeq_epi16(_mm256_max_epu16(high, threshold), high);
-  return uint32_t(_mm256_movemask_epi8(
-      _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xD8)));
+inline __m256i even_of(Sums sums) noexcept {
+  return _mm256_sub_epi16(sums.both, _mm256_slli_epi16(sums.odd, 8));
 }
 
-// low and high are the sums of 16 datapoints each.
-inline void keep_survivors(const PackedLeaf& leaf, size_t group, __m256i low, __m256i high,
+// Adds the two blocks; the halves of the result are those of the group.
+inline __m256i blocks_added(__m256i low, __m256i high) noexcept {
+  return _mm256_add_epi16(_mm256_permute2x128_si256(low, high, 0x20),
+                          _mm256_permute2x128_si256(low, high, 0x31));
+}
+
+// All bits of a 16-bit lane, or none.
+inline __m256i at_least(__m256i sums, __m256i threshold) noexcept {
+  return _mm256_cmpeq_epi16(_mm256_max_epu16(sums, threshold), sums);
+}
+
+// The even and the odd ones of 32 numbers of 16 bits, in their order.
+inline void part(const uint16_t* values, __m256i& even, __m256i& odd) noexcept {
+  const auto* in = reinterpret_cast<const __m256i*>(values);
+  const __m256i low = _mm256_loadu_si256(in), high = _mm256_loadu_si256(in + 1);
+  const __m256i first = _mm256_set1_epi32(0xFFFF);
+  even = _mm256_permute4x64_epi64(
+      _mm256_packus_epi32(_mm256_and_si256(low, first), _mm256_and_si256(high, first)), 0xD8);
+  odd = _mm256_permute4x64_epi64(
+      _mm256_packus_epi32(_mm256_srli_epi32(low, 16), _mm256_srli_epi32(high, 16)), 0xD8);
+}
+
+// even and odd are the sums of the datapoints 0, 2, ... and 1, 3, ... of a group.
+inline void keep_survivors(const PackedLeaf& leaf, size_t group, __m256i even, __m256i odd,
                            ScanQuery& query) noexcept {
   if (leaf.corrections != nullptr) {
-    const __m256i m = _mm256_set1_epi16(int16_t(query.multiplier));
-    const auto* c = reinterpret_cast<const __m256i*>(leaf.corrections + group * kGroup);
-    low = _mm256_add_epi16(low, _mm256_mulhi_epu16(_mm256_loadu_si256(c), m));
-    high = _mm256_add_epi16(high, _mm256_mulhi_epu16(_mm256_loadu_si256(c + 1), m));
+    const __m256i multiplier = _mm256_set1_epi16(int16_t(query.multiplier));
+    __m256i e, o;
+    part(leaf.corrections + group * kGroup, e, o);
+    even = _mm256_add_epi16(even, _mm256_mulhi_epu16(e, multiplier));
+    odd = _mm256_add_epi16(odd, _mm256_mulhi_epu16(o, multiplier));
   }
   const __m256i threshold = _mm256_set1_epi16(int16_t(query.threshold));
-  const uint32_t mask = bits_at_least(low, high, threshold) & valid_mask(leaf, group);
+  const __m256i in_turns = _mm256_blendv_epi8(at_least(odd, threshold), at_least(even, threshold),
+                                              _mm256_set1_epi16(0xFF));
+  const uint32_t mask = uint32_t(_mm256_movemask_epi8(in_turns)) & valid_mask(leaf, group);
   if (mask == 0) return;
   alignas(32) uint16_t values[kGroup];
-  _mm256_store_si256(reinterpret_cast<__m256i*>(values), low);
-  _mm256_store_si256(reinterpret_cast<__m256i*>(values + 16), high);
+  const __m256i low = _mm256_unpacklo_epi16(even, odd);   // datapoints 0..7 and 16..23
+  const __m256i high = _mm256_unpackhi_epi16(even, odd);  // 8..15 and 24..31
+  auto* out = reinterpret_cast<__m256i*>(values);
+  _mm256_store_si256(out, _mm256_permute2x128_si256(low, high, 0x20));
+  _mm256_store_si256(out + 1, _mm256_permute2x128_si256(low, high, 0x31));
   append(query, leaf, group, mask, values);
 }
 
-// One group for Q queries, which share the work on its codes. Up to `together` lookups, of two
-// blocks each, are added in 8 bits.
+// One group for Q queries. Up to `together` lookups, of two blocks each, are added in 8 bits.
 template <size_t together, size_t Q>
 inline void scan_group(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
-  const __m256i zero = _mm256_setzero_si256();
-  const uint8_t* codes = leaf.codes + group * leaf.blocks * 16;
+  const size_t bytes = leaf.blocks * 16;
+  const uint8_t* codes = leaf.codes + group * bytes;
+  if constexpr (Q == 1) fetch_ahead(leaf, group * bytes, bytes);
   const uint8_t* luts[Q];
-  Sums sums[Q];
-  __m256i low[Q], high[Q], tables[Q];
+  Sums low[Q], high[Q];
 #pragma GCC unroll 2
   for (size_t q = 0; q < Q; ++q) {
     luts[q] = queries[q].lut;
-    sums[q] = {zero, zero, zero, zero};
-    low[q] = high[q] = zero;
+    low[q] = high[q] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
   }
-  const auto widen_all = [&] {
-#pragma GCC unroll 2
-    for (size_t q = 0; q < Q; ++q) {
-      widen(low[q], high[q], sums[q]);
-      low[q] = high[q] = zero;
-    }
-  };
-  size_t m = 0;
-  for (; m + 2 * together <= leaf.blocks; m += 2 * together) {
-#pragma GCC unroll 3
-    for (size_t i = 0; i < together; ++i) {
-#pragma GCC unroll 2
-      for (size_t q = 0; q < Q; ++q) tables[q] = load_two(luts[q] + 16 * m + 32 * i);
-      add_lookups<Q>(load_two(codes + 16 * m + 32 * i), tables, low, high);
-    }
-    widen_all();
-  }
-  for (; m + 2 <= leaf.blocks; m += 2) {
-#pragma GCC unroll 2
-    for (size_t q = 0; q < Q; ++q) tables[q] = load_two(luts[q] + 16 * m);
-    add_lookups<Q>(load_two(codes + 16 * m), tables, low, high);
-  }
-  if (m < leaf.blocks) {  // the absent block looks up a table of zeros
-#pragma GCC unroll 2
-    for (size_t q = 0; q < Q; ++q) tables[q] = load_one(luts[q] + 16 * m);
-    add_lookups<Q>(load_one(codes + 16 * m), tables, low, high);
-  }
-  widen_all();
+  size_t at = 0;
+  for (size_t n = leaf.blocks / (2 * together); n > 0; --n, at += 32 * together)
+    add_lookups<Q, together, load_two>(codes, luts, at, low, high);
+  for (; at + 32 <= bytes; at += 32) add_lookups<Q, 1, load_two>(codes, luts, at, low, high);
+  if (at < bytes)  // the absent block looks up a table of zeros
+    add_lookups<Q, 1, load_one>(codes, luts, at, low, high);
 #pragma GCC unroll 2
   for (size_t q = 0; q < Q; ++q)
-    keep_survivors(leaf, group, in_order(sums[q].both_low, sums[q].odd_low),
-                   in_order(sums[q].both_high, sums[q].odd_high), queries[q]);
+    keep_survivors(leaf, group, blocks_added(even_of(low[q]), even_of(high[q])),
+                   blocks_added(low[q].odd, high[q].odd), queries[q]);
 }
 
 template <size_t together>
@@ -337,11 +340,9 @@ inline void sums_of(const uint8_t* codes, size_t group_bytes, size_t blocks, con
   }
   for (size_t g = 0; g < count; ++g) {
     const __m256i even = _mm256_sub_epi16(both[g], _mm256_slli_epi16(odd[g], 8));
-    const __m256i low = _mm256_unpacklo_epi16(even, odd[g]);   // datapoints 0..7 and 16..23
-    const __m256i high = _mm256_unpackhi_epi16(even, odd[g]);  // 8..15 and 24..31
-    auto* out = reinterpret_cast<__m256i*>(sums + g * kGroup);
-    _mm256_store_si256(out, _mm256_permute2x128_si256(low, high, 0x20));
-    _mm256_store_si256(out + 1, _mm256_permute2x128_si256(low, high, 0x31));
+    auto* out = reinterpret_cast<__m256i*>(sums + g * kGroup);  // as keep_survivors takes them
+    _mm256_store_si256(out, even);
+    _mm256_store_si256(out + 1, odd[g]);
   }
 }
 

@@ -120,27 +120,13 @@ inline void keep_survivors(const PackedLeaf& leaf, size_t group, Sums sums,
   append_keys(query, sixteen_from(row + 16), mask >> 16, sums.high);
 }
 
-// Where to fetch from while `bytes` from `at` on are scanned: a little further on, or what comes
-// after the leaf. Far memory is asked early, and answers into the second-level cache: the first holds
-// the tables and little more.
-inline const uint8_t* ahead(const PackedLeaf& leaf, size_t at, size_t bytes) noexcept {
-  constexpr size_t kAhead = 16384;
-  const size_t end = (leaf.count + kGroup - 1) / kGroup * leaf.blocks * 16;
-  if (at + kAhead + bytes <= end || leaf.next == nullptr) return leaf.codes + at + kAhead;
-  return leaf.next + (at + kAhead + bytes - end);
-}
-
 // G groups against Q queries in one pass.
 template <size_t G, size_t Q>
 inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
   constexpr __mmask64 kAll = ~__mmask64(0);
   const size_t bytes = leaf.blocks * 16;
   const uint8_t* codes = leaf.codes + group * bytes;
-  if constexpr (Q == 1) {
-    const uint8_t* fetched = ahead(leaf, group * bytes, G * bytes);
-    for (size_t i = 0; i < G * bytes; i += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(fetched + i), _MM_HINT_T1);
-  }
+  if constexpr (Q == 1) fetch_ahead(leaf, group * bytes, G * bytes);
   Sums sums[G][Q];
 #pragma GCC unroll 4
   for (size_t g = 0; g < G; ++g)

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "aligned.h"
 #include "rounded.h"
 #include "search.h"
 
@@ -12,7 +13,7 @@ namespace swann {
 // One thread's working memory for a block of queries, kept between calls.
 struct Scratch {
   std::vector<LeafChoice> choices;
-  std::vector<uint8_t> luts;
+  Aligned<uint8_t> luts;  // [count][table_bytes]
   std::vector<Table> tables;
   std::vector<Key> keys;
   std::vector<Candidates> candidates;
@@ -43,6 +44,11 @@ struct Block {
 
   const float* query(size_t q) const { return queries + q * index.dim; }
   const float* reduced_query(size_t q) const { return reduced + q * index.reduced_dim; }
+  // A query's table begins on a cache line.
+  uint8_t* lut(size_t q) const { return scratch.luts.data() + q * table_bytes(index); }
+  static size_t table_bytes(const IndexView& index) {
+    return (index.blocks * index.codewords + 63) / 64 * 64;
+  }
 };
 
 inline size_t leaf_size(const IndexView& index, size_t leaf) {

@@ -20,3 +20,14 @@ inline void append(ScanQuery& query, const PackedLeaf& leaf, size_t group, uint3
     query.out[query.size++] = make_key(int32_t(sums[i]) + query.bias, row + i);
   }
 }
+
+// Asks for the codes that come a little after `bytes` from `at` on, in the leaf or in what is
+// scanned after it. Far memory is asked early, and answers into the second-level cache: the first
+// holds the tables and little more. Without `next` only what follows in the leaf is of use.
+inline void fetch_ahead(const PackedLeaf& leaf, size_t at, size_t bytes) noexcept {
+  constexpr size_t kAhead = 16384;
+  const size_t end = (leaf.count + kGroup - 1) / kGroup * leaf.blocks * 16;
+  const bool inside = at + kAhead + bytes <= end || leaf.next == nullptr;
+  const uint8_t* from = inside ? leaf.codes + at + kAhead : leaf.next + (at + kAhead + bytes - end);
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
+}

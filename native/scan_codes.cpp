@@ -38,8 +38,7 @@ bool begin_scan(const Block& block, uint32_t visit, ScanQuery& scan) {
   const double offset = double(block.scratch.choices[visit].score) + table.base;
   const auto bias = int32_t(std::lround(offset * table.scale));
   if (best.worst != 0 && int64_t(key_score(best.worst)) - bias > 65535) return false;
-  scan = {block.scratch.luts.data() + q * block.index.blocks * block.index.codewords, 0, bias,
-          table.multiplier, best.keys, best.size, best.capacity};
+  scan = {block.lut(q), 0, bias, table.multiplier, best.keys, best.size, best.capacity};
   set_threshold(scan, best);
   return true;
 }
@@ -110,8 +109,8 @@ void round_queries(const Block& block) {
   s.tile_queries.resize(block.count);
   for (size_t q = 0; q < block.count; ++q)
     s.tile_queries[q] =
-        round_for_tiles(index, block.reduced_query(q), s.luts.data() + q * index.blocks * kWords16,
-                        s.tables[q].scale, s.tile_bytes.data() + q * bytes);
+        round_for_tiles(index, block.reduced_query(q), block.lut(q), s.tables[q].scale,
+                        s.tile_bytes.data() + q * bytes);
   s.is_rounded = true;
 }
 

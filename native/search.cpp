@@ -229,15 +229,13 @@ void build_tables(const Block& block) {
   const IndexView& index = block.index;
   Scratch& s = block.scratch;
   const size_t leaves = block.limits.leaves;
-  const size_t table_bytes = index.blocks * index.codewords;
-  s.luts.resize(block.count * table_bytes);
+  s.luts.resize(block.count * Block::table_bytes(index));
   s.tables.resize(block.count);
   for (size_t q = 0; q < block.count; ++q) {
     float reach = 0;
     for (size_t r = 0; r < leaves; ++r)
       reach = std::max(reach, std::fabs(s.choices[q * leaves + r].score));
-    s.tables[q] =
-        build_table(index, block.reduced_query(q), reach, s.luts.data() + q * table_bytes);
+    s.tables[q] = build_table(index, block.reduced_query(q), reach, block.lut(q));
   }
 }
 
@@ -297,7 +295,7 @@ size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept
   constexpr size_t kMaxBlock = 1024, kMaxBytes = size_t(64) << 20;
   const size_t bytes = (Candidates::most(limits.candidates) + kSlack) * sizeof(Key) +
                        limits.leaves * (sizeof(LeafChoice) + sizeof(uint32_t)) +
-                       index.blocks * index.codewords +
+                       Block::table_bytes(index) +
                        (index.dim + index.reduced_dim) * sizeof(float);
   return std::clamp<size_t>(kMaxBytes / bytes, 1, kMaxBlock);
 }

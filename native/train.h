@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "aligned_floats.h"
+#include "aligned.h"
 #include "kernels.h"
 
 namespace swann {
