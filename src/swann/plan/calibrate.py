@@ -35,6 +35,7 @@ __all__ = [
     "StageTimer",
     "cache_bytes",
     "calibrate",
+    "measured_machine",
     "serial_share",
     "speed_from",
     "time_builds",
@@ -100,6 +101,11 @@ def calibrate(report: Report | None = None) -> Machine:
         Named "this". Its network and storage are not measured: they are what `Machine` takes
         unless told.
     """
+    return measured_machine(report)[0]
+
+
+def measured_machine(report: Report | None = None) -> tuple[Machine, list[Observation]]:
+    """Do what `calibrate` does; return the searches that were timed, too."""
 
     def say(done: int) -> None:
         if report is not None:
@@ -119,7 +125,7 @@ def calibrate(report: Report | None = None) -> Machine:
         speed=speed,
     )
     say(len(_INDEXES) + 4)
-    return machine
+    return machine, seen
 
 
 def speed_from(

@@ -32,6 +32,7 @@ __all__ = ["Law", "Look", "Profile", "look_at", "measured", "sample_look"]
 
 _USUAL_RECALL = 0.95
 _CANDIDATES = 1024
+_LEAST_SAMPLE = 2_000
 
 
 class Law(NamedTuple):
@@ -153,10 +154,10 @@ def look_at(
         For each recall what was looked at, None where nothing reaches it; and how many times as
         large as the mean the visited leaves are at the first of them.
     """
-    measure = Measure(packed, panels, db, _CANDIDATES, min(recalls), threads)
     found: list[Look | None] = []
     larger: list[float] = []
     for recall in recalls:
+        measure = Measure(packed, panels, db, _CANDIDATES, recall, threads)
         # Where queries are datapoints, or point anywhere, another share is to be found.
         goals = [1.0 - panel.leniency * (1.0 - recall) for panel in panels]
         limits = measure.best(goals, rows_alone=False)
@@ -188,7 +189,8 @@ def measured(
     db : array of shape (n, d)
         The sample, as `swann.vectors.as_database` returns it: some ten thousand datapoints.
     config : IndexConfig
-        What autopilot would choose for it.
+        Of the index that is planned, with a tree and codes; its leaves are made as few as suits
+        the sample.
     recall : float
         The recall to measure at.
     queries : float32 array of shape (m, d), optional
@@ -197,7 +199,8 @@ def measured(
     Raises
     ------
     ConfigError
-        If the sample is too small for a tree and codes, or nothing reaches the recall.
+        If the sample is too small, the settings have no tree or no codes, or nothing reaches the
+        recall.
     """
     found, leaves, larger = sample_look(db, config, recall, queries, num_threads)
     return usual.matched(
@@ -214,10 +217,13 @@ def sample_look(
 ) -> tuple[Look, int, float]:
     """Build an index of a sample; return what a recall takes there, the leaves, and `larger`."""
     if config.tree is None or not isinstance(config.score, AHConfig):
+        raise ConfigError("a sample tells nothing of an index without a tree or without codes")
+    if len(db) < _LEAST_SAMPLE:
         raise ConfigError(
-            f"the sample has {len(db):,} datapoints of {db.shape[1]:,} dimensions, which need no "
-            "tree with codes; expected some ten thousand"
+            f"the sample has {len(db):,} datapoints; expected {_LEAST_SAMPLE:,} at least"
         )
+    leaves = round(math.sqrt(len(db)))
+    config = dataclasses.replace(config, tree=dataclasses.replace(config.tree, num_leaves=leaves))
     threads = num_threads or kernels.hardware_threads()
     packed = build_index(db, config, num_threads=threads)
     panels = draw_panels(db, config, 400, queries, threads)
