@@ -19,12 +19,13 @@ from swann.plan.answer import Plan
 from swann.plan.calibrate import calibrate
 from swann.plan.cluster import Cluster
 from swann.plan.layout import array_bytes
-from swann.plan.machine import Machine, machines
-from swann.plan.model import plan
+from swann.plan.machine import THIS, Machine, keep, machines
+from swann.plan.model import plan, profile_of_file
 from swann.plan.profile import Profile, measured
 from swann.plan.speed import Speed
 
 __all__ = [
+    "THIS",
     "Cluster",
     "Machine",
     "Plan",
@@ -32,7 +33,9 @@ __all__ = [
     "Speed",
     "array_bytes",
     "calibrate",
+    "keep",
     "machines",
     "measured",
     "plan",
+    "profile_of_file",
 ]

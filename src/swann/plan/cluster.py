@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["CLUSTER", "Cluster", "message_bytes", "waiting"]
+__all__ = ["Cluster", "message_bytes", "waiting"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +43,6 @@ class Cluster:
     def slowest(self, visited: float) -> float:
         """Return the share of a query's scan that falls to the busiest of its shards."""
         return max(1.0, visited) ** -self.uneven
-
-
-CLUSTER = Cluster(scatter=0.6, uneven=0.7, hop=1000.0, message=300.0)
-"""See docs/bench/plan.md: the first two are measured, the others what one host shows."""
 
 
 def message_bytes(dimension: int, leaves: int, candidates: int) -> tuple[int, int]:

@@ -13,10 +13,21 @@ from typing import Any, Self
 
 from swann.config import check_count
 from swann.errors import ConfigError
+from swann.plan.cluster import Cluster
 from swann.plan.profile import Profile
 from swann.plan.speed import BUILD_TERMS, QUERY_TERMS, Speed
 
-__all__ = ["THIS", "Machine", "cache_file", "machine", "machines", "usual_profile", "usual_speed"]
+__all__ = [
+    "THIS",
+    "Machine",
+    "cache_file",
+    "keep",
+    "machine",
+    "machines",
+    "usual_cluster",
+    "usual_profile",
+    "usual_speed",
+]
 
 THIS = "this"
 """The name of the machine that `swann plan --calibrate` measured."""
@@ -154,6 +165,16 @@ def cache_file() -> Path:
     return Path(home) / "swann" / "machine.json"
 
 
+def keep(measured: Machine) -> Path:
+    """Keep the figures of this machine; return where."""
+    file = cache_file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_suffix(".part")
+    beside.write_text(json.dumps(measured.to_dict(), indent=1) + "\n")
+    beside.replace(file)
+    return file
+
+
 def usual_speed() -> Speed:
     """Return the speed of the core that the package's figures were fitted on."""
     return Speed.from_dict(_data("fitted.json")["speed"])
@@ -162,6 +183,11 @@ def usual_speed() -> Speed:
 def usual_profile() -> Profile:
     """Return what GloVe-100 is like to search, and growing sets made of it."""
     return Profile.from_dict(_data("fitted.json")["profile"])
+
+
+def usual_cluster() -> Cluster:
+    """Return what fanning out costs."""
+    return Cluster(**_data("fitted.json")["cluster"])
 
 
 def _read(path: Path) -> Machine:

@@ -6,7 +6,8 @@ import dataclasses
 import math
 from typing import Any
 
-from swann.autopilot import choose_config
+from swann import files
+from swann.autopilot import choose_config, choose_for
 from swann.config import (
     AHConfig,
     AutopilotConfig,
@@ -21,13 +22,14 @@ from swann.distance import DistanceMeasure
 from swann.errors import ConfigError
 from swann.plan.answer import Plan
 from swann.plan.building import Building, plan_build
-from swann.plan.cluster import CLUSTER, Cluster, message_bytes, waiting
+from swann.plan.cluster import Cluster, message_bytes, waiting
 from swann.plan.layout import SHARED, array_bytes
-from swann.plan.machine import Machine, machine, usual_profile
-from swann.plan.profile import Look, Profile
-from swann.plan.speed import nanoseconds, query_terms
+from swann.plan.machine import Machine, machine, usual_cluster, usual_profile
+from swann.plan.profile import Look, Profile, measured
+from swann.plan.speed import query_terms
+from swann.vectors import as_database
 
-__all__ = ["MOST_ENTRIES", "configure", "plan"]
+__all__ = ["MOST_ENTRIES", "configure", "plan", "profile_of_file"]
 
 MOST_ENTRIES = 2**32 - 2
 """Entries of an index and numbers of datapoints have 32 bits, those of all shards together."""
@@ -39,6 +41,7 @@ the system."""
 _BUSY = 0.6
 """Share of the time that cores and memory channels work: beyond, queries wait for each other."""
 
+_MANY = 1_000_000
 _SCORED_ALL, _MANY_LEAVES = 2_000, 20_000
 """Leaves up to which all centroids are scored in float32, and from which there is a level above."""
 
@@ -59,7 +62,7 @@ def plan(
     soar_lambda: float | None = None,
     batched: bool = False,
     profile: Profile | None = None,
-    cluster: Cluster = CLUSTER,
+    cluster: Cluster | None = None,
 ) -> Plan:
     """Plan an index: settings, memory, shards and replicas, build time, latency and throughput.
 
@@ -96,7 +99,7 @@ def plan(
     profile : Profile, optional
         What the data are like to search; growing parts of GloVe-100 unless given.
     cluster : Cluster, optional
-        What fanning out costs.
+        What fanning out costs; docs/bench/plan.md unless given.
 
     Returns
     -------
@@ -136,7 +139,15 @@ def plan(
         profile=usual,
     )
     model = _Model(
-        config, part, dimension, look, _machine(machine), indexes, batched, usual, cluster
+        config,
+        part,
+        dimension,
+        look,
+        _machine(machine),
+        indexes,
+        batched,
+        usual,
+        usual_cluster() if cluster is None else cluster,
     )
     shards = model.shards_for_memory()
     bound = "memory" if shards > 1 else "one copy"
@@ -156,6 +167,26 @@ def plan(
         recall=recall,
         queries_per_second=queries_per_second,
     )
+
+
+def profile_of_file(
+    path: str, n: int, dimension: int, distance_measure: DistanceMeasure, recall: float
+) -> Profile:
+    """Return the profile of the data that a file has a sample of; `n` is what is planned."""
+    db = as_database(files.read_array(path))
+    if db.shape[1] != dimension:
+        raise ConfigError(f"the sample has {db.shape[1]} dimensions, but dimension is {dimension}")
+    chosen = choose_for(db, distance_measure, 10, AutopilotConfig(target_recall=recall))
+    tree = TreeConfig(num_leaves=2, num_leaves_to_search=1)
+    score, reorder = chosen.score, chosen.reorder
+    if not isinstance(score, AHConfig):  # a sample is small: codes as for what is planned
+        large, _ = configure(
+            max(n, _MANY), dimension, distance_measure=distance_measure, recall=recall
+        )
+        score, reorder = large.score, large.reorder
+    config = dataclasses.replace(chosen, tree=tree, score=score, reorder=reorder)
+    name = f"a sample of {len(db):,}"
+    return measured(usual_profile(), db, config, recall=recall, name=name)
 
 
 def configure(
