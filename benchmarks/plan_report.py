@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,16 @@ def fit_speed(found: dict[Case, Found], calibration: Found) -> Speed:
             seen += observations(case, one)
             config = IndexConfig.from_dict(one["config"])
             builds.append(Built(config, case.n, one["dimension"], one["stages"]))
-            serial.append(serial_share(*one["wall"], 2))
+            alone, both = one["wall"]
+            serial.append(serial_share(alone, both, 2))
     return speed_from(seen, builds, float(np.median(serial)), cache_bytes())
 
 
 def fit_spread(found: dict[Case, Found]) -> tuple[float, float]:
     """Return `Cluster.scatter` and `Cluster.uneven` that explain the bisected leaves best."""
-    rows = np.array([row for case, one in found.items() if case.fitted for row in one["spread"] or []])
+    rows = np.array(
+        [row for case, one in found.items() if case.fitted for row in one["spread"] or []]
+    )
     shards, leaves, visited, busiest = rows.T
 
     def error(scatter: float) -> float:
@@ -178,10 +182,8 @@ def report(folder: Path, publish: bool) -> None:
     speed = fit_speed(found, calibration)
     calibrated = Speed.from_dict(calibration["machine"]["speed"])
     scatter, uneven = fit_spread(found)
-    cluster = Cluster(
-        scatter=round(scatter, 3), uneven=round(uneven, 3), hop=HOP, message=MESSAGE
-    )
-    ways = {
+    cluster = Cluster(scatter=round(scatter, 3), uneven=round(uneven, 3), hop=HOP, message=MESSAGE)
+    ways: dict[str, Callable[[Case, Found], dict[str, float]]] = {
         "by GloVe's laws": lambda case, one: predicted(case, one, profile, speed),
         "by a sample": lambda case, one: predicted(case, one, own_look(one, profile), speed),
         "recall known": lambda case, one: predicted(
@@ -191,7 +193,9 @@ def report(folder: Path, publish: bool) -> None:
             case, one, known_look(case, one, profile), calibrated
         ),
     }
-    told = {way: {case: tell(case, one) for case, one in found.items()} for way, tell in ways.items()}
+    told = {
+        way: {case: tell(case, one) for case, one in found.items()} for way, tell in ways.items()
+    }
     (folder / "plan.md").write_text(_page(found, told, profile, speed, cluster))
     _draw(found, told, folder / "plan.png")
     print((folder / "plan.md").read_text())
@@ -233,8 +237,8 @@ def _page(
     parts = [
         "# What the cost model is worth",
         f"{first['cpu']}, {speed.about}; one thread, CPU time, recall 10@10 of {SHOWN}. "
-        "`python -m benchmarks.plan` measures, fits and writes this page. Every figure of the tables of "
-        "errors is predicted over measured: 1 is right.",
+        "`python -m benchmarks.plan` measures, fits and writes this page. Every figure of the "
+        "tables of errors is predicted over measured: 1 is right.",
         "![Predicted and measured](plan.png)",
         "## Measured",
         table(
@@ -272,9 +276,9 @@ def _page(
             rows.append([label, *fixed, *looks, *times])
         parts.append(table(["data", *names], rows))
     parts.append(
-        "Looks (datapoints scanned, candidates) are told by the laws of GloVe-100 alone / by these laws "
-        f"times what a sample of {SAMPLE:,} datapoints shows. Times: the same two, then with the looks "
-        "known, so that only the constants of times err, and the last with the constants of "
+        "Looks (datapoints scanned, candidates) are told by the laws of GloVe-100 alone / by these "
+        f"laws times what a sample of {SAMPLE:,} datapoints shows. Times: the same two, "
+        "then with the looks known, so that only the constants of times err, and the last with the constants of "
         "`swann plan --calibrate`, which saw none of these data."
     )
     parts += ["## Constants", *_constants(profile, speed, cluster)]
@@ -282,9 +286,7 @@ def _page(
 
 
 def _constants(profile: Profile, speed: Speed, cluster: Cluster) -> list[str]:
-    rows = [
-        [name, f"{speed.alone[name]:.4g}", f"{speed.batch[name]:.4g}"] for name in speed.alone
-    ]
+    rows = [[name, f"{speed.alone[name]:.4g}", f"{speed.batch[name]:.4g}"] for name in speed.alone]
     built = ", ".join(f"{name} {value:.3g}" for name, value in speed.build.items())
     laws = [
         [
@@ -298,8 +300,9 @@ def _constants(profile: Profile, speed: Speed, cluster: Cluster) -> list[str]:
         table(["nanoseconds", "alone", "batch"], rows),
         f"Build, nanoseconds: {built}; share that a second thread does not shorten: "
         f"{speed.serial:.2f}.",
-        f"Leaves bisected among shards: a query's L leaves lie as L^{cluster.scatter:g} leaves spread at "
-        f"random would; of v shards visited the busiest has v^-{cluster.uneven:g} of the work.",
+        f"Leaves bisected among shards: a query's L leaves lie as "
+        f"L^{cluster.scatter:g} leaves spread at random would; "
+        f"of v shards visited the busiest has v^-{cluster.uneven:g} of the work.",
     ]
 
 
@@ -311,7 +314,14 @@ def _draw(
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    names = ["index, MB", "build, CPU s", "peak of a build, MB", "scanned", "alone, µs", "batch, µs"]
+    names = [
+        "index, MB",
+        "build, CPU s",
+        "peak of a build, MB",
+        "scanned",
+        "alone, µs",
+        "batch, µs",
+    ]
     figure, grid = pyplot.subplots(2, 3, figsize=(12, 8), layout="constrained")
     for axes, name in zip(grid.flat, names, strict=True):
         for way, marker, fitted, color in (

@@ -330,7 +330,8 @@ def plan(
     for name, value in (("--datapoints", datapoints), ("--dimension", dimension)):
         if value is None:
             raise ConfigError(f"{name} is missing; expected a number")
-    assert datapoints is not None and dimension is not None
+    assert datapoints is not None
+    assert dimension is not None
     if not (math.isfinite(datapoints) and datapoints == int(datapoints)):
         raise ConfigError(f"--datapoints is {datapoints}; expected a whole number")
     profile = None

@@ -8,6 +8,7 @@
     machine.py    kinds of machines
     cluster.py    what fanning out to shards adds
     building.py   build time and memory
+    settings.py   what autopilot would choose
     model.py      plan: all of it together
     answer.py     Plan: what comes out
     calibrate.py  measures the machine that it runs on
@@ -20,8 +21,9 @@ from swann.plan.calibrate import calibrate
 from swann.plan.cluster import Cluster
 from swann.plan.layout import array_bytes
 from swann.plan.machine import THIS, Machine, keep, machines
-from swann.plan.model import plan, profile_of_file
+from swann.plan.model import plan
 from swann.plan.profile import Profile, measured
+from swann.plan.settings import profile_of_file
 from swann.plan.speed import Speed
 
 __all__ = [

@@ -12,14 +12,14 @@ from swann.plan.speed import build_terms
 
 __all__ = ["Building", "build_cpu_seconds", "peak_bytes", "plan_build"]
 
-_BASE = 25e6
+_BASE = 10e6
 """Of a process that builds: chunks, heap, libraries."""
 
-_A_DATAPOINT = 16
+_A_DATAPOINT = 9
 """Bytes beside the arrays while rows and codes are written: leaves, places, numbers."""
 
-_TIMES_SAMPLE = 2.0
-"""What training takes, in sizes of its sample: the sample, and what k-means makes of it."""
+_TIMES_SAMPLE = 1.0
+"""What training takes, in sizes of its sample."""
 
 _CHUNK = 512 * 1024 * 4
 """Bytes of a chunk of input; a worker has some of them at a time."""
@@ -35,7 +35,9 @@ class Building(NamedTuple):
     notes: tuple[str, ...]
 
 
-def build_cpu_seconds(config: IndexConfig, n: int, dimension: int, machine: Machine) -> dict[str, float]:
+def build_cpu_seconds(
+    config: IndexConfig, n: int, dimension: int, machine: Machine
+) -> dict[str, float]:
     """Return the CPU seconds of the stages of a build, by the names of `BUILD_TERMS`."""
     constants = machine.core.build
     terms = build_terms(config, n, dimension)
@@ -65,7 +67,7 @@ def peak_bytes(config: IndexConfig, n: int, dimension: int) -> int:
 def plan_build(
     config: IndexConfig, n: int, dimension: int, machine: Machine, shards: int, indexes: int
 ) -> Building:
-    """Return what the build of `indexes` equal indexes takes on the machines that serve them once."""
+    """Return what building equal indexes takes on the machines that hold one copy of them."""
     cpu = build_cpu_seconds(config, n, dimension, machine)
     cores, serial = machine.cores, machine.core.serial
     threaded = serial + (1.0 - serial) / cores
@@ -98,7 +100,9 @@ def plan_build(
     notes = []
     maps = max(1, round(input_bytes / 2e9))
     if maps * shards > _MOST_FILES:
-        notes.append(f"{maps:,} maps of 2 GB and {shards:,} shards: {maps * shards:,} parts to move")
+        notes.append(
+            f"{maps:,} maps of 2 GB and {shards:,} shards: {maps * shards:,} parts to move"
+        )
     if not isinstance(config.score, AHConfig):
         notes.append("without codes a shard is as large as its rows")
     return Building(seconds, round(max(workers, driver + _BASE)), tuple(notes))

@@ -128,14 +128,15 @@ def measured_machine(report: Report | None = None) -> tuple[Machine, list[Observ
     return machine, seen
 
 
-def speed_from(
-    seen: list[Observation], builds: list[Built], serial: float, cache: float
-) -> Speed:
+def speed_from(seen: list[Observation], builds: list[Built], serial: float, cache: float) -> Speed:
     """Return the speed that explains searches and builds of this machine best."""
+    alone = fit_queries(seen, cache, batch=False)
+    # Batches read few codes from memory: too few to tell what a byte takes.
+    batch = fit_queries(seen, cache, batch=True, known={"far_code": alone["far_code"]})
     return Speed(
         about=f"{_cpu_name()}, {kernels.active_level()}, measured {datetime.date.today()}",
-        alone=fit_queries(seen, cache, batch=False),
-        batch=fit_queries(seen, cache, batch=True),
+        alone=alone,
+        batch=batch,
         build=fit_builds(builds),
         serial=serial,
     )
@@ -177,7 +178,7 @@ def observe(packed: PackedIndex, queries: F32, leaves: int, candidates: int) -> 
 def time_query(
     searcher: Searcher, queries: F32, leaves: int, candidates: int
 ) -> tuple[float, float]:
-    """Return nanoseconds of CPU time a query, alone and in a batch, each the least of some rounds."""
+    """Return nanoseconds of CPU time a query, alone and in a batch: the least of some rounds."""
     single = queries[:_QUERIES]
     alone = batch = np.inf
     for _ in range(_REPEATS):
@@ -191,7 +192,12 @@ def time_query(
     return alone * 1e9, batch * 1e9
 
 
-def fit_queries(seen: list[Observation], cache: float, batch: bool) -> dict[str, float]:
+def fit_queries(
+    seen: list[Observation],
+    cache: float,
+    batch: bool,
+    known: dict[str, float] | None = None,
+) -> dict[str, float]:
     """Return the constants of `QUERY_TERMS` that explain what was timed best."""
     rows = [
         query_terms(
@@ -205,7 +211,7 @@ def fit_queries(seen: list[Observation], cache: float, batch: bool) -> dict[str,
         )
         for o in seen
     ]
-    return fit(rows, [o.batch if batch else o.alone for o in seen], QUERY_TERMS)
+    return fit(rows, [o.batch if batch else o.alone for o in seen], QUERY_TERMS, known)
 
 
 def made_up(

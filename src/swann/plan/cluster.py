@@ -38,11 +38,11 @@ class Cluster:
         >>> round(Cluster(scatter=1, uneven=1, hop=0, message=0).visited(4, 2), 2)
         1.75
         """
-        return shards * (1.0 - (1.0 - 1.0 / shards) ** (max(1, leaves) ** self.scatter))
+        return float(shards * (1.0 - (1.0 - 1.0 / shards) ** (max(1, leaves) ** self.scatter)))
 
     def slowest(self, visited: float) -> float:
         """Return the share of a query's scan that falls to the busiest of its shards."""
-        return max(1.0, visited) ** -self.uneven
+        return float(max(1.0, visited) ** -self.uneven)
 
 
 def message_bytes(dimension: int, leaves: int, candidates: int) -> tuple[int, int]:
@@ -55,5 +55,4 @@ def waiting(cores: int, utilisation: float) -> float:
 
     Sakasegawa's approximation for M/M/c.
     """
-    return utilisation ** (math.sqrt(2 * (cores + 1)) - 1) / (cores * (1.0 - utilisation))
-
+    return float(utilisation ** (math.sqrt(2 * (cores + 1)) - 1) / (cores * (1.0 - utilisation)))

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
-from swann import files
-from swann.autopilot import choose_config, choose_for
-from swann.config import (
-    AHConfig,
-    AutopilotConfig,
-    BruteForceConfig,
-    IndexConfig,
-    ReorderType,
-    TreeConfig,
-    UpperTreeConfig,
-    check_count,
-)
+from swann.config import AHConfig, IndexConfig, ReorderType, check_count
 from swann.distance import DistanceMeasure
 from swann.errors import ConfigError
 from swann.plan.answer import Plan
@@ -25,11 +13,11 @@ from swann.plan.building import Building, plan_build
 from swann.plan.cluster import Cluster, message_bytes, waiting
 from swann.plan.layout import SHARED, array_bytes
 from swann.plan.machine import Machine, machine, usual_cluster, usual_profile
-from swann.plan.profile import Look, Profile, measured
+from swann.plan.profile import Look, Profile
+from swann.plan.settings import configure
 from swann.plan.speed import query_terms
-from swann.vectors import as_database
 
-__all__ = ["MOST_ENTRIES", "configure", "plan", "profile_of_file"]
+__all__ = ["MOST_ENTRIES", "plan"]
 
 MOST_ENTRIES = 2**32 - 2
 """Entries of an index and numbers of datapoints have 32 bits, those of all shards together."""
@@ -40,10 +28,6 @@ the system."""
 
 _BUSY = 0.6
 """Share of the time that cores and memory channels work: beyond, queries wait for each other."""
-
-_MANY = 1_000_000
-_SCORED_ALL, _MANY_LEAVES = 2_000, 20_000
-"""Leaves up to which all centroids are scored in float32, and from which there is a level above."""
 
 
 def plan(
@@ -167,80 +151,6 @@ def plan(
         recall=recall,
         queries_per_second=queries_per_second,
     )
-
-
-def profile_of_file(
-    path: str, n: int, dimension: int, distance_measure: DistanceMeasure, recall: float
-) -> Profile:
-    """Return the profile of the data that a file has a sample of; `n` is what is planned."""
-    db = as_database(files.read_array(path))
-    if db.shape[1] != dimension:
-        raise ConfigError(f"the sample has {db.shape[1]} dimensions, but dimension is {dimension}")
-    chosen = choose_for(db, distance_measure, 10, AutopilotConfig(target_recall=recall))
-    tree = TreeConfig(num_leaves=2, num_leaves_to_search=1)
-    score, reorder = chosen.score, chosen.reorder
-    if not isinstance(score, AHConfig):  # a sample is small: codes as for what is planned
-        large, _ = configure(
-            max(n, _MANY), dimension, distance_measure=distance_measure, recall=recall
-        )
-        score, reorder = large.score, large.reorder
-    config = dataclasses.replace(chosen, tree=tree, score=score, reorder=reorder)
-    name = f"a sample of {len(db):,}"
-    return measured(usual_profile(), db, config, recall=recall, name=name)
-
-
-def configure(
-    n: int,
-    dimension: int,
-    *,
-    distance_measure: DistanceMeasure,
-    recall: float,
-    num_neighbors: int = 10,
-    quantize: ReorderType | str = ReorderType.FLOAT32,
-    leaves: int | None = None,
-    soar_lambda: float | None = None,
-    profile: Profile | None = None,
-) -> tuple[IndexConfig, Look]:
-    """Return the settings of an index as autopilot chooses them, and what a query looks at.
-
-    Beyond autopilot: where there are many leaves, centroids are rounded, or get a level above.
-    """
-    usual = usual_profile() if profile is None else profile
-    settings = AutopilotConfig(quantize=_precision(quantize), target_recall=recall)
-    config = choose_config(n, dimension, distance_measure, num_neighbors, autopilot=settings)
-    if config.tree is None:
-        if leaves is not None:
-            raise ConfigError(f"leaves is {leaves}, but {n:,} datapoints need no tree")
-        if isinstance(config.score, BruteForceConfig):
-            return config, Look(1, float(n), 0)
-        candidates = usual.look(n, 1, recall, num_neighbors).candidates
-        return _with_candidates(config, candidates), Look(1, float(n), candidates)
-    count = config.tree.num_leaves if leaves is None else check_count("leaves", leaves)
-    count = min(count, n)
-    look = usual.look(n, count, recall, num_neighbors)
-    upper = None
-    if count > _MANY_LEAVES:
-        above = round(math.sqrt(count))
-        upper = UpperTreeConfig(
-            num_leaves=above, num_leaves_to_search=-(-above // 5), soar_lambda=1.0
-        )
-    tree = TreeConfig(
-        num_leaves=count,
-        num_leaves_to_search=look.leaves,
-        quantize_centroids=upper is None and count > _SCORED_ALL,
-        soar_lambda=soar_lambda,
-        upper=upper,
-    )
-    if isinstance(config.score, BruteForceConfig):
-        look = look._replace(candidates=0)
-    return dataclasses.replace(_with_candidates(config, look.candidates), tree=tree), look
-
-
-def _with_candidates(config: IndexConfig, candidates: int) -> IndexConfig:
-    if config.reorder is None:
-        return config
-    reorder = dataclasses.replace(config.reorder, reordering_num_neighbors=max(1, candidates))
-    return dataclasses.replace(config, reorder=reorder)
 
 
 class _Model:
@@ -369,7 +279,7 @@ class _Model:
         return self.indexes * (work.get("far_code", 0.0) + rows + work.get("row_byte", 0.0))
 
     def throughput(self, shards: int) -> dict[str, float]:
-        """Queries a second that one copy of all shards can answer, by what limits them."""
+        """Return the queries a second that one copy of all can answer, by what limits them."""
         machines = shards * self.indexes
         kind = self.kind
         cores = machines * kind.cores * _BUSY * 1e6 / sum(self.work(shards).values())
@@ -464,17 +374,6 @@ class _Model:
 
 def _machine(given: str | Machine) -> Machine:
     return machine(given)
-
-
-def _precision(given: ReorderType | str) -> ReorderType:
-    if isinstance(given, ReorderType):
-        return given
-    try:
-        return ReorderType[str(given).upper()]
-    except KeyError:
-        raise ConfigError(
-            f"quantize is {given!r}; expected one of {', '.join(r.name for r in ReorderType)}"
-        ) from None
 
 
 def _within(name: str, value: Any, low: float, high: float) -> float:

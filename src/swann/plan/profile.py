@@ -223,7 +223,8 @@ def sample_look(
             f"the sample has {len(db):,} datapoints; expected {_LEAST_SAMPLE:,} at least"
         )
     leaves = round(math.sqrt(len(db)))
-    config = dataclasses.replace(config, tree=dataclasses.replace(config.tree, num_leaves=leaves))
+    tree = dataclasses.replace(config.tree, num_leaves=leaves, num_leaves_to_search=1)
+    config = dataclasses.replace(config, tree=tree)
     threads = num_threads or kernels.hardware_threads()
     packed = build_index(db, config, num_threads=threads)
     panels = draw_panels(db, config, 400, queries, threads)

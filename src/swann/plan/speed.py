@@ -199,19 +199,27 @@ def nanoseconds(constants: Mapping[str, float], terms: Terms) -> float:
     return sum(constants[name] * amount for name, amount in terms.items())
 
 
-def fit(rows: list[Terms], times: list[float], names: tuple[str, ...]) -> dict[str, float]:
+def fit(
+    rows: list[Terms],
+    times: list[float],
+    names: tuple[str, ...],
+    known: Mapping[str, float] | None = None,
+) -> dict[str, float]:
     """Return constants, none below 0, that make the sums come near to measured times.
 
     Relative errors count: a time of 10 microseconds is as important as one of 1,000. Names that no
-    row has get 0.
+    row has get 0, those that are known stay as they are.
     """
+    known = {} if known is None else known
+    names = tuple(name for name in names if name not in known)
+    seen = np.array([sum(row.get(name, 0.0) * known[name] for name in known) for row in rows])
     matrix = np.array([[row.get(name, 0.0) for name in names] for row in rows])
     weights = 1.0 / np.asarray(times, np.float64)
     scaled = matrix * weights[:, None]
     lengths = np.sqrt((scaled * scaled).sum(axis=0))
     lengths[lengths == 0.0] = 1.0
-    found = _nonnegative(scaled / lengths, np.ones(len(times))) / lengths
-    return {name: float(value) for name, value in zip(names, found, strict=True)}
+    found = _nonnegative(scaled / lengths, 1.0 - seen * weights) / lengths
+    return {name: float(value) for name, value in zip(names, found, strict=True)} | dict(known)
 
 
 def _nonnegative(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
