@@ -27,8 +27,9 @@ from swann.plan.speed import Speed, nanoseconds, query_terms
 
 Found = dict[str, Any]
 SHOWN = 0.95
-HOP, MESSAGE = 1000.0, 300.0
-"""Microseconds: not measured here, what calls between processes of one host take about."""
+HOP, MESSAGE, BATCH_MESSAGE = 500.0, 270.0, 4.0
+"""Microseconds. Not measured here: four shards in processes of one host took .98 ms longer for a
+query than one index, and 15 microseconds a query of a batch (docs/scale.md)."""
 
 
 def fit_laws(found: dict[Case, Found]) -> Profile:
@@ -182,7 +183,13 @@ def report(folder: Path, publish: bool) -> None:
     speed = fit_speed(found, calibration)
     calibrated = Speed.from_dict(calibration["machine"]["speed"])
     scatter, uneven = fit_spread(found)
-    cluster = Cluster(scatter=round(scatter, 3), uneven=round(uneven, 3), hop=HOP, message=MESSAGE)
+    cluster = Cluster(
+        scatter=round(scatter, 3),
+        uneven=round(uneven, 3),
+        hop=HOP,
+        message=MESSAGE,
+        batch_message=BATCH_MESSAGE,
+    )
     ways: dict[str, Callable[[Case, Found], dict[str, float]]] = {
         "by GloVe's laws": lambda case, one: predicted(case, one, profile, speed),
         "by a sample": lambda case, one: predicted(case, one, own_look(one, profile), speed),
@@ -278,8 +285,8 @@ def _page(
     parts.append(
         "Looks (datapoints scanned, candidates) are told by the laws of GloVe-100 alone / by these "
         f"laws times what a sample of {SAMPLE:,} datapoints shows. Times: the same two, "
-        "then with the looks known, so that only the constants of times err, and the last with the constants of "
-        "`swann plan --calibrate`, which saw none of these data."
+        "then with the looks known, so that only the constants of times err, and the last with the "
+        "constants of `swann plan --calibrate`, which saw none of these data."
     )
     parts += ["## Constants", *_constants(profile, speed, cluster)]
     return "\n\n".join(parts) + "\n"

@@ -72,15 +72,16 @@ def plan_build(
     cores, serial = machine.cores, machine.core.serial
     threaded = serial + (1.0 - serial) / cores
     input_bytes = 4.0 * n * dimension
-    if shards * indexes == 1:
+    peak = peak_bytes(config, n, dimension)
+    if shards * indexes == 1 and peak + input_bytes <= machine.memory_bytes:
         seconds = {
             "read": input_bytes / (machine.storage * 1e9),
             "train": (cpu.get("tree", 0.0) + cpu.get("codebook", 0.0)) * threaded,
             "assign": cpu.get("assign", 0.0) * threaded,
             "encode": (cpu["check"] + cpu.get("encode", 0.0) + cpu.get("rows", 0.0)) * threaded,
         }
-        return Building(seconds, peak_bytes(config, n, dimension), ())
-    # Each index has its own machines. Its tree is trained by one of them; the rest is shared by
+        return Building(seconds, peak, ())
+    # Larger than memory, or on many machines. Each index has its own. Its tree is trained by one of them; the rest is shared by
     # processes, one a core, so that nothing of it is serial.
     arrays = sum(array_bytes(config, n, dimension).values())
     everywhere = shards * cores

@@ -59,8 +59,8 @@ _INDEXES = (
 )
 _STAGES = {
     "check": ("check",),
-    "tree": ("tree", "centroids"),
-    "assign": ("assign", "spill"),
+    "tree": ("tree",),
+    "assign": ("assign", "spill", "centroids"),
     "codebook": ("codebook",),
     "encode": ("encode",),
 }

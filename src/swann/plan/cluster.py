@@ -23,12 +23,15 @@ class Cluster:
         Microseconds from a query's arrival to its answer that no work is done in.
     message : float
         Microseconds of CPU time for a message to a shard and its answer, on both sides together.
+    batch_message : float
+        The same for a query that is one of a thousand in a message.
     """
 
     scatter: float
     uneven: float
     hop: float
     message: float
+    batch_message: float = 4.0
 
     def visited(self, shards: int, leaves: int) -> float:
         """Return how many shards own one of a query's leaves, on average.

@@ -231,7 +231,8 @@ class _Model:
             if amount > 0.0
         }
         if shards * self.indexes > 1:
-            found["fan-out"] = self.indexes * visited * self.cluster.message
+            message = self.cluster.batch_message if self.batched else self.cluster.message
+            found["fan-out"] = self.indexes * visited * message
         return found
 
     def latency(self, shards: int, utilisation: float = 0.0) -> float:

@@ -21,6 +21,7 @@ from swann.distance import DistanceMeasure
 from swann.errors import ConfigError
 from swann.plan.machine import usual_profile
 from swann.plan.profile import Look, Profile, measured
+from swann.plan.speed import ENOUGH_A_LEAF
 from swann.vectors import as_database
 
 __all__ = ["configure", "profile_of_file"]
@@ -64,7 +65,8 @@ def configure(
 ) -> tuple[IndexConfig, Look]:
     """Return the settings of an index as autopilot chooses them, and what a query looks at.
 
-    Beyond autopilot: where there are many leaves, centroids are rounded, or get a level above.
+    Beyond autopilot: where there are many leaves, centroids are rounded, or get a level above, and
+    more datapoints are trained on.
     """
     usual = usual_profile() if profile is None else profile
     settings = AutopilotConfig(quantize=_precision(quantize), target_recall=recall)
@@ -88,6 +90,7 @@ def configure(
     tree = TreeConfig(
         num_leaves=count,
         num_leaves_to_search=look.leaves,
+        training_sample_size=max(config.tree.training_sample_size, ENOUGH_A_LEAF * count),
         quantize_centroids=upper is None and count > _SCORED_ALL,
         soar_lambda=soar_lambda,
         upper=upper,

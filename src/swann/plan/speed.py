@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,16 @@ from swann.config import AHConfig, BruteForceConfig, IndexConfig, ReorderType
 from swann.plan.layout import reduced_dim
 from swann.plan.profile import Look
 
-__all__ = ["BUILD_TERMS", "QUERY_TERMS", "BuildWork", "Speed", "build_terms", "fit", "query_terms"]
+__all__ = [
+    "BUILD_TERMS",
+    "ENOUGH_A_LEAF",
+    "QUERY_TERMS",
+    "Speed",
+    "build_terms",
+    "fit",
+    "nanoseconds",
+    "query_terms",
+]
 
 Terms = dict[str, float]
 
@@ -46,6 +55,9 @@ _ROW_BYTES = {ReorderType.FLOAT32: 4, ReorderType.BFLOAT16: 2, ReorderType.INT8:
 _FULL_PASSES, _NEAR = 2, 96
 """Of k-means: iterations that compare with all centroids, and with how many the others compare."""
 _QUERIES_TOGETHER = 1024
+
+ENOUGH_A_LEAF = 64
+"""Datapoints of the sample a leaf below which a build goes through the database once more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,21 +158,12 @@ def _choosing(config: IndexConfig, leaves: int, r: int) -> Terms:
     }
 
 
-class BuildWork(NamedTuple):
-    """How large a build is."""
-
-    n: int
-    dimension: int
-    leaves: int
-    sample: int
-
-
 def build_terms(config: IndexConfig, n: int, dimension: int) -> Terms:
     """Return the amounts of a build by `BUILD_TERMS`.
 
     ``tree`` and ``assign`` count multiplications (of the k-means on a sample; of every datapoint
-    with every centroid, twice with SOAR), ``check``, ``codebook`` and ``encode`` values, ``rows``
-    bytes that are kept.
+    with every centroid, once more with SOAR and where the sample is small), ``check``,
+    ``codebook`` and ``encode`` values, ``rows`` bytes that are kept.
     """
     r = reduced_dim(config, dimension)
     terms: Terms = {"check": float(n * dimension)}
@@ -172,7 +175,10 @@ def build_terms(config: IndexConfig, n: int, dimension: int) -> Terms:
             _FULL_PASSES * float(sample) * leaves
             + near * (float(sample) * min(leaves, _NEAR) + float(leaves) * leaves)
         )
-        terms["assign"] = (1 if config.tree.soar_lambda is None else 2) * float(n) * leaves * r
+        passes = 1 if config.tree.soar_lambda is None else 2
+        if sample < min(n, ENOUGH_A_LEAF * leaves):
+            passes += 1  # centroids become means of the whole database
+        terms["assign"] = passes * float(n) * leaves * r
     copies = 2 if config.tree is not None and config.tree.soar_lambda is not None else 1
     exact: Any = config.reorder
     if isinstance(config.score, AHConfig):
