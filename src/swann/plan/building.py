@@ -24,6 +24,9 @@ _TIMES_SAMPLE = 1.0
 _CHUNK = 512 * 1024 * 4
 """Bytes of a chunk of input; a worker has some of them at a time."""
 
+_LONG = 3600.0
+"""Seconds that a build in one process may take: a longer one is shared by processes."""
+
 _MOST_FILES = 1_000_000
 
 
@@ -73,22 +76,23 @@ def plan_build(
     threaded = serial + (1.0 - serial) / cores
     input_bytes = 4.0 * n * dimension
     peak = peak_bytes(config, n, dimension)
-    if shards * indexes == 1 and peak + input_bytes <= machine.memory_bytes:
-        seconds = {
-            "read": input_bytes / (machine.storage * 1e9),
-            "train": (cpu.get("tree", 0.0) + cpu.get("codebook", 0.0)) * threaded,
-            "assign": cpu.get("assign", 0.0) * threaded,
-            "encode": (cpu["check"] + cpu.get("encode", 0.0) + cpu.get("rows", 0.0)) * threaded,
-        }
-        return Building(seconds, peak, ())
-    # Larger than memory, or on many machines. Each index has its own. Its tree is trained by one of them; the rest is shared by
-    # processes, one a core, so that nothing of it is serial.
+    alone = {
+        "read": input_bytes / (machine.storage * 1e9),
+        "train": (cpu.get("tree", 0.0) + cpu.get("codebook", 0.0)) * threaded,
+        "assign": cpu.get("assign", 0.0) * threaded,
+        "encode": (cpu["check"] + cpu.get("encode", 0.0) + cpu.get("rows", 0.0)) * threaded,
+    }
+    fits = peak + input_bytes <= machine.memory_bytes
+    if shards * indexes == 1 and fits and sum(alone.values()) <= _LONG:
+        return Building(alone, peak, ())
+    # Larger than memory, long, or on many machines, each index having its own. Its tree is trained
+    # by one of them; the rest is shared by processes, one a core, so that nothing of it is serial.
     arrays = sum(array_bytes(config, n, dimension).values())
     everywhere = shards * cores
     moved = min(machine.storage, machine.network / 8) * 1e9 * shards
     seconds = {
         "read": 2.0 * input_bytes / moved,  # checked and mapped
-        "train": (cpu.get("tree", 0.0) + cpu.get("codebook", 0.0)) * threaded,
+        "train": alone["train"],
         "assign": cpu.get("assign", 0.0) / everywhere,
         "encode": (cpu["check"] + cpu.get("encode", 0.0) + cpu.get("rows", 0.0)) / everywhere,
         "gather": 4.0 * arrays / moved,  # each byte written and read twice: entries, pieces, shards
