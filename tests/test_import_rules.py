@@ -20,6 +20,7 @@ LEVELS = [
     {"partition", "quantize"},
     {"index"},
     {"autopilot", "builder", "searcher", "storage", "evaluate"},
+    {"plan"},
     {"compat", "cli", "integrations"},
     {"__init__", "__main__"},
 ]

@@ -22,7 +22,7 @@ from swann.config import AHConfig, BruteForceConfig, IndexConfig, ReorderType
 from swann.distance import SQUARED_L2
 from swann.index.packed import PackedIndex
 
-__all__ = ["Limits", "Measure", "recalls", "rows_only"]
+__all__ = ["Limits", "Measure", "leaf_ranks", "recalls", "rows_only"]
 
 I64 = NDArray[np.int64]
 
@@ -85,7 +85,7 @@ class Measure:
         sizes = np.diff(packed.leaf_starts.astype(np.int64))
         ranks = []
         for panel in panels:
-            rank, order = _leaf_ranks(packed, panel, threads)
+            rank, order = leaf_ranks(packed, panel, threads)
             ranks.append(rank)
             visited = np.cumsum(sizes[order].sum(axis=0), dtype=np.float64)
             scanned += visited[ladder - 1] / (len(panel.queries) * len(panels))
@@ -117,13 +117,18 @@ class Measure:
         kept[-1] = True
         return kept
 
-    def best(self, goals: list[float]) -> Limits | None:
-        """Return the cheapest limits whose recall is at least the goal of each panel, if any."""
+    def best(self, goals: list[float], rows_alone: bool = True) -> Limits | None:
+        """Return the cheapest limits whose recall is at least the goal of each panel, if any.
+
+        Scoring all rows of the leaves, without codes, is looked into unless `rows_alone` is False.
+        """
         best: Limits | None = None
         for rung, leaves in enumerate(self._ladder.tolist()):
             rows = self._cost(rung, 0)
-            if all(r[rung] >= goal for r, goal in zip(self._reached, goals, strict=True)) and (
-                best is None or rows < best.cost
+            if (
+                (rows_alone or not self._coded)
+                and all(r[rung] >= goal for r, goal in zip(self._reached, goals, strict=True))
+                and (best is None or rows < best.cost)
             ):
                 best = Limits(leaves, 0, rows)
             if not self._coded:
@@ -138,6 +143,10 @@ class Measure:
             if best is None or cost < best.cost:
                 best = Limits(leaves, candidates, cost)
         return best
+
+    def scanned(self, leaves: int) -> float:
+        """Return how many datapoints lie in so many leaves of a query, a number `best` returned."""
+        return float(self._scanned[int(np.searchsorted(self._ladder, leaves))])
 
     def widest(self) -> Limits:
         """Return the limits that find most."""
@@ -273,7 +282,7 @@ def _leaf_of(packed: PackedIndex) -> NDArray[np.uint32]:
     return by_id
 
 
-def _leaf_ranks(packed: PackedIndex, panel: Panel, threads: int) -> tuple[NDArray[np.int32], I64]:
+def leaf_ranks(packed: PackedIndex, panel: Panel, threads: int) -> tuple[NDArray[np.int32], I64]:
     """Return the rank of each leaf for each query, and the leaves by rank; both (s, leaves)."""
     count, leaves = len(panel.queries), packed.num_leaves
     ranks = np.zeros((count, leaves), np.int32)

@@ -1,4 +1,4 @@
-"""The command line: ``swann build``, ``search``, ``eval`` and ``info``.
+"""The command line: ``swann build``, ``search``, ``eval``, ``info`` and ``plan``.
 
 Exit codes: 0, all is well; 1, the work failed; 2, bad usage or bad input.
 """

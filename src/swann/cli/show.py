@@ -24,7 +24,7 @@ from rich.table import Table
 from swann.evaluate import OperatingPoint
 from swann.searcher import Searcher
 
-__all__ = ["curve", "disk_size", "index", "neighbors", "progress", "say", "waiting"]
+__all__ = ["curve", "disk_size", "in_bytes", "index", "neighbors", "progress", "say", "waiting"]
 
 _ROWS_SHOWN = 10
 
@@ -126,14 +126,14 @@ def index(searcher: Searcher, path: Path) -> None:
     sizes.columns[1].justify = "right"
     for file in _files(path):
         name = file.name if file == path else str(file.relative_to(path))
-        sizes.add_row(name, _bytes(file.stat().st_size))
+        sizes.add_row(name, in_bytes(file.stat().st_size))
     sizes.add_row("total", disk_size(path))
     Console().print(settings, sizes)
 
 
 def disk_size(path: Path) -> str:
     """Return what a file, or the files of a directory, take, for a reader."""
-    return _bytes(sum(file.stat().st_size for file in _files(path)))
+    return in_bytes(sum(file.stat().st_size for file in _files(path)))
 
 
 def _files(path: Path) -> list[Path]:
@@ -150,7 +150,8 @@ def _flatten(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]
     return rows
 
 
-def _bytes(count: float) -> str:
+def in_bytes(count: float) -> str:
+    """Return a number of bytes for a reader."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
