@@ -46,22 +46,37 @@ class Source:
         How many to use.
     progress : callable, optional
         Told what was done.
+    name, start : str and int
+        What errors call the rows, and the number of the first one there.
     """
 
     def __init__(
-        self, db: NDArray[Any], config: IndexConfig, threads: int, progress: Progress | None
+        self,
+        db: NDArray[Any],
+        config: IndexConfig,
+        threads: int,
+        progress: Progress | None,
+        name: str = "db",
+        start: int = 0,
     ) -> None:
         self.db = db
+        self.name = name
+        self.start = start
         self.config = config
         self.threads = threads
         self.progress = progress
         self.n, self.dimension = db.shape
         self.unit = normalizes(config.distance_measure)
-        self.chunk_rows = max(kernels.LANES, _CHUNK_VALUES // self.dimension)
+        self.chunk_rows: int = max(kernels.LANES, _CHUNK_VALUES // self.dimension)
         self.basis: F32 | None = None
         self.reduced_dim = self.dimension
         self.tree_map: F32 | None = None  # of the reduced space, for assignment
         self._pages = PageReleaser(db)
+
+    @property
+    def most_rows(self) -> int:
+        """Of a leaf's datapoints, how many are looked at together where it has many."""
+        return 4 * self.chunk_rows
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Tell how far a stage is."""
@@ -73,9 +88,12 @@ class Source:
         norms = np.empty(self.n, np.float32)
         for first, last in self.spans():
             rows = slice_rows(self.db, first, last)
-            norms[first:last] = checked_norms(rows, "db", self.threads, start=first, source=self.db)
+            number = self.start + first
+            norms[first:last] = checked_norms(
+                rows, self.name, self.threads, start=number, source=_Numbered(self.db, self.start)
+            )
             if self.unit and not norms[first:last].all():
-                normalize_rows(rows, "db", first)  # raises, naming the row
+                normalize_rows(rows, self.name, number)  # raises, naming the row
             self.report("check", last, self.n)
         return np.broadcast_to(np.float32(1.0), norms.shape) if self.unit else norms
 
@@ -98,6 +116,13 @@ class Source:
             out[part] = self._taken(ids[part])
         return out
 
+    def picked(self, ids: NDArray[np.integer[Any]]) -> NDArray[Any]:
+        """Return the rows that `ids` names as they are in the database."""
+        out = np.empty((len(ids), self.dimension), self.db.dtype)
+        for part in self._parts(len(ids)):
+            out[part] = self.db[ids[part]]
+        return out
+
     def sample_ids(self, size: int, stream: int) -> NDArray[np.int64]:
         """Draw distinct datapoints, ascending; streams draw independently of each other."""
         if size >= self.n:
@@ -118,9 +143,15 @@ class Source:
         if not self.unit:
             return rows
         zero, scaled = kernels.normalize_rows(rows, self.threads)
-        return scaled if zero == len(rows) else normalize_rows(rows, "db", first)  # raises
+        if zero < len(rows):
+            normalize_rows(rows, self.name, self.start + first)  # raises
+        return scaled
 
     # ---- The reduced space
+
+    def adopt(self, projection: F32 | None, reduced_dim: int, tree_map: F32 | None) -> None:
+        """Take the spaces that were learned before."""
+        self.basis, self.reduced_dim, self.tree_map = projection, reduced_dim, tree_map
 
     @property
     def projects(self) -> bool:
@@ -197,3 +228,14 @@ class Source:
             if self.projects and norms is not None:
                 _, norms[first:last] = kernels.check_rows(rows, self.threads)
             yield first, rows
+
+
+class _Numbered:
+    """Values by their place, rows counted from `start` on."""
+
+    def __init__(self, db: NDArray[Any], start: int) -> None:
+        self._db = db
+        self._start = start
+
+    def __getitem__(self, place: tuple[int, ...]) -> Any:
+        return self._db[(place[0] - self._start, *place[1:])]
