@@ -45,6 +45,7 @@ from swann.errors import (
     ShapeError,
     SwannError,
     UnknownDocidError,
+    WorkerLostError,
     ZeroVectorError,
 )
 from swann.evaluate import (
@@ -89,6 +90,7 @@ __all__ = [
     "SwannError",
     "TreeConfig",
     "UnknownDocidError",
+    "WorkerLostError",
     "UpperTreeConfig",
     "ZeroVectorError",
     "__version__",

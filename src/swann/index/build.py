@@ -21,7 +21,7 @@ from swann.index.layout import Layout
 from swann.index.learned import TREE_SAMPLE, Learned, Teacher
 from swann.index.packed import PackedIndex, ranks_by_reach
 from swann.index.routes import build_routes
-from swann.index.source import LONGEST, Progress, Source
+from swann.index.source import LONGEST, Progress, Source, most_rows
 from swann.index.trained import Trained, spill
 from swann.index.writing import write
 from swann.partition import tree
@@ -275,7 +275,7 @@ class _Build:
                 starts,
                 centroids,
                 config.avq,
-                most_rows=source.most_rows,
+                most_rows=most_rows(source.dimension),
                 threads=self.threads,
                 on_rows=lambda done: source.report("centroids", done, source.n),
             )

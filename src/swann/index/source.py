@@ -20,7 +20,7 @@ from swann.quantize.metric import map_rows
 from swann.quantize.projection import TRAINING_SAMPLE_SIZE, project, train_projection
 from swann.vectors import PageReleaser, slice_rows, take
 
-__all__ = ["LONGEST", "Progress", "Source"]
+__all__ = ["LONGEST", "Progress", "Source", "most_rows"]
 
 F32 = NDArray[np.float32]
 
@@ -31,6 +31,15 @@ _CHUNK_VALUES = 512 * 1024
 
 _MAPPED_ROWS = 128
 """Rows that are read at a time from here and there in a file: each brings 64 KB around it."""
+
+
+def _chunk_rows(dimension: int) -> int:
+    return max(kernels.LANES, _CHUNK_VALUES // dimension)
+
+
+def most_rows(dimension: int) -> int:
+    """Return how many of a leaf's datapoints are looked at together where it has many."""
+    return 4 * _chunk_rows(dimension)
 
 
 class Source:
@@ -67,16 +76,11 @@ class Source:
         self.progress = progress
         self.n, self.dimension = db.shape
         self.unit = normalizes(config.distance_measure)
-        self.chunk_rows: int = max(kernels.LANES, _CHUNK_VALUES // self.dimension)
+        self.chunk_rows = _chunk_rows(self.dimension)
         self.basis: F32 | None = None
         self.reduced_dim = self.dimension
         self.tree_map: F32 | None = None  # of the reduced space, for assignment
         self._pages = PageReleaser(db)
-
-    @property
-    def most_rows(self) -> int:
-        """Of a leaf's datapoints, how many are looked at together where it has many."""
-        return 4 * self.chunk_rows
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Tell how far a stage is."""
@@ -180,9 +184,11 @@ class Source:
             self.reduced_dim = len(self.basis)
 
     def _sampled_chunks(self, ids: NDArray[np.int64]) -> Iterator[F32]:
-        for part in self._parts(len(ids)):
-            yield self._taken(ids[part])
-            self.report("projection", part.stop, len(ids))
+        # As many at a time whether they are mapped or not: sums depend on that.
+        for first in range(0, len(ids), self.chunk_rows):
+            part = ids[first : first + self.chunk_rows]
+            yield self.take(part)
+            self.report("projection", first + len(part), len(ids))
 
     def reduce(self, rows: F32) -> F32:
         """Return rows in the space of the centroids and codes."""

@@ -61,6 +61,9 @@ __all__ = [
     "holds_index",
     "load_state",
     "mark_log",
+    "place_array",
+    "place_manifest",
+    "remove_stale",
     "save_bundle",
     "save_state",
 ]
@@ -106,17 +109,16 @@ def save_state(
         entries: dict[str, Entry] = {}
         try:
             for name, array in _arrays_of(state).items():
-                entries[name] = _place_array(root, name, array)
+                entries[name] = place_array(root, name, array)
             disk.sync_directory(root)  # no manifest without what it lists
-            data = encode_manifest(manifest_of(state, entries))
-            disk.place_file(root, MANIFEST, lambda file: _write(file, data, MANIFEST))
+            place_manifest(root, manifest_of(state, entries))
         except BaseException:
             for entry in entries.values():
                 if entry.file not in present:
                     (root / entry.file).unlink(missing_ok=True)
             raise
         disk.sync_directory(root)
-        _remove_stale(root, {entry.file for entry in entries.values()}, state)
+        remove_stale(root, {entry.file for entry in entries.values()}, state)
 
 
 def save_bundle(state: State, path: str | os.PathLike[str]) -> None:
@@ -157,7 +159,8 @@ def _entry_of(name: str, array: NDArray[Any], digest: str) -> Entry:
     return Entry(f"{name}-{digest[:16]}.npy", array.dtype, array.shape, digest)
 
 
-def _place_array(root: Path, name: str, array: NDArray[Any]) -> Entry:
+def place_array(root: Path, name: str, array: NDArray[Any]) -> Entry:
+    """Write an array under its content's name; `disk.sync_directory` makes it last."""
     made: list[Entry] = []
 
     def write(file: BinaryIO) -> str:
@@ -168,12 +171,17 @@ def _place_array(root: Path, name: str, array: NDArray[Any]) -> Entry:
     return made[0]
 
 
-def _write(file: BinaryIO, data: bytes, name: str) -> str:
-    file.write(data)
-    return name
+def place_manifest(root: Path, content: dict[str, Any]) -> None:
+    """Write a manifest, replacing the one that is there; `disk.sync_directory` makes it last."""
+
+    def write(file: BinaryIO) -> str:
+        file.write(encode_manifest(content))
+        return MANIFEST
+
+    disk.place_file(root, MANIFEST, write)
 
 
-def _remove_stale(root: Path, kept: set[str], state: State) -> None:
+def remove_stale(root: Path, kept: set[str], state: State) -> None:
     """Remove array files and logs of indexes that stood here before."""
     for path in root.glob("*.npy"):
         named = _ARRAY_FILE.fullmatch(path.name)
@@ -190,8 +198,7 @@ def mark_log(directory: str | os.PathLike[str], point: LogPoint) -> None:
     content = read_manifest(source.manifest(), source.where)
     content["features"] = [name for name in content["features"] if name != LOG] + [LOG]
     content["log"] = log_entry(point)
-    data = encode_manifest(content)
-    disk.place_file(source.root, MANIFEST, lambda file: _write(file, data, MANIFEST))
+    place_manifest(source.root, content)
     disk.sync_directory(source.root)
 
 

@@ -1,0 +1,102 @@
+"""Builds larger than memory: the same bytes as in memory, within a budget, whatever breaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import swann
+from swann.distributed import LocalExecutor, build
+from swann.index.store import load_state
+
+N, D = 3000, 24
+
+
+def rows_of(n: int = N, d: int = D, seed: int = 3) -> Any:
+    rng = np.random.default_rng(seed)
+    centers = rng.standard_normal((20, d)) * 2
+    made = centers[rng.integers(0, 20, n)] + rng.standard_normal((n, d))
+    return (made * rng.uniform(0.5, 2.0, (n, 1))).astype(np.float32)
+
+
+def settings(measure: str, case: str) -> Any:
+    builder = swann.builder(rows_of(), 10, measure)  # type: ignore[arg-type]
+    tree: dict[str, Any] = {"num_leaves": 30, "num_leaves_to_search": 10}
+    threshold = None if measure == "squared_l2" else 0.3
+    match case:
+        case "plain":
+            builder.tree(**tree).score_ah(2, threshold).reorder(100)
+        case "soar":
+            builder.tree(**tree, soar_lambda=1.0).score_ah(2, threshold).reorder(100)
+        case "brute force":
+            builder.score_brute_force()
+        case "leaves, brute force":
+            builder.tree(**tree).score_brute_force()
+        case "codes alone":
+            builder.score_ah(2, threshold)
+        case "int8":
+            builder.tree(**tree).score_ah(2, threshold).reorder(50, swann.ReorderType.INT8, 0.3)
+        case "bfloat16":
+            builder.tree(**tree).score_ah(2, threshold).reorder(50, swann.ReorderType.BFLOAT16)
+        case "lut256":
+            builder.tree(**tree).score_ah(2, threshold, hash_type="lut256").reorder(50)
+        case "pca":
+            builder.tree(**tree).score_ah(2, threshold).reorder(50).pca(8)
+        case "truncate":
+            builder.tree(**tree, soar_lambda=1.5).score_ah(2, threshold).reorder(50).truncate(10)
+        case "avq":
+            builder.tree(**tree, avq=2.0).score_ah(2, threshold).reorder(50)
+        case "upper":
+            builder.tree(**tree).upper_tree(6, 3).score_ah(2, threshold).reorder(50)
+        case "spherical":
+            builder.tree(**tree, spherical=True, quantize_centroids=True).score_ah(2).reorder(9)
+    return builder
+
+
+CASES = [
+    "plain",
+    "soar",
+    "brute force",
+    "leaves, brute force",
+    "codes alone",
+    "int8",
+    "bfloat16",
+    "lut256",
+    "pca",
+    "truncate",
+    "avq",
+    "upper",
+    "spherical",
+]
+
+
+def assert_same(folder: Path, expected: Any) -> None:
+    """The same files as those that a save makes."""
+    there = folder.parent / f"{folder.name}-expected"
+    expected.save(there)
+    names = {path.name for path in there.iterdir()}
+    assert {path.name for path in folder.iterdir()} == names
+    for name in names:
+        assert (folder / name).read_bytes() == (there / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("measure", ["dot_product", "squared_l2", "cosine"])
+def test_where_all_is_trained_on_it_is_the_index_of_the_builder(
+    measure: str, case: str, tmp_path: Path
+) -> None:
+    builder = settings(measure, case)
+    budget = 400_000  # hundreds of KB of rows, a few of codes at a time
+    build(
+        rows_of(),
+        builder.create_config(),
+        tmp_path / "index",
+        memory_budget=budget,
+        sample_rows=N,
+        executor=LocalExecutor(1),
+    )
+    assert_same(tmp_path / "index", builder.build())
+    assert load_state(tmp_path / "index", verify="full").packed.num_datapoints == N
