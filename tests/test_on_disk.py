@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import swann
-from swann.distributed import LocalExecutor, build
+from swann.distributed import LocalExecutor, ProcessExecutor, build
 from swann.index.store import load_state
 
 N, D = 3000, 24
@@ -100,3 +100,63 @@ def test_where_all_is_trained_on_it_is_the_index_of_the_builder(
     )
     assert_same(tmp_path / "index", builder.build())
     assert load_state(tmp_path / "index", verify="full").packed.num_datapoints == N
+
+
+def test_processes_and_files_give_the_same(tmp_path: Path) -> None:
+    """From several files, by two processes."""
+    db, builder = rows_of(), settings("dot_product", "plain")
+    np.save(tmp_path / "a.npy", db[:1000])
+    np.save(tmp_path / "b.npy", db[1000:])
+    with ProcessExecutor(2) as executor:
+        build(
+            str(tmp_path / "*.npy"),
+            builder.create_config(),
+            tmp_path / "index",
+            memory_budget=800_000,
+            sample_rows=N,
+            executor=executor,
+        )
+    assert_same(tmp_path / "index", builder.build())
+
+
+def test_a_damaged_result_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build that was stopped goes on, and trusts nothing that does not fit its checksums."""
+    db, builder = rows_of(), settings("dot_product", "soar")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def run() -> None:
+        build(
+            db,
+            builder.create_config(),
+            tmp_path / "index",
+            memory_budget=400_000,
+            sample_rows=N,
+            executor=LocalExecutor(1),
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr("swann.distributed.finish.Finish.run", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    maps = sorted((tmp_path / "index" / ".build").glob("map-*"))
+    assert len(maps) > 2
+    maps[0].unlink()
+    damaged = bytearray(maps[1].read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    maps[1].write_bytes(damaged)
+    run()
+    assert_same(tmp_path / "index", builder.build())
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    config = settings("dot_product", "plain").create_config()
+    bad = rows_of()
+    bad[1234, 5] = np.nan
+    np.save(tmp_path / "bad.npy", bad)
+    with pytest.raises(swann.NonFiniteError, match=r"bad\.npy\[1234, 5\] is nan"):
+        build(tmp_path / "bad.npy", config, tmp_path / "index")
+    (tmp_path / "x.fbin").write_bytes(b"\x05\0\0\0\x07\0\0\0abc")
+    with pytest.raises(swann.InvalidInputError, match=r"x\.fbin has 11 bytes"):
+        build(tmp_path / "x.fbin", config, tmp_path / "index")

@@ -79,7 +79,7 @@ def build(
         The directory, which other workers find under this path, too. An index that is there is
         replaced when the new one is whole.
     num_shards : int
-        Parts that can be searched apart from each other.
+        1: no more yet.
     memory_budget : int or str
         Bytes for all that is done at a time on this machine, as in ``"2GB"``; on Ray, for each
         task. Files are read and written beside that, by the system's cache. Python and the
@@ -221,7 +221,9 @@ class _Job:
         firsts = tuple(first for first, _ in self.spans)
         self.remove_others()
         for _ in range(_ROUNDS):
-            lost = finish.run(self.executor, maps.tasks, maps.told, firsts, trained, bits, self.report)
+            lost = finish.run(
+                self.executor, maps.tasks, maps.told, firsts, trained, bits, self.report
+            )
             if not lost:
                 break
             self.again(lost)

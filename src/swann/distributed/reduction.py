@@ -291,9 +291,7 @@ class _Reduction:
                 total[low] = 0.0
             total[low:high] += np.bincount(leaves, squares, minlength=high - low)
         distances = total / np.maximum(np.minimum(sizes, most), 1)
-        return tree.leaf_spreads(
-            distances, trained.reduced_dim, config.avq, self.known.hidden
-        )
+        return tree.leaf_spreads(distances, trained.reduced_dim, config.avq, self.known.hidden)
 
 
 def _width(some: NDArray[Any]) -> int:
