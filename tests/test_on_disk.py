@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +163,35 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.fbin").write_bytes(b"\x05\0\0\0\x07\0\0\0abc")
     with pytest.raises(swann.InvalidInputError, match=r"x\.fbin has 11 bytes"):
         build(tmp_path / "x.fbin", config, tmp_path / "index")
+
+
+def test_workers_that_are_killed_change_nothing(tmp_path: Path) -> None:
+    db, builder = rows_of(), settings("cosine", "plain")
+    np.save(tmp_path / "a.npy", db)
+    rng, over = np.random.default_rng(0), threading.Event()
+    killed = []
+
+    with ProcessExecutor(2, tries=50) as executor:
+
+        def kill() -> None:
+            while not over.wait(float(rng.uniform(0.5, 1.5))) and len(killed) < 3:
+                for pid in executor.pids()[:1]:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+        helper = threading.Thread(target=kill)
+        helper.start()
+        try:
+            build(
+                tmp_path / "a.npy",
+                builder.create_config(),
+                tmp_path / "index",
+                memory_budget=400_000,
+                sample_rows=N,
+                executor=executor,
+            )
+        finally:
+            over.set()
+            helper.join()
+    assert killed
+    assert_same(tmp_path / "index", builder.build())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from swann.config import AHConfig
 from swann.distributed.executor import Executor
@@ -144,9 +145,9 @@ def _layouts(
     own, guests = (np.zeros(trained.num_leaves, np.int64) for _ in range(2))
     for path in paths:
         file = Sections(path)
-        own += np.diff(file.read("starts").astype(np.int64))
+        own += _sizes(file.read("starts"))
         if spills:
-            guests += np.diff(file.read("guest_starts").astype(np.int64))
+            guests += _sizes(file.read("guest_starts"))
     low = span = hidden = 0.0
     if has_corrections(trained.config, trained.residual) and "low" in told[0]:
         low = min(one["low"] for one in told)
@@ -159,6 +160,11 @@ def _layouts(
     return Layouts(
         paths, firsts, trained_path, starts, guests if spills else None, low, span, hidden
     )
+
+
+def _sizes(starts: NDArray[Any]) -> NDArray[np.int64]:
+    ends = starts.astype(np.int64)
+    return ends[1:] - ends[:-1]
 
 
 def _reduced(trained: Trained) -> list[str]:

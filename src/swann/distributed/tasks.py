@@ -349,7 +349,7 @@ def _mapped(
         told["whole"] = tree.square_sum(norms, bits)
         told["kept"] = tree.square_sum(reduced_norms, bits)
     if encoder is not None:
-        made = {"codes": unpack(encoder.codes)}
+        made: dict[str, NDArray[Any]] = {"codes": unpack(encoder.codes)}
         if encoder.corrections is not None:
             made["corrections"] = encoder.corrections
             told["low"] = float(np.nanmin(encoder.corrections))

@@ -121,6 +121,6 @@ def commit(root: Path, folder: Path, entries: dict[str, Entry], state: State) ->
 
 def packed_of(fields: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> PackedIndex:
     """Return an index of arrays by name, and what else `PackedIndex` has."""
-    own = {name: array for name, array in arrays.items() if name in ARRAYS}
+    own: dict[str, Any] = {name: array for name, array in arrays.items() if name in ARRAYS}
     routes = {name: array for name, array in arrays.items() if name not in ARRAYS}
     return PackedIndex(**fields, **own, routes=routes)

@@ -135,7 +135,8 @@ def pack(codes: U8, block_bytes: int) -> U8:
     if block_bytes == GROUP:
         return np.ascontiguousarray(groups)
     low, high = groups[:, :, :block_bytes], groups[:, :, block_bytes:]
-    return np.bitwise_or(low, high << 4, dtype=np.uint8)
+    packed: U8 = np.bitwise_or(low, high << 4, dtype=np.uint8)
+    return packed
 
 
 def pack_corrections(corrections: F32, low: float, span: float) -> NDArray[np.uint16]:
