@@ -195,3 +195,18 @@ def test_workers_that_are_killed_change_nothing(tmp_path: Path) -> None:
             helper.join()
     assert killed
     assert_same(tmp_path / "index", builder.build())
+
+
+def test_training_on_a_part_finds_as_much(tmp_path: Path) -> None:
+    db = rows_of(20_000)
+    queries = rows_of(200, seed=4)
+    builder = swann.builder(db, 10, "dot_product").tree(100, 20).score_ah(2, 0.3).reorder(100)
+    build(db, builder.create_config(), tmp_path / "index", memory_budget=800_000, sample_rows=6000)
+    true = swann.exact_neighbors(db, queries, 10, "dot_product").indices
+    found = [
+        s.search_batched(queries)[0] for s in (swann.load(tmp_path / "index"), builder.build())
+    ]
+    ours, whole = (swann.recall(indices, true) for indices in found)
+    assert ours > whole - 0.03
+    every = swann.load(tmp_path / "index").search_batched(queries, leaves_to_search=100)[0]
+    assert swann.recall(every, true) > 0.97
