@@ -21,6 +21,7 @@ TREE = [
     (errors.LockedError, (errors.SwannError, OSError)),
     (errors.LogError, (errors.SwannError, OSError)),
     (errors.ReadOnlyError, (errors.SwannError,)),
+    (errors.WorkerLostError, (errors.SwannError,)),
 ]
 
 

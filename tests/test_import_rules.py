@@ -15,12 +15,12 @@ ROOT = Path(swann.__file__).parent
 
 # A module may import from its own level and from those before it; a new one needs a place here.
 LEVELS = [
-    {"errors", "distance", "config", "vectors", "files", "tensors"},
+    {"errors", "distance", "config", "vectors", "files", "sources", "tensors"},
     {"kernels"},
     {"partition", "quantize"},
     {"index"},
     {"autopilot", "builder", "searcher", "storage", "evaluate"},
-    {"plan"},
+    {"plan", "distributed"},
     {"compat", "cli", "integrations"},
     {"__init__", "__main__"},
 ]

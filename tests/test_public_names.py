@@ -42,6 +42,7 @@ NAMES = [
     "TreeConfig",
     "UnknownDocidError",
     "UpperTreeConfig",
+    "WorkerLostError",
     "ZeroVectorError",
     "__version__",
     "build",

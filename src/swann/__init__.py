@@ -45,6 +45,7 @@ from swann.errors import (
     ShapeError,
     SwannError,
     UnknownDocidError,
+    WorkerLostError,
     ZeroVectorError,
 )
 from swann.evaluate import (
@@ -90,6 +91,7 @@ __all__ = [
     "TreeConfig",
     "UnknownDocidError",
     "UpperTreeConfig",
+    "WorkerLostError",
     "ZeroVectorError",
     "__version__",
     "build",

@@ -17,6 +17,7 @@
         ├── LockedError        (also OSError)      a directory has another writer
         ├── LogError           (also OSError)      the log of changes cannot be written any more
         ├── ReadOnlyError                          no change can be made through this object
+        ├── WorkerLostError                        those that did a task died again and again
         └── MissingExtraError  (also ImportError)  an optional dependency is not installed
 
 Catch `SwannError` for all of them. Messages name the argument, what came and what was expected.
@@ -39,6 +40,7 @@ __all__ = [
     "ShapeError",
     "SwannError",
     "UnknownDocidError",
+    "WorkerLostError",
     "ZeroVectorError",
 ]
 
@@ -100,6 +102,10 @@ class LogError(SwannError, OSError):
 
 class ReadOnlyError(SwannError):
     """A change is asked of an index that was opened for reading, was closed, or came by fork."""
+
+
+class WorkerLostError(SwannError):
+    """The processes that ran a task of a build died again and again."""
 
 
 class MissingExtraError(SwannError, ImportError):

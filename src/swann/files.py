@@ -1,4 +1,4 @@
-"""Vectors in files: ``.npy``, ``.fvecs``, ``.bvecs``, ``.ivecs``, HDF5.
+"""Vectors in files: ``.npy``, ``.fvecs``, ``.bvecs``, ``.ivecs``, ``.fbin`` and the like, HDF5.
 
 ===============  ==========================================================  ==============
 suffix           what it holds                                               memory-mapped
@@ -7,6 +7,8 @@ suffix           what it holds                                               mem
 .fvecs           rows of int32 d, then d float32 (little-endian)             yes
 .bvecs           rows of int32 d, then d uint8                               yes
 .ivecs           rows of int32 d, then d int32                               yes
+.fbin            uint32 n, uint32 d, then n rows of d float32                yes
+.u8bin .i8bin    the same of uint8, of int8                                  yes
 .hdf5 .h5 .hdf   named arrays: ``file.hdf5:train``; needs the extra [hdf5]   if contiguous
 ===============  ==========================================================  ==============
 """
@@ -29,13 +31,15 @@ __all__ = [
     "hdf5_distance_measure",
     "locate",
     "read_array",
+    "with_hdf5",
     "write_neighbors",
 ]
 
 _HDF5_SUFFIXES = (".hdf5", ".h5", ".hdf")
 _VECS_DTYPES = {".fvecs": "<f4", ".bvecs": "u1", ".ivecs": "<i4"}
+_BIN_DTYPES = {".fbin": "<f4", ".u8bin": "u1", ".i8bin": "i1"}
 _OUTPUT_SUFFIXES = (".npz", ".npy", ".ivecs")
-_SUFFIXES = (".npy", *_VECS_DTYPES, *_HDF5_SUFFIXES)
+_SUFFIXES = (".npy", *_VECS_DTYPES, *_BIN_DTYPES, *_HDF5_SUFFIXES)
 # Rows of .fvecs and the like whose header is compared with the first one's.
 _HEADERS_TO_CHECK = 4096
 
@@ -126,7 +130,9 @@ def read_array(where: str | os.PathLike[str], default_key: str = "train") -> NDA
         return _read_npy(location.path)
     if suffix in _VECS_DTYPES:
         return _read_vecs(location.path, np.dtype(_VECS_DTYPES[suffix]))
-    values: NDArray[Any] = _with_hdf5(location, _read_dataset)
+    if suffix in _BIN_DTYPES:
+        return _read_bin(location.path, np.dtype(_BIN_DTYPES[suffix]))
+    values: NDArray[Any] = with_hdf5(location, _read_dataset)
     return values
 
 
@@ -134,7 +140,7 @@ def hdf5_distance_measure(location: Location) -> str | None:
     """Return the distance measure that an ann-benchmarks file names, if it names one."""
     if not location.is_hdf5:
         return None
-    name = _with_hdf5(location, lambda file, _: file.attrs.get("distance"))
+    name = with_hdf5(location, lambda file, _: file.attrs.get("distance"))
     if isinstance(name, bytes):
         name = name.decode("ascii", "replace")
     return _HDF5_DISTANCES.get(str(name))
@@ -219,7 +225,22 @@ def _read_vecs(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
     return values
 
 
-def _with_hdf5(location: Location, use: Callable[[Any, Location], Any]) -> Any:
+def _read_bin(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
+    size = path.stat().st_size
+    head = np.fromfile(path, "<u4", 2)
+    rows, dimension = (int(head[0]), int(head[1])) if len(head) == 2 else (0, 0)
+    if size != 8 + rows * dimension * dtype.itemsize:
+        raise InvalidInputError(
+            f"{path} has {size:,} bytes and says that it holds {rows:,} rows of {dimension:,} "
+            f"dimensions; expected 8 + rows * dimensions * {dtype.itemsize} bytes"
+        )
+    if not rows * dimension:
+        raise InvalidInputError(f"{path} says that it holds {rows} rows of {dimension} dimensions")
+    return np.memmap(path, dtype, "r", 8, (rows, dimension))
+
+
+def with_hdf5(location: Location, use: Callable[[Any, Location], Any]) -> Any:
+    """Return what `use` makes of an open HDF5 file; errors are those of `read_array`."""
     try:
         import h5py
     except ImportError as error:

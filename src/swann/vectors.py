@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from swann.errors import (
 from swann.tensors import is_bfloat16, to_numpy
 
 __all__ = [
+    "Originals",
     "PageReleaser",
     "as_database",
     "as_queries",
@@ -142,6 +143,12 @@ def chunks(db: NDArray[Any], rows: int = 65536) -> Iterator[tuple[int, NDArray[n
         yield start, slice_rows(db, start, start + rows)
 
 
+class Originals(Protocol):
+    """Values by their place, before they were converted: an array, say."""
+
+    def __getitem__(self, place: Any, /) -> Any: ...
+
+
 class PageReleaser:
     """Gives back the memory of a memory-mapped database once it was read.
 
@@ -177,7 +184,7 @@ class PageReleaser:
 
 
 def check_finite(
-    chunk: NDArray[np.float32], name: str, start: int = 0, source: NDArray[Any] | None = None
+    chunk: NDArray[np.float32], name: str, start: int = 0, source: Originals | None = None
 ) -> None:
     """Raise if a value is NaN or infinite.
 

@@ -6,29 +6,29 @@ made are those that stay (exact rows, codes) and the training samples.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swann import kernels
-from swann.config import AHConfig, BruteForceConfig, IndexConfig, ReorderConfig, ReorderType
+from swann.config import AHConfig, BruteForceConfig, IndexConfig
 from swann.distance import SQUARED_L2, normalize_rows
 from swann.errors import InvalidInputError
 from swann.index.coding import Coder
+from swann.index.encoding import Encoder
 from swann.index.layout import Layout
 from swann.index.learned import TREE_SAMPLE, Learned, Teacher
 from swann.index.packed import PackedIndex, ranks_by_reach
 from swann.index.routes import build_routes
-from swann.index.rows import RowArrays
-from swann.index.source import LONGEST, Progress, Source
+from swann.index.source import LONGEST, Progress, Source, most_rows
+from swann.index.trained import Trained, spill
+from swann.index.writing import write
 from swann.partition import tree
 from swann.partition.avq import move_to_datapoints
-from swann.quantize.anisotropic import anisotropic_weights
 from swann.quantize.metric import unmap_rows
 
-__all__ = ["LONGEST", "Progress", "build_index"]
+__all__ = ["LONGEST", "Progress", "build_index", "check_count_of_rows", "train_index"]
 
 F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
@@ -81,9 +81,33 @@ def build_index(
         If a row is longer than 1e18, or there are 2^32 - 1 rows or more.
     """
     build = _Build(db, config, num_threads or kernels.hardware_threads(), progress)
-    if config.distance_measure == SQUARED_L2:
-        return build.run()
-    return build.run(training_queries, learned or Learned())
+    build.train(training_queries, learned)
+    return build.finish()
+
+
+def train_index(
+    db: NDArray[Any],
+    config: IndexConfig,
+    *,
+    num_threads: int = 0,
+    progress: Progress | None = None,
+    training_queries: F32 | None = None,
+) -> Trained:
+    """Learn what `build_index` learns, and stop there; parameters and errors are its own.
+
+    The sample may be a part of what the index will hold.
+    """
+    build = _Build(db, config, num_threads or kernels.hardware_threads(), progress)
+    build.train(training_queries, None)
+    return build.trained()
+
+
+def check_count_of_rows(n: int, config: IndexConfig) -> None:
+    """Raise an InvalidInputError if an index cannot hold so many rows."""
+    spills = config.tree is not None and config.tree.soar_lambda is not None
+    most = _MAX_ROWS // 2 if spills else _MAX_ROWS  # entries have 32-bit numbers
+    if n > most:
+        raise InvalidInputError(f"db has {n} rows; such an index holds {most} at most")
 
 
 class _Build:
@@ -94,47 +118,72 @@ class _Build:
         config.check_dimension(dimension)
         if n == 0:
             config = _untrained(config)
-        spills = config.tree is not None and config.tree.soar_lambda is not None
-        most = _MAX_ROWS // 2 if spills else _MAX_ROWS  # entries have 32-bit numbers
-        if n > most:
-            raise InvalidInputError(f"db has {n} rows; such an index holds {most} at most")
+        check_count_of_rows(n, config)
         self.config = config
         self.source = Source(db, config, threads, progress)
         self.threads = threads
         self.teacher: Teacher | None = None
         self.learned = Learned()
-        self.tree_centroids: F32 | None = None  # in the space of assignment
+        self.norms = self.reduced_norms = np.empty(0, np.float32)
+        self.leaves = np.zeros(n, np.uint32)
+        self.centroids: F32 | None = None
+        self.assigned_by: F32 | None = None  # in the space of assignment
+        self.reach_from: F32 | None = None
+        self.spreads: F32 | None = None
+        self.encoder: Encoder | None = None
 
-    def run(
-        self, training_queries: F32 | None = None, learned: Learned | None = None
-    ) -> PackedIndex:
+    def train(self, training_queries: F32 | None, learned: Learned | None) -> None:
+        """Learn all that is learned; it is in the attributes."""
         config, source = self.config, self.source
-        norms = source.check()
+        norms = self.norms = source.check()
         source.choose_projection(norms)
+        if config.distance_measure == SQUARED_L2:
+            training_queries = learned = None
         self.listen(training_queries, learned or Learned())
-        reduced_norms = np.empty(source.n, np.float32) if source.projects else norms
-        centroids, spreads = None, None
-        leaves = np.zeros(source.n, np.uint32)
+        self.reduced_norms = np.empty(source.n, np.float32) if source.projects else norms
         if config.tree is not None:
-            centroids, leaves, spreads = self.partition(norms, reduced_norms)
+            self.partition()
         elif source.projects:
-            for _ in source.reduced_chunks(reduced_norms):
+            for _ in source.reduced_chunks(self.reduced_norms):
                 pass
         kernels.release_memory()
-        coder = None
         if isinstance(config.score, AHConfig):
             coder = Coder(
-                source, config.score, reduced_norms, self.learned.code_metric, self.teacher
+                source, config.score, self.reduced_norms, self.learned.code_metric, self.teacher
             )
-            coder.train(centroids, leaves)
+            self.encoder = coder.train(self.centroids, self.leaves)
+
+    def trained(self) -> Trained:
+        """Return what was learned."""
+        source, encoder = self.source, self.encoder
+        return Trained(
+            self.config,
+            source.dimension,
+            source.reduced_dim,
+            projection=source.basis,
+            tree_map=source.tree_map,
+            code_metric=None if encoder is None else encoder.metric,
+            centroids=self.centroids,
+            assigned_by=self.assigned_by,
+            reach_from=self.reach_from,
+            codebook=None if encoder is None else encoder.codebook,
+            residual=self.residual,
+            routes=self.routes(),
+        )
+
+    def finish(self) -> PackedIndex:
+        """Write the datapoints and return the index."""
+        config, source = self.config, self.source
+        centroids, encoder = self.centroids, self.encoder
         spilled = None
-        if config.tree is not None and config.tree.soar_lambda is not None:
-            assert self.tree_centroids is not None
-            spilled = self.spill(self.tree_centroids, leaves, config.tree.soar_lambda)
-        layout = Layout(leaves, 1 if centroids is None else len(centroids), spilled)
-        del leaves, spilled
+        soar_lambda = None if config.tree is None else config.tree.soar_lambda
+        if centroids is not None and soar_lambda is not None:
+            spilled = spill(source, centroids, self.leaves, soar_lambda)
+        layout = Layout(self.leaves, 1 if centroids is None else len(centroids), spilled)
+        self.leaves = np.empty(0, np.uint32)
+        del spilled
         kernels.release_memory()
-        rows = self.write(layout, coder, norms, reduced_norms)
+        rows = write(source, layout, encoder, self.norms, self.reduced_norms)
         return PackedIndex(
             config=config,
             num_datapoints=source.n,
@@ -144,13 +193,17 @@ class _Build:
             ids=None if centroids is None else layout.order,
             entry_rows=layout.entry_rows,
             centroids=centroids,
-            spreads=spreads,
+            spreads=self.spreads,
             tree_map=source.tree_map,
-            routes={} if centroids is None else self.routes(centroids),
+            routes=self.routes(),
             **rows,
-            **({} if coder is None else coder.packed()),
-            residual=coder is None or coder.origins is centroids,
+            **({} if encoder is None else encoder.packed()),
+            residual=self.residual,
         )
+
+    @property
+    def residual(self) -> bool:
+        return self.encoder is None or self.encoder.origins is self.centroids
 
     # ---- Training
 
@@ -166,8 +219,10 @@ class _Build:
         if self.config.tree is not None:
             source.tree_map = self.learned.tree_map
 
-    def partition(self, norms: F32, reduced_norms: F32) -> tuple[F32, U32, F32 | None]:
+    def partition(self) -> None:
+        """Train the centroids, assign every datapoint, and measure how far leaves reach."""
         config, source = self.config.tree, self.source
+        norms, reduced_norms = self.norms, self.reduced_norms
         assert config is not None
         ids = source.sample_ids(max(config.training_sample_size, config.num_leaves), stream=0)
         total = config.training_iterations
@@ -201,7 +256,7 @@ class _Build:
                 on_rows=lambda done: source.report("centroids", done, source.n),
             )
         flat = unmap_rows(centroids, source.tree_map, self.threads)
-        centroids = source.to_tree(flat)
+        self.assigned_by = centroids = source.to_tree(flat)
         leaves, scores = tree.assign(
             source.tree_chunks(reduced_norms, tree_norms),
             source.n,
@@ -220,77 +275,26 @@ class _Build:
                 starts,
                 centroids,
                 config.avq,
-                most_rows=4 * source.chunk_rows,
+                most_rows=most_rows(source.dimension),
                 threads=self.threads,
                 on_rows=lambda done: source.report("centroids", done, source.n),
             )
             flat = unmap_rows(centroids, source.tree_map, self.threads)
-        self.tree_centroids = source.to_tree(flat)
+            self.reach_from = centroids
+        self.centroids, self.leaves = flat, leaves
         if not ranks_by_reach(self.config):
-            return flat, leaves, None
+            return
         hidden = tree.left_out(norms, reduced_norms, source.dimension, source.reduced_dim)
-        spreads = tree.leaf_spreads(distances, source.reduced_dim, config.avq, hidden)
-        return flat, leaves, spreads
+        self.spreads = tree.leaf_spreads(distances, source.reduced_dim, config.avq, hidden)
 
-    def routes(self, centroids: F32) -> dict[str, NDArray[Any]]:
+    def routes(self) -> dict[str, NDArray[Any]]:
+        if self.centroids is None:
+            return {}
+
         def report(done: int, total: int) -> None:
             self.source.report("upper tree", done, total)
 
-        return build_routes(self.config, centroids, self.threads, report)
-
-    def spill(self, centroids: F32, leaves: U32, soar_lambda: float) -> U32:
-        """Return a second leaf of every datapoint; its own where there is only one."""
-        if len(centroids) < 2:
-            return leaves
-        spilled = np.empty_like(leaves)
-        for first, rows in self.source.tree_chunks():
-            part = slice(first, first + len(rows))
-            spilled[part] = kernels.spill_leaves(
-                rows, centroids, leaves[part], soar_lambda, self.threads
-            )
-            self.source.report("spill", part.stop, self.source.n)
-        return spilled
-
-    # ---- Writing
-
-    def write(
-        self, layout: Layout, coder: Coder | None, norms: F32, reduced_norms: F32
-    ) -> dict[str, Any]:
-        """Read every datapoint once more: keep its row where one is needed, encode it.
-
-        Returns the arrays of rows by name; codes are in the coder.
-        """
-        source = self.source
-        exact = self.exact()
-        kept = None if exact is None else RowArrays(exact.quantize, source.n, source.dimension)
-        if coder is not None:
-            coder.begin(layout.num_groups)
-        for first, last in source.spans():
-            rows = source.rows(first, last)
-            if kept is not None:
-                weights = self.row_weights(norms[first:last])
-                kept.put(layout.rows(first, last), rows, weights, self.threads)
-            if coder is not None:
-                reduced = source.reduce(rows)
-                for leaves, places in layout.entries(first, last):
-                    coder.put(reduced, reduced_norms[first:last], leaves, places)
-            source.report("rows" if coder is None else "encode", last, source.n)
-        return {} if kept is None else kept.arrays(self.config.distance_measure)
-
-    def exact(self) -> BruteForceConfig | ReorderConfig | None:
-        """Return how rows that are scored one by one are kept; None: none are."""
-        if isinstance(self.config.score, BruteForceConfig):
-            return self.config.score
-        return self.config.reorder
-
-    def row_weights(self, norms: F32) -> F32 | None:
-        exact = self.exact()
-        if not isinstance(exact, ReorderConfig) or exact.quantize is ReorderType.FLOAT32:
-            return None
-        threshold = exact.anisotropic_quantization_threshold
-        if math.isnan(threshold):
-            return None
-        return anisotropic_weights(norms, self.source.dimension, threshold)
+        return build_routes(self.config, self.centroids, self.threads, report)
 
 
 def _unit(queries: F32) -> F32:

@@ -1,9 +1,8 @@
-"""Codes of a build: the codebook, whether it is of residuals, and the codes themselves."""
+"""Codes of a build: the codebook, the loss, and whether they are of residuals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +10,11 @@ from numpy.typing import NDArray
 from swann import kernels
 from swann.config import AHConfig
 from swann.distance import SQUARED_L2
+from swann.index.encoding import Encoder, unpack
 from swann.index.learned import CODE_SAMPLE, Teacher
 from swann.index.source import Source
 from swann.kernels import GROUP, LANES, Tiles
 from swann.quantize.anisotropic import anisotropic_weights
-from swann.quantize.codebook import MAX_SWEEPS
-from swann.quantize.metric import SHAPED_SWEEPS
 from swann.quantize.product import ProductQuantizer
 
 __all__ = ["Coder"]
@@ -29,7 +27,7 @@ _ENOUGH_TO_COMPARE, _ITERATIONS_TO_COMPARE = 4096, 3
 
 
 class Coder:
-    """Trains a codebook, then encodes datapoints as they come.
+    """Trains a codebook.
 
     Parameters
     ----------
@@ -59,12 +57,9 @@ class Coder:
         self.metric = metric
         self.teacher = teacher
         self.origins: F32 | None = None
-        self.codebook = np.empty((0, ah.codewords), np.float32)
-        self.codes = np.empty((0, 0, 0), np.uint8)
-        self.corrections: F32 | None = None
 
-    def train(self, centroids: F32 | None, leaves: U32) -> None:
-        """Choose what codes are counted from (`origins`), and train the codebook."""
+    def train(self, centroids: F32 | None, leaves: U32) -> Encoder:
+        """Choose what codes are counted from, and train the codebook."""
         ah, source = self.ah, self.source
         self.origins = centroids
         if centroids is not None and not self._residuals_pay(centroids, leaves):
@@ -76,7 +71,7 @@ class Coder:
         enough = _ENOUGH_FOR_A_CODEWORD * ah.codewords
         size = min(ah.training_sample_size, enough, max(_ENOUGH_TO_TRAIN, source.n // 3))
         total = ah.training_iterations * (2 if ah.anisotropic else 1)
-        self.codebook = self._trained(
+        codebook = self._trained(
             source.sample_ids(size, stream=0),
             leaves,
             self.metric,
@@ -84,58 +79,11 @@ class Coder:
             on_iteration=lambda i, _: source.report("codebook", i + 1, total),
         )
         source.report("codebook", total, total)
+        return self._encoder(codebook, self.metric)
 
-    def begin(self, num_groups: int) -> None:
-        """Make room for the codes of all datapoints."""
-        blocks = kernels.num_blocks(self.source.reduced_dim, self.ah.dimensions_per_block)
-        self.codes = np.zeros((num_groups, blocks, kernels.block_bytes(self.ah.codewords)), "u1")
-        if self.origins is not None and self.source.config.distance_measure == SQUARED_L2:
-            self.corrections = np.full(num_groups * GROUP, np.nan, np.float32)
-
-    def put(self, rows: F32, norms: F32, leaves: U32, places: NDArray[np.uint64]) -> None:
-        """Encode reduced rows of these norms into their places."""
-        self._put(rows, norms, leaves, places, self.codebook, self.metric, self.codes)
-
-    def packed(self) -> dict[str, Any]:
-        """Return what was made, by the names of the index's fields."""
-        corrections, low, span = _pack_corrections(self.corrections)
-        return {
-            "code_metric": self.metric,
-            "codes": self.codes,
-            "codebook": self.codebook,
-            "corrections": corrections,
-            "correction_low": low,
-            "correction_span": span,
-        }
-
-    def _put(
-        self,
-        rows: F32,
-        norms: F32,
-        leaves: U32,
-        places: NDArray[np.uint64],
-        codebook: F32,
-        metric: F32 | None,
-        codes: NDArray[np.uint8],
-    ) -> None:
-        directions = None
-        if metric is not None and self.ah.anisotropic:
-            directions, norms = kernels.metric_directions(rows, metric, self.source.threads)
-        kernels.pack_codes(
-            rows,
-            self._weights(norms),
-            self.origins,
-            leaves,
-            places,
-            codebook,
-            self.ah.dimensions_per_block,
-            MAX_SWEEPS if metric is None else SHAPED_SWEEPS,
-            codes,
-            self.corrections,
-            self.source.threads,
-            metric=metric,
-            directions=directions,
-        )
+    def _encoder(self, codebook: F32, metric: F32 | None) -> Encoder:
+        source = self.source
+        return Encoder(source.config, codebook, self.origins, metric, source.threads)
 
     def _trained(
         self,
@@ -158,23 +106,20 @@ class Coder:
 
     def _metric_that_pays(self, teacher: Teacher, leaves: U32) -> F32 | None:
         """Try codes of a sample under each metric."""
-        source, ah = self.source, self.ah
+        source = self.source
         ids = source.sample_ids(CODE_SAMPLE, stream=2)
         sample, its_leaves = source.reduced_take(ids), leaves[ids]
         places = np.arange(len(ids), dtype=np.uint64)
-        blocks = kernels.num_blocks(source.reduced_dim, ah.dimensions_per_block)
-        shape = (-(-len(ids) // GROUP), blocks, kernels.block_bytes(ah.codewords))
 
         def decoded(metric: F32 | None) -> F32:
             quantizer = self._quantizer(_ITERATIONS_TO_COMPARE, stream=2)
             quantizer.codebook = self._trained(
                 ids, leaves, metric, iterations=_ITERATIONS_TO_COMPARE
             )
-            packed = np.zeros(shape, np.uint8)
-            self._put(
-                sample, self.norms[ids], its_leaves, places, quantizer.codebook, metric, packed
-            )
-            vectors = quantizer.decode(_unpacked(packed)[: len(ids)])
+            encoder = self._encoder(quantizer.codebook, metric)
+            encoder.begin(-(-len(ids) // GROUP))
+            encoder.put(sample, self.norms[ids], its_leaves, places)
+            vectors = quantizer.decode(unpack(encoder.codes)[: len(ids)])
             return vectors if self.origins is None else vectors + self.origins[its_leaves]
 
         return teacher.choose_code_metric(sample, source.n, decoded)
@@ -241,28 +186,3 @@ class Coder:
             self._weights(norms),
             self.source.threads,
         )
-
-
-def _unpacked(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the codes of all places, shape (groups * 32, blocks)."""
-    if packed.shape[2] < GROUP:
-        packed = np.concatenate([packed & 15, packed >> 4], axis=2)
-    return packed.transpose(0, 2, 1).reshape(-1, packed.shape[1])
-
-
-def _pack_corrections(
-    corrections: F32 | None,
-) -> tuple[NDArray[np.uint16] | None, float, float]:
-    """Store corrections in 16 bits over their range; places without a datapoint hold NaN."""
-    if corrections is None:
-        return None, 0.0, 0.0
-    low, high = float(np.nanmin(corrections)), float(np.nanmax(corrections))
-    span = high - low
-    packed = np.zeros(len(corrections), np.uint16)
-    if span == 0.0:
-        return packed, low, 0.0
-    step = 1 << 18
-    for begin in range(0, len(corrections), step):
-        part = corrections[begin : begin + step].astype(np.float64) - low
-        packed[begin : begin + step] = np.rint(np.nan_to_num(part) * (65535.0 / span))
-    return packed, low, span

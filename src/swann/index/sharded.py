@@ -18,7 +18,7 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -47,7 +47,6 @@ from swann.index.manifest import (
     DOCIDS,
     FORMAT_VERSION,
     LOG,
-    MANIFEST,
     MAX_BYTES,
     PLAN,
     SHARDED,
@@ -57,7 +56,15 @@ from swann.index.manifest import (
 from swann.index.packed import PackedIndex
 from swann.index.shards import OF_LEAVES, Head, Shard, join, spread_leaves, take_leaves
 from swann.index.state import LogPoint, State
-from swann.index.store import DirectoryFiles, Files, Verify, map_array, place_array, read_state
+from swann.index.store import (
+    DirectoryFiles,
+    Files,
+    Verify,
+    map_array,
+    place_array,
+    place_manifest,
+    read_state,
+)
 
 __all__ = [
     "ShardEntry",
@@ -181,7 +188,7 @@ class ShardedWriter:
         self._present: set[str] = set()
         self._written: dict[str, None] = {}
         self._placed: dict[int, tuple[NDArray[Any], Entry]] = {}
-        self._done = False
+        self._data = b""  # of the manifest
 
     def __enter__(self) -> ShardedWriter:
         disk.remove_temporary(self._root)
@@ -189,9 +196,12 @@ class ShardedWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if store.is_placed(self._root, self._data):
+            return
         for name in self._written:
-            if not self._done and name not in self._present:
-                (self._root / name).unlink(missing_ok=True)
+            if name not in self._present:
+                with suppress(OSError):  # the next save removes them
+                    (self._root / name).unlink(missing_ok=True)
 
     def array(self, name: str, array: NDArray[Any]) -> Entry:
         """Write an array; what all shards share is written once."""
@@ -257,10 +267,9 @@ class ShardedWriter:
         if log is not None:
             content["features"].append(LOG)
             content["log"] = log_entry(log)
-        data = encode_manifest(content)
         disk.sync_directory(self._root)  # no manifest without what it lists
-        disk.place_file(self._root, MANIFEST, lambda file: _write(file, data, MANIFEST))
-        self._done = True
+        self._data = encode_manifest(content)
+        place_manifest(self._root, self._data)
         disk.sync_directory(self._root)
         store.remove_stale(self._root, set(self._written), log)
 

@@ -20,7 +20,7 @@ from swann.quantize.metric import map_rows
 from swann.quantize.projection import TRAINING_SAMPLE_SIZE, project, train_projection
 from swann.vectors import PageReleaser, slice_rows, take
 
-__all__ = ["LONGEST", "Progress", "Source"]
+__all__ = ["LONGEST", "Progress", "Source", "most_rows"]
 
 F32 = NDArray[np.float32]
 
@@ -31,6 +31,15 @@ _CHUNK_VALUES = 512 * 1024
 
 _MAPPED_ROWS = 128
 """Rows that are read at a time from here and there in a file: each brings 64 KB around it."""
+
+
+def _chunk_rows(dimension: int) -> int:
+    return max(kernels.LANES, _CHUNK_VALUES // dimension)
+
+
+def most_rows(dimension: int) -> int:
+    """Return how many of a leaf's datapoints are looked at together where it has many."""
+    return 4 * _chunk_rows(dimension)
 
 
 class Source:
@@ -46,18 +55,28 @@ class Source:
         How many to use.
     progress : callable, optional
         Told what was done.
+    name, start : str and int
+        What errors call the rows, and the number of the first one there.
     """
 
     def __init__(
-        self, db: NDArray[Any], config: IndexConfig, threads: int, progress: Progress | None
+        self,
+        db: NDArray[Any],
+        config: IndexConfig,
+        threads: int,
+        progress: Progress | None,
+        name: str = "db",
+        start: int = 0,
     ) -> None:
         self.db = db
+        self.name = name
+        self.start = start
         self.config = config
         self.threads = threads
         self.progress = progress
         self.n, self.dimension = db.shape
         self.unit = normalizes(config.distance_measure)
-        self.chunk_rows = max(kernels.LANES, _CHUNK_VALUES // self.dimension)
+        self.chunk_rows = _chunk_rows(self.dimension)
         self.basis: F32 | None = None
         self.reduced_dim = self.dimension
         self.tree_map: F32 | None = None  # of the reduced space, for assignment
@@ -73,9 +92,12 @@ class Source:
         norms = np.empty(self.n, np.float32)
         for first, last in self.spans():
             rows = slice_rows(self.db, first, last)
-            norms[first:last] = checked_norms(rows, "db", self.threads, start=first, source=self.db)
+            number = self.start + first
+            norms[first:last] = checked_norms(
+                rows, self.name, self.threads, start=number, source=_Numbered(self.db, self.start)
+            )
             if self.unit and not norms[first:last].all():
-                normalize_rows(rows, "db", first)  # raises, naming the row
+                normalize_rows(rows, self.name, number)  # raises, naming the row
             self.report("check", last, self.n)
         return np.broadcast_to(np.float32(1.0), norms.shape) if self.unit else norms
 
@@ -98,6 +120,13 @@ class Source:
             out[part] = self._taken(ids[part])
         return out
 
+    def picked(self, ids: NDArray[np.integer[Any]]) -> NDArray[Any]:
+        """Return the rows that `ids` names as they are in the database."""
+        out = np.empty((len(ids), self.dimension), self.db.dtype)
+        for part in self._parts(len(ids)):
+            out[part] = self.db[ids[part]]
+        return out
+
     def sample_ids(self, size: int, stream: int) -> NDArray[np.int64]:
         """Draw distinct datapoints, ascending; streams draw independently of each other."""
         if size >= self.n:
@@ -118,9 +147,15 @@ class Source:
         if not self.unit:
             return rows
         zero, scaled = kernels.normalize_rows(rows, self.threads)
-        return scaled if zero == len(rows) else normalize_rows(rows, "db", first)  # raises
+        if zero < len(rows):
+            normalize_rows(rows, self.name, self.start + first)  # raises
+        return scaled
 
     # ---- The reduced space
+
+    def adopt(self, projection: F32 | None, reduced_dim: int, tree_map: F32 | None) -> None:
+        """Take the spaces that were learned before."""
+        self.basis, self.reduced_dim, self.tree_map = projection, reduced_dim, tree_map
 
     @property
     def projects(self) -> bool:
@@ -149,9 +184,11 @@ class Source:
             self.reduced_dim = len(self.basis)
 
     def _sampled_chunks(self, ids: NDArray[np.int64]) -> Iterator[F32]:
-        for part in self._parts(len(ids)):
-            yield self._taken(ids[part])
-            self.report("projection", part.stop, len(ids))
+        # As many at a time whether they are mapped or not: sums depend on that.
+        for first in range(0, len(ids), self.chunk_rows):
+            part = ids[first : first + self.chunk_rows]
+            yield self.take(part)
+            self.report("projection", first + len(part), len(ids))
 
     def reduce(self, rows: F32) -> F32:
         """Return rows in the space of the centroids and codes."""
@@ -197,3 +234,14 @@ class Source:
             if self.projects and norms is not None:
                 _, norms[first:last] = kernels.check_rows(rows, self.threads)
             yield first, rows
+
+
+class _Numbered:
+    """Values by their place, rows counted from `start` on."""
+
+    def __init__(self, db: NDArray[Any], start: int) -> None:
+        self._db = db
+        self._start = start
+
+    def __getitem__(self, place: tuple[int, ...]) -> Any:
+        return self._db[(place[0] - self._start, *place[1:])]

@@ -64,10 +64,12 @@ __all__ = [
     "arrays_of",
     "check_verify",
     "holds_index",
+    "is_placed",
     "load_state",
     "map_array",
     "mark_log",
     "place_array",
+    "place_manifest",
     "read_state",
     "remove_stale",
     "save_bundle",
@@ -120,9 +122,9 @@ def save_state(
                 entries[name] = place_array(root, name, array)
             disk.sync_directory(root)  # no manifest without what it lists
             data = encode_manifest(manifest_of(state, entries))
-            disk.place_file(root, MANIFEST, lambda file: _write(file, data, MANIFEST))
+            place_manifest(root, data)
         except BaseException:
-            unlisted = [] if _is_placed(root, data) else list(entries.values())
+            unlisted = [] if is_placed(root, data) else list(entries.values())
             for entry in unlisted:
                 if entry.file not in present:
                     with suppress(OSError):  # the next save removes them
@@ -172,7 +174,7 @@ def _entry_of(name: str, array: NDArray[Any], digest: str) -> Entry:
 
 
 def place_array(root: Path, name: str, array: NDArray[Any]) -> Entry:
-    """Write an array into a directory, named by its content."""
+    """Write an array, named by its content; `disk.sync_directory` makes it last."""
     made: list[Entry] = []
 
     def write(file: BinaryIO) -> str:
@@ -183,7 +185,7 @@ def place_array(root: Path, name: str, array: NDArray[Any]) -> Entry:
     return made[0]
 
 
-def _is_placed(root: Path, data: bytes) -> bool:
+def is_placed(root: Path, data: bytes) -> bool:
     """Whether a manifest may be in place: a rename can be done and fail, or be interrupted."""
     try:
         return data != b"" and (root / MANIFEST).read_bytes() == data
@@ -193,9 +195,14 @@ def _is_placed(root: Path, data: bytes) -> bool:
         return True
 
 
-def _write(file: BinaryIO, data: bytes, name: str) -> str:
-    file.write(data)
-    return name
+def place_manifest(root: Path, data: bytes) -> None:
+    """Write a manifest, replacing the one that is there; `disk.sync_directory` makes it last."""
+
+    def write(file: BinaryIO) -> str:
+        file.write(data)
+        return MANIFEST
+
+    disk.place_file(root, MANIFEST, write)
 
 
 def remove_stale(root: Path, kept: set[str], log: LogPoint | None) -> None:
@@ -220,8 +227,7 @@ def mark_log(directory: str | os.PathLike[str], point: LogPoint) -> None:
     content = read_manifest(source.manifest(), source.where)
     content["features"] = [name for name in content["features"] if name != LOG] + [LOG]
     content["log"] = log_entry(point)
-    data = encode_manifest(content)
-    disk.place_file(source.root, MANIFEST, lambda file: _write(file, data, MANIFEST))
+    place_manifest(source.root, encode_manifest(content))
     disk.sync_directory(source.root)
 
 

@@ -17,13 +17,14 @@ scores less than the datapoints that a query looks for there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swann import kernels
 
-__all__ = ["move_to_datapoints", "reach_out"]
+__all__ = ["evenly_spaced", "move_to_datapoints", "reach_out", "squared_errors"]
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -103,7 +104,7 @@ def move_to_datapoints(
         ids = order[ends[first] : ends[last]]
         sizes = np.diff(ends[first : last + 1])
         if len(ids) > most_rows:  # one leaf
-            ids = ids[np.linspace(0, len(ids) - 1, most_rows).astype(np.int64)]
+            ids = ids[evenly_spaced(len(ids), most_rows)]
             sizes = np.array([most_rows])
         if len(ids):
             rows = read(ids)
@@ -112,11 +113,25 @@ def move_to_datapoints(
             part = moved[first:last]
             kernels.anisotropic_centroids(rows, places, inner, eta, part, threads)
             leaf = np.repeat(np.arange(last - first), sizes)
-            errors = rows - part[leaf]
-            squares = np.einsum("ij,ij->i", errors, errors, dtype=np.float64)
+            squares = squared_errors(rows, part, leaf)
             total = np.bincount(leaf, squares, minlength=last - first)
             distances[first:last] = total / np.maximum(sizes, 1)
         if on_rows is not None:
             on_rows(int(ends[last]))
         first = last
     return moved, distances
+
+
+def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
+    """Return which datapoints stand for a leaf that has more than `most`."""
+    return np.linspace(0, count - 1, most).astype(np.int64)
+
+
+def squared_errors(rows: F32, centroids: F32, leaves: NDArray[Any]) -> F64:
+    """Return the squared distance of each row to the centroid of its leaf.
+
+    That of a row does not depend on the others: nothing is converted by pieces.
+    """
+    errors = (rows - centroids[leaves]).astype(np.float64)
+    squares: F64 = np.einsum("ij,ij->i", errors, errors)
+    return squares

@@ -17,10 +17,14 @@ __all__ = [
     "SPREADS_ABOVE",
     "assign",
     "assign_rows",
+    "hidden_variance",
     "leaf_distances",
     "leaf_spreads",
     "left_out",
     "spill_entries",
+    "square_bits",
+    "square_sum",
+    "squared_distances",
     "to_means",
     "train_tree",
 ]
@@ -200,9 +204,13 @@ def leaf_distances(leaves: U32, scores: F32, norms: F32, num_leaves: int) -> F64
     -------
     float64 array of shape (num_leaves,)
     """
-    squares = np.maximum(norms.astype(np.float64) ** 2 - 2.0 * scores, 0.0)  # |x - c|^2
-    total = np.bincount(leaves, squares, minlength=num_leaves)
+    total = np.bincount(leaves, squared_distances(scores, norms), minlength=num_leaves)
     return total / np.maximum(np.bincount(leaves, minlength=num_leaves), 1)
+
+
+def squared_distances(scores: F32, norms: F32) -> F64:
+    """Return ``|x - c|^2`` of each datapoint and its centroid; see `leaf_distances`."""
+    return np.maximum(norms.astype(np.float64) ** 2 - 2.0 * scores, 0.0)
 
 
 def leaf_spreads(
@@ -234,7 +242,31 @@ def leaf_spreads(
     return np.asarray(above * np.sqrt(distances / dimension + hidden), np.float32)
 
 
+def square_bits(longest: float, count: int) -> int:
+    """Return how many bits behind the point `square_sum` keeps of the squares of so many norms."""
+    most = max(longest, 1e-30) ** 2 * max(count, 1)
+    return 61 - math.ceil(math.log2(most))  # of a sum behind the point: it fits 64
+
+
+def square_sum(norms: F32, bits: int) -> int:
+    """Return the sum of the squares of norms, in units of 2^-bits.
+
+    Of whole numbers, so that it does not matter how the datapoints are cut into chunks.
+    """
+    whole = np.rint(np.ldexp(norms.astype(np.float64) ** 2, bits))
+    return int(whole.astype(np.int64).sum())
+
+
 def left_out(norms: F32, reduced_norms: F32, dimension: int, reduced_dim: int) -> float:
+    """Return what `hidden_variance` returns, of datapoints of these lengths."""
+    bits = square_bits(float(norms.max()), len(norms))
+    whole, kept = square_sum(norms, bits), square_sum(reduced_norms, bits)
+    return hidden_variance(whole, kept, bits, len(norms), dimension, reduced_dim)
+
+
+def hidden_variance(
+    whole: int, kept: int, bits: int, count: int, dimension: int, reduced_dim: int
+) -> float:
     """Return the variance that a projection hides from leaves, for a reduced query of unit length.
 
     A leaf's best datapoint is the best in all dimensions, those left out included. There all
@@ -243,16 +275,19 @@ def left_out(norms: F32, reduced_norms: F32, dimension: int, reduced_dim: int) -
 
     Parameters
     ----------
-    norms, reduced_norms : float32 arrays of shape (n,)
-        Lengths of the datapoints in all dimensions and in the reduced space.
+    whole, kept : int
+        What `square_sum` returns of the datapoints' lengths in all dimensions and in the reduced
+        space.
+    bits, count : int
+        Its `bits`; the number of datapoints.
     dimension, reduced_dim : int
         How many dimensions these have.
     """
-    kept = float(np.mean(reduced_norms.astype(np.float64) ** 2))
-    lost = float(np.mean(norms.astype(np.float64) ** 2)) - kept
-    if reduced_dim == dimension or kept <= 0.0 or lost <= 0.0:
+    mean = math.ldexp(kept / count, -bits)
+    lost = math.ldexp((whole - kept) / count, -bits)
+    if reduced_dim == dimension or mean <= 0.0 or lost <= 0.0:
         return 0.0
-    return lost / kept * lost / (dimension - reduced_dim)
+    return lost / mean * lost / (dimension - reduced_dim)
 
 
 def spill_entries(starts: U32, spilled: U32) -> tuple[U32, U32]:

@@ -15,7 +15,7 @@ from swann.config.checks import check_count, check_count_or_zero, check_threshol
 from swann.errors import ConfigError, DTypeError, InvalidInputError, ShapeError
 from swann.quantize.anisotropic import anisotropic_weights
 from swann.quantize.weights import Weight, as_weight, relative_weights
-from swann.vectors import as_database, check_finite, slice_rows
+from swann.vectors import Originals, as_database, check_finite, slice_rows
 
 __all__ = ["LONGEST", "Loss", "Origins", "Quantizer", "as_codes", "checked_norms"]
 
@@ -173,7 +173,7 @@ class Origins:
 
 
 def checked_norms(
-    rows: F32, name: str, threads: int, *, start: int = 0, source: NDArray[Any] | None = None
+    rows: F32, name: str, threads: int, *, start: int = 0, source: Originals | None = None
 ) -> F32:
     """Return the norms of rows; refuse what float32 arithmetic cannot do with.
 
@@ -182,7 +182,7 @@ def checked_norms(
     rows : float32 array of shape (n, d)
         Rows from number `start` on of what the caller calls `name`.
     source : ndarray, optional
-        All of what the rows were converted from.
+        All of what the rows were converted from: values by row number and place.
 
     Raises
     ------

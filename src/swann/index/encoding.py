@@ -1,0 +1,150 @@
+"""Codes of datapoints: encoded as they come, packed by 32, unpacked where they are sorted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swann import kernels
+from swann.config import AHConfig, IndexConfig
+from swann.distance import SQUARED_L2
+from swann.kernels import GROUP
+from swann.quantize.anisotropic import anisotropic_weights
+from swann.quantize.codebook import MAX_SWEEPS
+from swann.quantize.metric import SHAPED_SWEEPS
+
+__all__ = ["Encoder", "has_corrections", "pack", "pack_corrections", "unpack"]
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+U32 = NDArray[np.uint32]
+
+_STEP = 1 << 18
+
+
+class Encoder:
+    """Encodes datapoints with a trained codebook; a code depends on nothing but its datapoint.
+
+    Parameters
+    ----------
+    config : IndexConfig
+        Its score is an `AHConfig`.
+    codebook : float32 array of shape (r, 16 or 256)
+        Of the reduced space.
+    origins : float32 array of shape (leaves, r), or None
+        Centroids, where codes are of residuals.
+    metric : float32 array of shape (r, r), or None
+        The loss that codes are chosen by; None for plain l2.
+    threads : int
+        The result does not depend on it.
+
+    Attributes
+    ----------
+    codes : uint8 array of shape (groups, blocks, 16 or 32)
+        Of all places; zeros where there is no datapoint.
+    corrections : float32 array of shape (groups * 32,), or None
+        NaN where there is no datapoint.
+    """
+
+    def __init__(
+        self,
+        config: IndexConfig,
+        codebook: F32,
+        origins: F32 | None,
+        metric: F32 | None,
+        threads: int,
+    ) -> None:
+        assert isinstance(config.score, AHConfig)
+        self.config = config
+        self.ah = config.score
+        self.codebook = codebook
+        self.origins = origins
+        self.metric = metric
+        self.threads = threads
+        self.codes: U8 = np.empty((0, 0, 0), np.uint8)
+        self.corrections: F32 | None = None
+
+    def begin(self, num_groups: int) -> None:
+        """Make room for the codes of so many groups of datapoints."""
+        blocks = kernels.num_blocks(len(self.codebook), self.ah.dimensions_per_block)
+        self.codes = np.zeros((num_groups, blocks, kernels.block_bytes(self.ah.codewords)), "u1")
+        if has_corrections(self.config, self.origins is not None):
+            self.corrections = np.full(num_groups * GROUP, np.nan, np.float32)
+
+    def put(self, rows: F32, norms: F32, leaves: U32, places: NDArray[np.uint64]) -> None:
+        """Encode reduced rows of these norms into their places."""
+        directions = None
+        if self.metric is not None and self.ah.anisotropic:
+            directions, norms = kernels.metric_directions(rows, self.metric, self.threads)
+        kernels.pack_codes(
+            rows,
+            self._weights(norms),
+            self.origins,
+            leaves,
+            places,
+            self.codebook,
+            self.ah.dimensions_per_block,
+            MAX_SWEEPS if self.metric is None else SHAPED_SWEEPS,
+            self.codes,
+            self.corrections,
+            self.threads,
+            metric=self.metric,
+            directions=directions,
+        )
+
+    def _weights(self, norms: F32) -> F32 | None:
+        if not self.ah.anisotropic:
+            return None
+        threshold = self.ah.anisotropic_quantization_threshold
+        return anisotropic_weights(norms, len(self.codebook), threshold)
+
+    def packed(self) -> dict[str, Any]:
+        """Return what was made, by the names of the index's fields."""
+        corrections, low, span = None, 0.0, 0.0
+        if self.corrections is not None:
+            low, high = float(np.nanmin(self.corrections)), float(np.nanmax(self.corrections))
+            span = high - low
+            corrections = pack_corrections(self.corrections, low, span)
+        return {
+            "code_metric": self.metric,
+            "codes": self.codes,
+            "codebook": self.codebook,
+            "corrections": corrections,
+            "correction_low": low,
+            "correction_span": span,
+        }
+
+
+def has_corrections(config: IndexConfig, residual: bool) -> bool:
+    """Whether scores by codes need a correction: under squared l2, where codes are of residuals."""
+    return residual and config.tree is not None and config.distance_measure == SQUARED_L2
+
+
+def unpack(packed: U8) -> U8:
+    """Return the codes of all places, shape (groups * 32, blocks)."""
+    if packed.shape[2] < GROUP:
+        packed = np.concatenate([packed & 15, packed >> 4], axis=2)
+    return packed.transpose(0, 2, 1).reshape(-1, packed.shape[1])
+
+
+def pack(codes: U8, block_bytes: int) -> U8:
+    """Undo `unpack`: return the packed codes of a whole number of groups."""
+    groups = codes.reshape(-1, GROUP, codes.shape[1]).transpose(0, 2, 1)
+    if block_bytes == GROUP:
+        return np.ascontiguousarray(groups)
+    low, high = groups[:, :, :block_bytes], groups[:, :, block_bytes:]
+    packed: U8 = np.bitwise_or(low, high << 4, dtype=np.uint8)
+    return packed
+
+
+def pack_corrections(corrections: F32, low: float, span: float) -> NDArray[np.uint16]:
+    """Store corrections in 16 bits over their range; places without a datapoint hold NaN."""
+    packed = np.zeros(len(corrections), np.uint16)
+    if span == 0.0:
+        return packed
+    for begin in range(0, len(corrections), _STEP):
+        part = corrections[begin : begin + _STEP].astype(np.float64) - low
+        packed[begin : begin + _STEP] = np.rint(np.nan_to_num(part) * (65535.0 / span))
+    return packed

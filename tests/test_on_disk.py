@@ -1,0 +1,212 @@
+"""Builds larger than memory: the same bytes as in memory, within a budget, whatever breaks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import swann
+from swann.distributed import LocalExecutor, ProcessExecutor, build
+from swann.index.store import load_state
+
+N, D = 3000, 24
+
+
+def rows_of(n: int = N, d: int = D, seed: int = 3) -> Any:
+    rng = np.random.default_rng(seed)
+    centers = rng.standard_normal((20, d)) * 2
+    made = centers[rng.integers(0, 20, n)] + rng.standard_normal((n, d))
+    return (made * rng.uniform(0.5, 2.0, (n, 1))).astype(np.float32)
+
+
+def settings(measure: str, case: str) -> Any:
+    builder = swann.builder(rows_of(), 10, measure)  # type: ignore[arg-type]
+    tree: dict[str, Any] = {"num_leaves": 30, "num_leaves_to_search": 10}
+    threshold = None if measure == "squared_l2" else 0.3
+    match case:
+        case "plain":
+            builder.tree(**tree).score_ah(2, threshold).reorder(100)
+        case "soar":
+            builder.tree(**tree, soar_lambda=1.0).score_ah(2, threshold).reorder(100)
+        case "brute force":
+            builder.score_brute_force()
+        case "leaves, brute force":
+            builder.tree(**tree).score_brute_force()
+        case "codes alone":
+            builder.score_ah(2, threshold)
+        case "int8":
+            builder.tree(**tree).score_ah(2, threshold).reorder(50, swann.ReorderType.INT8, 0.3)
+        case "bfloat16":
+            builder.tree(**tree).score_ah(2, threshold).reorder(50, swann.ReorderType.BFLOAT16)
+        case "lut256":
+            builder.tree(**tree).score_ah(2, threshold, hash_type="lut256").reorder(50)
+        case "pca":
+            builder.tree(**tree).score_ah(2, threshold).reorder(50).pca(8)
+        case "truncate":
+            builder.tree(**tree, soar_lambda=1.5).score_ah(2, threshold).reorder(50).truncate(10)
+        case "avq":
+            builder.tree(**tree, avq=2.0).score_ah(2, threshold).reorder(50)
+        case "upper":
+            builder.tree(**tree).upper_tree(6, 3).score_ah(2, threshold).reorder(50)
+        case "spherical":
+            builder.tree(**tree, spherical=True, quantize_centroids=True).score_ah(2).reorder(9)
+    return builder
+
+
+CASES = [
+    "plain",
+    "soar",
+    "brute force",
+    "leaves, brute force",
+    "codes alone",
+    "int8",
+    "bfloat16",
+    "lut256",
+    "pca",
+    "truncate",
+    "avq",
+    "upper",
+    "spherical",
+]
+
+
+def assert_same(folder: Path, expected: Any) -> None:
+    """The same files as those that a save makes."""
+    there = folder.parent / f"{folder.name}-expected"
+    expected.save(there)
+    names = {path.name for path in there.iterdir()}
+    assert {path.name for path in folder.iterdir()} == names
+    for name in names:
+        assert (folder / name).read_bytes() == (there / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("measure", ["dot_product", "squared_l2", "cosine"])
+def test_where_all_is_trained_on_it_is_the_index_of_the_builder(
+    measure: str, case: str, tmp_path: Path
+) -> None:
+    builder = settings(measure, case)
+    budget = 400_000  # hundreds of KB of rows, a few of codes at a time
+    build(
+        rows_of(),
+        builder.create_config(),
+        tmp_path / "index",
+        memory_budget=budget,
+        sample_rows=N,
+        executor=LocalExecutor(1),
+    )
+    assert_same(tmp_path / "index", builder.build())
+    assert load_state(tmp_path / "index", verify="full").packed.num_datapoints == N
+
+
+def test_processes_and_files_give_the_same(tmp_path: Path) -> None:
+    """From several files, by two processes."""
+    db, builder = rows_of(), settings("dot_product", "plain")
+    np.save(tmp_path / "a.npy", db[:1000])
+    np.save(tmp_path / "b.npy", db[1000:])
+    with ProcessExecutor(2) as executor:
+        build(
+            str(tmp_path / "*.npy"),
+            builder.create_config(),
+            tmp_path / "index",
+            memory_budget=800_000,
+            sample_rows=N,
+            executor=executor,
+        )
+    assert_same(tmp_path / "index", builder.build())
+
+
+def test_a_damaged_result_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build that was stopped goes on, and trusts nothing that does not fit its checksums."""
+    db, builder = rows_of(), settings("dot_product", "soar")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def run() -> None:
+        build(
+            db,
+            builder.create_config(),
+            tmp_path / "index",
+            memory_budget=400_000,
+            sample_rows=N,
+            executor=LocalExecutor(1),
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr("swann.distributed.finish.Finish.run", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    maps = sorted((tmp_path / "index" / ".build").glob("map-*"))
+    assert len(maps) > 2
+    maps[0].unlink()
+    damaged = bytearray(maps[1].read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    maps[1].write_bytes(damaged)
+    run()
+    assert_same(tmp_path / "index", builder.build())
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    config = settings("dot_product", "plain").create_config()
+    bad = rows_of()
+    bad[1234, 5] = np.nan
+    np.save(tmp_path / "bad.npy", bad)
+    with pytest.raises(swann.NonFiniteError, match=r"bad\.npy\[1234, 5\] is nan"):
+        build(tmp_path / "bad.npy", config, tmp_path / "index")
+    (tmp_path / "x.fbin").write_bytes(b"\x05\0\0\0\x07\0\0\0abc")
+    with pytest.raises(swann.InvalidInputError, match=r"x\.fbin has 11 bytes"):
+        build(tmp_path / "x.fbin", config, tmp_path / "index")
+
+
+def test_workers_that_are_killed_change_nothing(tmp_path: Path) -> None:
+    db, builder = rows_of(), settings("cosine", "plain")
+    np.save(tmp_path / "a.npy", db)
+    rng, over = np.random.default_rng(0), threading.Event()
+    killed = []
+
+    with ProcessExecutor(2, tries=50) as executor:
+
+        def kill() -> None:
+            while not over.wait(float(rng.uniform(0.5, 1.5))) and len(killed) < 3:
+                for pid in executor.pids()[:1]:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+        helper = threading.Thread(target=kill)
+        helper.start()
+        try:
+            build(
+                tmp_path / "a.npy",
+                builder.create_config(),
+                tmp_path / "index",
+                memory_budget=400_000,
+                sample_rows=N,
+                executor=executor,
+            )
+        finally:
+            over.set()
+            helper.join()
+    assert killed
+    assert_same(tmp_path / "index", builder.build())
+
+
+def test_training_on_a_part_finds_as_much(tmp_path: Path) -> None:
+    db = rows_of(20_000)
+    queries = rows_of(200, seed=4)
+    builder = swann.builder(db, 10, "dot_product").tree(100, 20).score_ah(2, 0.3).reorder(100)
+    build(db, builder.create_config(), tmp_path / "index", memory_budget=800_000, sample_rows=6000)
+    true = swann.exact_neighbors(db, queries, 10, "dot_product").indices
+    found = [
+        s.search_batched(queries)[0] for s in (swann.load(tmp_path / "index"), builder.build())
+    ]
+    ours, whole = (swann.recall(indices, true) for indices in found)
+    assert ours > whole - 0.03
+    every = swann.load(tmp_path / "index").search_batched(queries, leaves_to_search=100)[0]
+    assert swann.recall(every, true) > 0.97
