@@ -47,7 +47,7 @@ class Changes:
         self.generation = generation
         self.journal: Journal | None = None
         self._router = Router(generation.description, generation.owners)
-        self.following = generation.description.next_number
+        self.following = generation.description.index.next_number
         self._alive = generation.description.alive()
         self._tail = generation.tail
         self._settled = self._tail.last

@@ -6,14 +6,15 @@ for it.
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from queue import SimpleQueue
 
 from swann.distributed.generation import Generation, Member, Replica
 from swann.distributed.metrics import Metrics
+from swann.distributed.opening import open_message
 from swann.distributed.placement import place
 from swann.distributed.pools import LostError, Pool
 from swann.distributed.tail import message_of
@@ -24,6 +25,7 @@ __all__ = ["Fleet"]
 
 _WATCH = 1.0  # seconds between looks when nothing happens
 _SILENT = 30.0  # seconds without an answer after which a worker counts as gone
+_TRIES = 5
 _RETRY = 0.5  # seconds after which a shard that could not be opened is tried again
 
 
@@ -126,6 +128,31 @@ class Fleet:
             )
 
         return fed() or self._wait(fed, seconds)
+
+    def ask(self, method: str, message: Message) -> Message:
+        """Let any worker do some work, another where it goes before it is done.
+
+        Raises
+        ------
+        WorkerError
+            If it fails.
+        """
+        problem: object = "there are no workers"
+        for _ in range(_TRIES):
+            members = [member for member in self.members() if member.handle.alive]
+            if not members:
+                time.sleep(_RETRY)
+                continue
+            replies: SimpleQueue[Message | Exception] = SimpleQueue()
+            member = min(members, key=lambda member: member.busy)
+            member.count(1)
+            member.handle.call(method, message, replies.put)
+            reply = replies.get()
+            member.count(-1)
+            if isinstance(reply, Message) and "error" not in reply.fields:
+                return reply
+            problem = reply if isinstance(reply, Exception) else reply.fields["error"]
+        raise WorkerError(f"{method} failed in {_TRIES} tries; the last: {problem}")
 
     def close(self) -> None:
         """End all workers."""
@@ -255,13 +282,8 @@ class Fleet:
     # ---- One replica
 
     def _open(self, generation: Generation, replica: Replica) -> None:
-        description = generation.description
-        fields = {
-            "key": generation.key,
-            "shard": replica.shard,
-            "base": description.base,
-            "spec": dataclasses.asdict(description.shards[replica.shard]),
-        }
+        message = open_message(generation.description, replica.shard)
+        message.fields.update(key=generation.key, shard=replica.shard)
 
         def done(reply: Message | Exception) -> None:
             if isinstance(reply, LostError):
@@ -272,7 +294,7 @@ class Fleet:
             replica.opened, replica.upto = True, reply.fields["upto"]
             self._pump(generation, replica)
 
-        replica.member.handle.call("open", Message(fields, []), done)
+        replica.member.handle.call("open", message, done)
 
     def _pump(self, generation: Generation, replica: Replica) -> None:
         """Send what a replica lacks, one message at a time; it is ready when nothing is lacking."""

@@ -107,8 +107,8 @@ class Generation:
         self.key = description.key
         self.head: Head = description.open_head()
         self.docids: Docids | None = description.docids
-        self.owners: NDArray[np.uint32] = description.owners
-        self.sizes: NDArray[np.int64] = np.diff(description.whole_starts.astype(np.int64))
+        self.owners: NDArray[np.uint32] = description.index.owners
+        self.sizes: NDArray[np.int64] = np.diff(description.index.whole_starts.astype(np.int64))
         self.limits = Limits(description.plan, description.num_leaves)
         self.tail = Tail(description.base)
         self.acknowledged = description.base

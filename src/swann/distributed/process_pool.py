@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import socket
 import subprocess
 import sys
@@ -12,13 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 from swann.distributed import wire
-from swann.distributed.pools import CONCURRENCY, Done, Handle, LostError
+from swann.distributed.pools import Done, Handle, LostError
 from swann.distributed.wire import Message
-from swann.distributed.worker import Worker
 from swann.errors import WorkerError
 
 __all__ = ["ProcessPool"]
 
+_PROGRAM = "swann.distributed.worker_process"
 _START = 60.0  # seconds until a process must have answered
 
 
@@ -37,7 +36,7 @@ class ProcessPool:
     def start(self) -> Handle:  # noqa: D102
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-m", __name__, str(theirs.fileno()), self._cache or ""]
+            command = [sys.executable, "-m", _PROGRAM, str(theirs.fileno()), self._cache or ""]
             # A session of its own: Ctrl-C is for whoever searches, and ends workers by the socket.
             process = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
@@ -158,34 +157,3 @@ def _shut(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)  # whoever reads or writes wakes up
     except OSError:
         pass
-
-
-# ---- In the process
-
-
-def serve(connection: socket.socket, worker: Worker, threads: int = CONCURRENCY) -> None:
-    """Answer messages until the other side ends. Each thread reads one and answers it itself."""
-    reading, writing = threading.Lock(), threading.Lock()
-
-    def work() -> None:
-        while True:
-            try:
-                with reading:
-                    message = wire.receive(connection)
-                if message is None:
-                    break
-                fields = message.fields
-                reply = worker.handle(fields["method"], Message(fields["fields"], message.arrays))
-                answer = Message({"id": fields["id"], "fields": reply.fields}, reply.arrays)
-                with writing:
-                    wire.send(connection, answer)
-            except OSError:
-                break
-        os._exit(0)  # whoever asked is gone, with all that others still work on
-
-    for _ in range(threads):
-        threading.Thread(target=work).start()
-
-
-if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])), Worker(sys.argv[2] or None))

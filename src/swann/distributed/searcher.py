@@ -199,8 +199,8 @@ class DistributedSearcher:
             If not all that it visits was searched within the deadline, where the searcher is strict.
         """
         limits = (final_num_neighbors, pre_reorder_num_neighbors, leaves_to_search)
-        found = self._search(q, 1, limits, 1)
-        return DistributedResult(found[0][0], found[1][0], float(found.coverage[0]))
+        indices, distances = found = self._search(q, 1, limits, 1)
+        return DistributedResult(indices[0], distances[0], float(found.coverage[0]))
 
     def search_batched(
         self,
@@ -357,9 +357,10 @@ class DistributedSearcher:
                 cut = logged.cut()
             description = logged.fold(cut, self._fleet)
             with logged.lock:
-                generation = logged.follow(description)
-                self._fleet.add(generation, _PATIENCE)
-                self._swap(generation)
+                changes = logged.follow(description)
+                self._fleet.add(changes.generation, _PATIENCE)
+                self._swap(changes.generation)
+                logged.changes = changes
             self._retire(old)
             logged.forget(old.description, description)
 
@@ -441,7 +442,7 @@ class DistributedSearcher:
         """Datapoints in the index."""
         if self._logged is not None:
             return self._logged.changes.count
-        return self._generation.description.num_datapoints
+        return self._generation.description.index.num_datapoints
 
     @property
     def num_shards(self) -> int:
