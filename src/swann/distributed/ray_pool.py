@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from swann.distributed.pools import CONCURRENCY, Done, Handle, LostError
@@ -131,11 +132,13 @@ class _RayHandle:
         with self._lock:
             was, self.alive = self.alive, False
         if was:
-            try:
-                self._ray.kill(self._actor)
-            except Exception:
-                pass
+            # Not here: this may be Ray's own thread, which the call would wait for.
+            threading.Thread(target=self._kill, daemon=True).start()
             self.on_death()
+
+    def _kill(self) -> None:
+        with suppress(Exception):
+            self._ray.kill(self._actor)
 
     def stop(self) -> None:
         self._end()
