@@ -32,16 +32,14 @@ CONFIGS: dict[str, Callable[[np.ndarray], swann.Builder]] = {
     "soar, no reorder": lambda db: tree(db, soar_lambda=1.5).score_ah(2, 0.2),
     "brute force": lambda db: tree(db, "cosine").score_brute_force(),
     "int8": lambda db: tree(db).score_ah(2, 0.2).reorder(60, quantize=True),
-    "bf16": lambda db: tree(db, "squared_l2").score_ah(2).reorder(
-        60, quantize=swann.ReorderType.BFLOAT16
+    "bf16": lambda db: (
+        tree(db, "squared_l2").score_ah(2).reorder(60, quantize=swann.ReorderType.BFLOAT16)
     ),
     "pca": lambda db: tree(db).score_ah(2, 0.2).reorder(60).pca(8),
 }
 
 
-def save(
-    folder: Path, shards: int, searcher: swann.Searcher
-) -> swann.Searcher:
+def save(folder: Path, shards: int, searcher: swann.Searcher) -> swann.Searcher:
     """Write an index in shards; return it as it is on one machine."""
     save_sharded(searcher._live.state(), folder, shards)
     return searcher

@@ -57,7 +57,7 @@ def test_answers_of_processes(index: tuple[Path, swann.Searcher]) -> None:
         found = searcher.search_batched(queries)
         assert same(found, built.search_batched(queries))
         assert (found.coverage == 1).all()
-        indices, distances = searcher.search(queries[0])
+        indices, _ = searcher.search(queries[0])
         assert indices.tolist() == built.search(queries[0]).indices.tolist()
         assert len(searcher) == 3000
         assert searcher.health()["ready_replicas"] == [2] * 4
@@ -65,7 +65,7 @@ def test_answers_of_processes(index: tuple[Path, swann.Searcher]) -> None:
 
 
 def test_only_shards_that_own_leaves_are_asked(index: tuple[Path, swann.Searcher]) -> None:
-    folder, built = index
+    folder, _ = index
     with DistributedSearcher.open(folder, 1, workers=1, pool="local") as searcher:
         asked: list[list[int]] = []
         handle = searcher._fleet.members()[0].handle

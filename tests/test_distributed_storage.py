@@ -64,7 +64,9 @@ def test_faults_change_no_answer(tmp_path: Path) -> None:
     save(tmp_path / "old", 4, old)
     save(tmp_path / "new", 4, built)
     FAULTS.rate = 0
-    FAULTS.stale = {p.name.split("-")[0]: p.read_bytes() for p in (tmp_path / "old").iterdir() if p.is_file()}
+    FAULTS.stale = {
+        p.name.split("-")[0]: p.read_bytes() for p in (tmp_path / "old").iterdir() if p.is_file()
+    }
     stale = {}
     for path in (tmp_path / "new").iterdir():
         before = [p for p in (tmp_path / "old").glob(f"{path.name.split('-')[0]}*") if p.is_file()]

@@ -99,7 +99,11 @@ def test_a_model_decides(name: str, named: bool, tmp_path: Path) -> None:
 
 def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
     db = vectors(500)
-    save(tmp_path, 2, tree(db, "cosine").score_brute_force().build(docids=[*"ab"] + [str(i) for i in range(498)]))
+    save(
+        tmp_path,
+        2,
+        tree(db, "cosine").score_brute_force().build(docids=[*"ab"] + [str(i) for i in range(498)]),
+    )
     with DistributedSearcher.open(tmp_path, 1, pool="local", workers=1, mode="rw") as searcher:
         bad = vectors(2)
         bad[1, 3] = np.nan
@@ -170,7 +174,9 @@ def test_no_search_sees_half_of_a_change(tmp_path: Path) -> None:
                     for n in range(least, most + 1)
                     if np.allclose(
                         [
-                            dict(zip(names[q], found.distances[q].tolist(), strict=True)).get("it", -1)
+                            dict(zip(names[q], found.distances[q].tolist(), strict=True)).get(
+                                "it", -1
+                            )
                             for q in range(12)
                             if (places @ places[n % 12])[q] > 5000
                         ],

@@ -20,7 +20,7 @@ LEVELS = [
     {"partition", "quantize"},
     {"index"},
     {"autopilot", "builder", "searcher", "storage", "evaluate"},
-    {"compat", "cli", "integrations"},
+    {"compat", "cli", "distributed", "integrations"},
     {"__init__", "__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}

@@ -167,7 +167,9 @@ class Fanout:
             if fresh:
                 wait = min(wait, max(0.0, min(fresh) + late - now))
             try:
-                call, reply = self._inbox.get(timeout=wait) if wait > 0 else self._inbox.get_nowait()
+                call, reply = (
+                    self._inbox.get(timeout=wait) if wait > 0 else self._inbox.get_nowait()
+                )
             except Empty:
                 self._ask_late_ones(late, least)
                 continue

@@ -338,9 +338,7 @@ class Fleet:
         kept = tuple(other for other in generation.ready[replica.shard] if other is not replica)
         generation.ready[replica.shard] = kept
 
-    def _failed(
-        self, generation: Generation, replica: Replica, reply: Message | Exception
-    ) -> None:
+    def _failed(self, generation: Generation, replica: Replica, reply: Message | Exception) -> None:
         """Note that a worker cannot open a shard, or make a change to it; it is tried again."""
         text = str(reply) if isinstance(reply, Exception) else reply.fields["error"]
         generation.last_error = f"shard {replica.shard} on {replica.member.name}: {text}"

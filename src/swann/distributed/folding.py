@@ -25,7 +25,11 @@ __all__ = ["fold", "fold_message"]
 
 
 def fold_message(
-    description: Description, shard: int, records: list[Record], dead: NDArray[np.uint32], next_number: int
+    description: Description,
+    shard: int,
+    records: list[Record],
+    dead: NDArray[np.uint32],
+    next_number: int,
 ) -> Message:
     """Return what a worker is asked.
 

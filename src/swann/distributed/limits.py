@@ -37,9 +37,7 @@ class Limits:
         self._overretrieve = 1.0
         leaves = 1
         if tree is not None:
-            leaves = math.ceil(
-                tree.num_leaves_to_search * max(1.0, num_leaves / tree.num_leaves)
-            )
+            leaves = math.ceil(tree.num_leaves_to_search * max(1.0, num_leaves / tree.num_leaves))
             if tree.soar_lambda is not None:
                 self._overretrieve = tree.overretrieve_factor or 2.0
         self.neighbors = config.num_neighbors

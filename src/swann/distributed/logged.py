@@ -158,7 +158,8 @@ class Logged:
 
     def follow(self, description: Description) -> Changes:
         """Make the changes since the cut once more, behind the new manifest. The lock is held."""
-        assert self.journal is not None and description.log is not None
+        assert self.journal is not None
+        assert description.log is not None
         generation = Generation(description)
         changes = Changes(generation)
         replay(changes.repeat, self._root, description.log)

@@ -44,10 +44,10 @@ def place(
     while load:
         most, least = max(load, key=load.__getitem__), min(load, key=load.__getitem__)
         movable = (s for s, names in chosen.items() if most in names and least not in names)
-        shard = next(movable, None)
-        if load[most] - load[least] <= 1 or shard is None:
+        moved = next(movable, None)
+        if load[most] - load[least] <= 1 or moved is None:
             break
-        chosen[shard].remove(most)
-        chosen[shard].add(least)
+        chosen[moved].remove(most)
+        chosen[moved].add(least)
         load[most], load[least] = load[most] - 1, load[least] + 1
     return chosen

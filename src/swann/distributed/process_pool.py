@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from swann.distributed import wire
@@ -39,7 +40,10 @@ class ProcessPool:
             command = [sys.executable, "-m", _PROGRAM, str(theirs.fileno()), self._cache or ""]
             # A session of its own: Ctrl-C is for whoever searches, and ends workers by the socket.
             process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
         handle = _ProcessHandle(process, ours)
         ready: list[Any] = []
@@ -153,7 +157,5 @@ def _ignore(_: Message | Exception) -> None:
 
 
 def _shut(connection: socket.socket) -> None:
-    try:
+    with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)  # whoever reads or writes wakes up
-    except OSError:
-        pass

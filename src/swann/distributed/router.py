@@ -59,4 +59,5 @@ class Router:
         old[:first] = 1
         starts = np.empty(scratch.num_leaves + 1, np.uint32)
         native.fold_starts(old, starts)
-        return owned[:, first:].astype(bool), np.diff(starts.astype(np.int64))
+        added: NDArray[np.int64] = np.diff(starts.astype(np.int64))
+        return owned[:, first:].astype(bool), added

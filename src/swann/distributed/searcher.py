@@ -196,7 +196,7 @@ class DistributedSearcher:
         Raises
         ------
         IncompleteError
-            If not all that it visits was searched within the deadline, where the searcher is strict.
+            If the searcher is strict, and not all that it visits was searched within the deadline.
         """
         limits = (final_num_neighbors, pre_reorder_num_neighbors, leaves_to_search)
         indices, distances = found = self._search(q, 1, limits, 1)

@@ -90,9 +90,7 @@ class SearchService:
             searcher.close()
 
 
-def application(
-    manifest: str | os.PathLike[str], *, num_replicas: int = 1, **settings: Any
-) -> Any:
+def application(manifest: str | os.PathLike[str], *, num_replicas: int = 1, **settings: Any) -> Any:
     """Return an application for ``serve.run``.
 
     Parameters
@@ -113,8 +111,6 @@ def application(
     try:
         from ray import serve
     except ImportError as error:
-        raise MissingExtraError(
-            "Ray Serve is not installed: pip install 'swann[serve]'"
-        ) from error
+        raise MissingExtraError("Ray Serve is not installed: pip install 'swann[serve]'") from error
     deployment = serve.deployment(num_replicas=num_replicas, ray_actor_options={"num_cpus": 0})
     return deployment(SearchService).bind(os.fspath(manifest), settings)

@@ -79,7 +79,8 @@ class Tail:
 
     def after(self, sequence: int, most: int = _MOST) -> list[Record]:
         """Return the changes that follow a number, as many as fit a message."""
-        found, size = [], 0
+        found: list[Record] = []
+        size = 0
         with self._lock:
             for record in self._records[max(0, sequence - self.base) :]:
                 size += 0 if record.rows is None else record.rows.nbytes

@@ -7,9 +7,8 @@ import threading
 import time
 from typing import Any
 
-
-from swann.distributed.folding import fold
 from swann.distributed.copies import Copy
+from swann.distributed.folding import fold
 from swann.distributed.opening import open_shard
 from swann.distributed.tail import parts_of
 from swann.distributed.wire import Message
@@ -108,5 +107,3 @@ class Worker:
             "shards": copies,
         }
         return Message(figures, [])
-
-
