@@ -23,8 +23,8 @@ from benchmarks.paths import DATA
 from swann.distributed import DistributedSearcher
 from swann.distributed.opening import describe
 from swann.distributed.storage import Storage
-from swann.index.shards import merge
 from swann.index.sharded import save_sharded
+from swann.index.shards import merge
 
 INDEX = DATA / "cluster"
 
@@ -147,6 +147,8 @@ def chaos(kind: str, shards: int, workers: int, count: int, kills: int) -> None:
                 handle: Any = members[int(rng.integers(len(members)))].handle
                 os.kill(handle.pid if kind == "ray" else handle.process.pid, signal.SIGKILL)
                 killed += 1
+                while handle.alive and not done.is_set():  # until it is known to be gone
+                    time.sleep(0.001)
 
         killer = threading.Thread(target=kill)
         killer.start()

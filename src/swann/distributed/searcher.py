@@ -33,6 +33,7 @@ __all__ = ["DistributedResult", "DistributedSearcher"]
 
 _BLOCK = 4096  # queries that go out together
 _PER_DEADLINE = 1000  # queries of a batch that have one deadline
+_SPARE = 0.03  # seconds of a deadline that are for putting the answer together
 _PATIENCE = 120.0  # seconds for workers to open an index
 
 Where = str | os.PathLike[str]
@@ -266,7 +267,7 @@ class DistributedSearcher:
         name: str,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64]]:
         seconds = self._deadline * max(1.0, len(queries) / _PER_DEADLINE)
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds - min(_SPARE, seconds / 20)
         try:
             choices = generation.head.choose(queries, limits.leaves, threads)
         except InvalidInputError:
