@@ -105,13 +105,16 @@ def overhead(kind: str, shards: int, workers: int, count: int) -> None:
             f"p50 {np.median(inside):.2f}, p99 {np.quantile(inside, 0.99):.2f}; p50 of the "
             f"difference {np.median(fanned - inside):.2f} ms"
         )
-        batches: dict[str, list[float]] = {"here, 1": [], f"here, {workers}": [], "there": []}
+        names = ("here, 1", f"here, {workers}", "there", "there, parallel")
+        batches: dict[str, list[float]] = {name: [] for name in names}
         for turn in range(15):
             some = queries[1000 * (turn % 10) : 1000 * (turn % 10) + 1000]
             for name in batches:
                 began = time.perf_counter()
                 if name == "there":
                     searcher.search_batched(some)
+                elif name == "there, parallel":
+                    searcher.search_batched_parallel(some)
                 else:
                     here(some, int(name.split(", ")[1]))
                 batches[name].append(1e3 * (time.perf_counter() - began))
