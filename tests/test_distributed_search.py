@@ -87,6 +87,8 @@ def test_bad_arguments(index: tuple[Path, swann.Searcher], tmp_path: Path) -> No
     with DistributedSearcher.open(folder, 1, workers=1, pool="local") as searcher:
         with pytest.raises(swann.NonFiniteError, match="q"):
             searcher.search(np.full(16, np.nan, np.float32))
+        with pytest.raises(swann.NonFiniteError, match="queries"):
+            searcher.search_batched(np.full((2, 16), np.nan, np.float32))
         with pytest.raises(swann.ShapeError):
             searcher.search_batched(vectors(3, 5))
         with pytest.raises(swann.ConfigError, match="leaves_to_search"):

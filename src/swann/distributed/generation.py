@@ -108,7 +108,8 @@ class Generation:
         self.head: Head = description.open_head()
         self.docids: Docids | None = description.docids
         self.owners: NDArray[np.uint32] = description.index.owners
-        self.sizes: NDArray[np.int64] = np.diff(description.index.whole_starts.astype(np.int64))
+        starts = description.index.whole_starts.astype(np.int64)
+        self.sizes = starts[1:] - starts[:-1]
         self.limits = Limits(description.plan, description.num_leaves)
         self.tail = Tail(description.base)
         self.acknowledged = description.base

@@ -59,5 +59,5 @@ class Router:
         old[:first] = 1
         starts = np.empty(scratch.num_leaves + 1, np.uint32)
         native.fold_starts(old, starts)
-        added: NDArray[np.int64] = np.diff(starts.astype(np.int64))
-        return owned[:, first:].astype(bool), added
+        whole = starts.astype(np.int64)
+        return owned[:, first:].astype(bool), whole[1:] - whole[:-1]

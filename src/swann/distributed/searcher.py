@@ -271,7 +271,9 @@ class DistributedSearcher:
         try:
             choices = generation.head.choose(queries, limits.leaves, threads)
         except InvalidInputError:
-            raise bad_query(queries[0], name) if name == "q" else None from None
+            if name == "q":
+                raise bad_query(queries[0], name) from None
+            raise
         fanout = Fanout(
             generation, queries, choices, limits, threads, self._pace, self._metrics, self._hedge
         )
