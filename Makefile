@@ -14,13 +14,18 @@ DEV := $(VENV)/.installed-dev
 KERAS_VENV ?= $(VENV)-keras
 BACKENDS ?= jax
 
+# Ray has one, too: it brings a hundred megabytes.
+RAY_VENV ?= $(VENV)-ray
+RAY := $(RAY_VENV)/bin/python
+
 # The native self-test: the kernels and the thread pool without Python, for sanitizers and emulators.
 SELFTEST = $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(BIN)/ninja -DSWANN_STANDALONE=ON
 ARM64 ?= aarch64-linux-gnu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test test-arm64 test-keras lint format bench paper parity trust sanitize coverage clean
+.PHONY: help env demo cluster-demo test test-arm64 test-keras test-ray cluster lint format bench paper \
+	parity trust sanitize coverage clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -56,6 +61,19 @@ test-keras: ## run the Keras layer's tests (BACKENDS="jax torch tensorflow"; jax
 	@for backend in $(BACKENDS); do echo "$$backend:"; \
 		KERAS_BACKEND=$$backend $(KERAS_VENV)/bin/python -m pytest $(ARGS) tests/test_keras_rs.py \
 			tests/test_scann_ops.py tests/test_doctests.py || exit 1; done
+
+test-ray: ## run the distributed tests with workers that are actors of Ray
+	VENV=$(RAY_VENV) tools/bootstrap '.[serve,test]'
+	$(RAY) -m pytest $(ARGS) tests/test_distributed_ray.py
+
+cluster-demo: ## a local Ray cluster: GloVe-100 in shards, a worker killed while it is searched
+	VENV=$(RAY_VENV) tools/bootstrap '.[cli,serve,test]'
+	$(RAY) examples/cluster_demo.py $(ARGS)
+
+cluster: $(DEV) ## chaos, overhead and rolling of distributed searches on GloVe-100 (long)
+	$(BIN)/python -m benchmarks.cluster chaos --workers 3
+	$(BIN)/python -m benchmarks.cluster rolling --workers 3
+	$(BIN)/python -m benchmarks.cluster overhead
 
 lint: $(DEV) ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -124,5 +142,5 @@ coverage: $(DEV) ## which lines and branches of native/ the tests run (half an h
 		echo build/coverage-arm64:$$(command -v $(ARM64)-gcov))
 
 clean: ## remove the environment and everything built (keeps benchmark data)
-	rm -rf $(VENV) $(KERAS_VENV) build dist .cache demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(KERAS_VENV) $(RAY_VENV) build dist .cache demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './benchmarks/.*' -prune -exec rm -rf {} +

@@ -21,7 +21,9 @@ TREE = [
     (errors.LockedError, (errors.SwannError, OSError)),
     (errors.LogError, (errors.SwannError, OSError)),
     (errors.ReadOnlyError, (errors.SwannError,)),
-    (errors.WorkerLostError, (errors.SwannError,)),
+    (errors.StorageError, (errors.SwannError, OSError)),
+    (errors.IncompleteError, (errors.SwannError, TimeoutError)),
+    (errors.WorkerError, (errors.SwannError, RuntimeError)),
 ]
 
 

@@ -17,7 +17,9 @@
         ├── LockedError        (also OSError)      a directory has another writer
         ├── LogError           (also OSError)      the log of changes cannot be written any more
         ├── ReadOnlyError                          no change can be made through this object
-        ├── WorkerLostError                        those that did a task died again and again
+        ├── StorageError       (also OSError)      files of an index cannot be read where they are
+        ├── IncompleteError    (also TimeoutError) not all that a query visits was searched in time
+        ├── WorkerError        (also RuntimeError) no workers can be had
         └── MissingExtraError  (also ImportError)  an optional dependency is not installed
 
 Catch `SwannError` for all of them. Messages name the argument, what came and what was expected.
@@ -30,6 +32,7 @@ __all__ = [
     "CorruptIndexError",
     "DTypeError",
     "FormatVersionError",
+    "IncompleteError",
     "IndexFormatError",
     "InvalidInputError",
     "LockedError",
@@ -38,9 +41,10 @@ __all__ = [
     "NonFiniteError",
     "ReadOnlyError",
     "ShapeError",
+    "StorageError",
     "SwannError",
     "UnknownDocidError",
-    "WorkerLostError",
+    "WorkerError",
     "ZeroVectorError",
 ]
 
@@ -104,8 +108,26 @@ class ReadOnlyError(SwannError):
     """A change is asked of an index that was opened for reading, was closed, or came by fork."""
 
 
-class WorkerLostError(SwannError):
-    """The processes that ran a task of a build died again and again."""
+class StorageError(SwannError, OSError):
+    """Files of an index could not be read where they are, or not whole, however often tried."""
+
+
+class IncompleteError(SwannError, TimeoutError):
+    """Not all that a query visits was searched within the deadline.
+
+    Attributes
+    ----------
+    coverage : float
+        The share of the least complete query.
+    """
+
+    def __init__(self, message: str, coverage: float = 0.0) -> None:
+        super().__init__(message)
+        self.coverage = coverage
+
+
+class WorkerError(SwannError, RuntimeError):
+    """No workers can be had, or none that can open the index, or they died again and again."""
 
 
 class MissingExtraError(SwannError, ImportError):

@@ -1,6 +1,19 @@
-"""Builds larger than memory, in this process, in others, or on a cluster."""
+"""Beyond one machine, and beyond its memory. See ``docs/distributed.md``.
+
+`build` makes an index of inputs that are larger than memory, in this process, in others, or on Ray;
+`DistributedSearcher` searches an index whose shards many workers hold.
+"""
 
 from swann.distributed.build import build
 from swann.distributed.executor import Executor, LocalExecutor, ProcessExecutor, RayExecutor
+from swann.distributed.searcher import DistributedResult, DistributedSearcher
 
-__all__ = ["Executor", "LocalExecutor", "ProcessExecutor", "RayExecutor", "build"]
+__all__ = [
+    "DistributedResult",
+    "DistributedSearcher",
+    "Executor",
+    "LocalExecutor",
+    "ProcessExecutor",
+    "RayExecutor",
+    "build",
+]

@@ -113,7 +113,7 @@ def build(
         If another process builds to this directory, or has it open for changes.
     MissingExtraError
         If a file, or Ray, needs what is not installed.
-    WorkerLostError
+    WorkerError
         If workers die again and again.
 
     Notes

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from swann.config import check_count
-from swann.errors import ConfigError, MissingExtraError, WorkerLostError
+from swann.errors import ConfigError, MissingExtraError, WorkerError
 
 __all__ = ["Executor", "LocalExecutor", "ProcessExecutor", "RayExecutor"]
 
@@ -51,7 +51,7 @@ class Executor(Protocol):
 
         Raises
         ------
-        WorkerLostError
+        WorkerError
             If a task's workers died again and again.
         Exception
             What a task raised; others may have been done meanwhile.
@@ -142,7 +142,7 @@ class ProcessExecutor:
                 self.close()
                 deaths += 1
                 if deaths >= self.tries:
-                    raise WorkerLostError(
+                    raise WorkerError(
                         f"workers died {deaths} times while tasks of {function.__name__} ran, and "
                         "none was done"
                     ) from None
@@ -258,7 +258,7 @@ class RayExecutor:
                     if on_done is not None:
                         on_done(number, results[number])
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
-            raise WorkerLostError(
+            raise WorkerError(
                 f"workers died {self.tries} times while a task of {function.__name__} ran: {error}"
             ) from error
         except ray.exceptions.RayTaskError as error:

@@ -1,0 +1,1 @@
+"""Searching on many workers: what it costs, and what it survives."""

@@ -1,0 +1,67 @@
+"""Neighbors, candidates and leaves that a search asks for, as `swann.Searcher` resolves them."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from swann.config import AHConfig, IndexConfig, check_count
+
+__all__ = ["Limits", "Resolved"]
+
+_MOST = 2**63 - 1
+
+
+class Resolved(NamedTuple):
+    """What a search does."""
+
+    k: int
+    candidates: int
+    leaves: int
+
+
+class Limits:
+    """The defaults of an index.
+
+    Parameters
+    ----------
+    config : IndexConfig
+        Its settings.
+    num_leaves : int
+        Leaves that it has.
+    """
+
+    def __init__(self, config: IndexConfig, num_leaves: int) -> None:
+        tree, reorder = config.tree, config.reorder
+        self._reorders = reorder is not None and isinstance(config.score, AHConfig)
+        self._overretrieve = 1.0
+        leaves = 1
+        if tree is not None:
+            leaves = math.ceil(tree.num_leaves_to_search * max(1.0, num_leaves / tree.num_leaves))
+            if tree.soar_lambda is not None:
+                self._overretrieve = tree.overretrieve_factor or 2.0
+        self.neighbors = config.num_neighbors
+        self.candidates = (
+            config.num_neighbors if reorder is None else reorder.reordering_num_neighbors
+        )
+        self.leaves = leaves
+
+    def resolve(
+        self, neighbors: int | None, candidates: int | None, leaves: int | None
+    ) -> Resolved:
+        """Return what is asked for, defaults filled in.
+
+        Raises
+        ------
+        ConfigError
+            If one is below 1.
+        """
+        k, c, visited = self.neighbors, self.candidates, self.leaves
+        if neighbors is not None:
+            k = check_count("final_num_neighbors", neighbors)
+        if candidates is not None:
+            c = check_count("pre_reorder_num_neighbors", candidates)
+        if leaves is not None:
+            visited = check_count("leaves_to_search", leaves)
+        c = max(k, c) if self._reorders else k
+        return Resolved(k, min(math.ceil(c * self._overretrieve), _MOST), min(visited, _MOST))

@@ -1,0 +1,109 @@
+"""Workers that are actors of Ray; run where Ray is installed (`make test-ray`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sharded import CONFIGS, same, save, vectors, wait_until
+
+import swann
+from swann.distributed import DistributedSearcher
+from swann.distributed.ray_pool import RayPool
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, swann.Searcher]:
+    folder = tmp_path_factory.mktemp("index")
+    return folder, save(folder, 4, CONFIGS["soar"](vectors(3000)).build())
+
+
+@pytest.mark.usefixtures("cluster")
+def test_actors_answer_as_one_machine(index: tuple[Path, swann.Searcher]) -> None:
+    folder, built = index
+    queries = vectors(1000, seed=1)
+    pool = RayPool(num_cpus=0)
+    with DistributedSearcher.open(folder, 2, workers=3, pool=pool, deadline=20) as searcher:
+        assert same(searcher.search_batched(queries), built.search_batched(queries))
+        for query in queries[:10]:
+            assert same(searcher.search(query), built.search(query))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_killed_actors_are_replaced(index: tuple[Path, swann.Searcher]) -> None:
+    folder, built = index
+    queries = vectors(200, seed=2)
+    wanted = built.search_batched(queries)
+    pool = RayPool(num_cpus=0)
+    with DistributedSearcher.open(folder, 2, workers=2, pool=pool, deadline=20) as searcher:
+        for i, query in enumerate(queries):
+            if i == 50:
+                victim: Any = searcher._fleet.members()[0].handle
+                os.kill(victim.pid, signal.SIGKILL)
+            found = searcher.search(query)
+            assert found.coverage == 1
+            assert found.indices.tolist() == wanted.indices[i].tolist()
+        assert wait_until(lambda: searcher.health()["ready_replicas"] == [2] * 4, 60)
+        assert searcher.metrics().lost_workers == 1
+
+
+@pytest.mark.usefixtures("cluster")
+def test_changes_reach_actors(tmp_path: Path) -> None:
+    save(tmp_path, 3, CONFIGS["dot"](vectors(800)).build())
+    row = 20 * vectors(1, seed=3)[0]
+    pool = RayPool(num_cpus=0)
+    with DistributedSearcher.open(
+        tmp_path, 1, workers=2, pool=pool, mode="rw", deadline=20
+    ) as searcher:
+        assert searcher.upsert(None, row).tolist() == [800]
+        assert searcher.search(row, 1).indices.tolist() == [800]
+        searcher.checkpoint()
+        assert searcher.search(row, 1).indices.tolist() == [800]
+    assert swann.load(tmp_path).search(row, 1).indices.tolist() == [800]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_serving(index: tuple[Path, swann.Searcher]) -> None:
+    serve = pytest.importorskip("ray.serve")
+    from swann.distributed.serve import application
+
+    folder, built = index
+    queries = vectors(3, seed=4)
+    serve.start(http_options={"port": 8123})
+    serve.run(application(folder, workers=2, pool="process", deadline=20), route_prefix="/")
+    try:
+
+        def ask(path: str, body: Any = None) -> Any:
+            data = None if body is None else json.dumps(body).encode()
+            with urllib.request.urlopen(f"http://127.0.0.1:8123/{path}", data, 30) as reply:
+                return reply.read().decode()
+
+        found = json.loads(ask("search", {"queries": queries.tolist(), "final_num_neighbors": 3}))
+        assert found["indices"] == built.search_batched(queries, 3).indices.tolist()
+        assert found["coverage"] == [1.0] * 3
+        assert json.loads(ask("health"))["complete"]
+        assert "swann_queries_total 3" in ask("metrics")
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            ask("search", {"queries": [[1.0]]})
+    finally:
+        serve.shutdown()

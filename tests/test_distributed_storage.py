@@ -1,0 +1,131 @@
+"""Files of an index from file systems that fail: never a wrong byte."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sharded import CONFIGS, Faults, same, save, vectors
+
+import swann
+from swann.distributed import DistributedSearcher
+from swann.distributed.opening import StoredFiles, describe
+from swann.distributed.storage import Storage
+
+fsspec = pytest.importorskip("fsspec")
+
+from fsspec.implementations.memory import MemoryFileSystem  # noqa: E402
+
+FAULTS = Faults(0.0)
+
+
+class FaultyFileSystem(MemoryFileSystem):
+    """Files in memory; reads go wrong as `FAULTS` says."""
+
+    protocol = "faulty"
+    cachable = False
+    store: dict[str, Any] = {}  # noqa: RUF012
+    pseudo_dirs = [""]  # noqa: RUF012
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.replace("faulty://", "memory://"))
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        file = super()._open(path, mode, **kwargs)
+        if mode != "rb":
+            return file
+        return io.BytesIO(FAULTS.spoil(path, file.getvalue()))
+
+
+fsspec.register_implementation("faulty", FaultyFileSystem, clobber=True)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swann.distributed.storage._FIRST_PAUSE", 1e-4)
+    monkeypatch.setattr("swann.distributed.storage._LONGEST_PAUSE", 1e-3)
+
+
+def upload(folder: Path, url: str) -> None:
+    files = FaultyFileSystem()
+    for path in folder.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            files.pipe_file(f"{url.split('://')[1]}/{path.name}", path.read_bytes())
+
+
+@pytest.mark.usefixtures("pauses")
+def test_faults_change_no_answer(tmp_path: Path) -> None:
+    queries = vectors(40, seed=1)
+    old = CONFIGS["soar"](vectors(900, seed=5)).build(docids=[f"o{i}" for i in range(900)])
+    built = CONFIGS["soar"](vectors(900)).build(docids=[f"d{i}" for i in range(900)])
+    save(tmp_path / "old", 4, old)
+    save(tmp_path / "new", 4, built)
+    FAULTS.rate = 0
+    FAULTS.stale = {
+        p.name.split("-")[0]: p.read_bytes() for p in (tmp_path / "old").iterdir() if p.is_file()
+    }
+    stale = {}
+    for path in (tmp_path / "new").iterdir():
+        before = [p for p in (tmp_path / "old").glob(f"{path.name.split('-')[0]}*") if p.is_file()]
+        if before and path.name != "manifest.json":  # a stale manifest is an older index
+            stale[path.name] = before[0].read_bytes()
+    FAULTS.stale = stale
+    upload(tmp_path / "new", "faulty://index")
+    wanted = built.search_batched(queries)
+    for turn in range(12):
+        FAULTS.rate, before = 0.4, FAULTS.count
+        with DistributedSearcher.open(
+            "faulty://index", 2, workers=2, pool="local", deadline=30, cache=tmp_path / f"c{turn}"
+        ) as searcher:
+            assert same(searcher.search_batched(queries), wanted)
+        assert FAULTS.count > before
+        FAULTS.rate = 1.0  # all that is needed is in the cache, but for the manifest
+        with pytest.raises((swann.StorageError, swann.IndexFormatError)):
+            describe(Storage("faulty://index", tmp_path / f"c{turn}"))
+
+
+@pytest.mark.usefixtures("pauses")
+def test_nothing_wrong_stays_in_the_cache(tmp_path: Path) -> None:
+    save(tmp_path / "index", 2, CONFIGS["dot"](vectors(500)).build())
+    upload(tmp_path / "index", "faulty://bad")
+    cache = tmp_path / "cache"
+    FAULTS.rate = 0
+    index = describe(Storage("faulty://bad", cache))
+    files = StoredFiles(index.storage)
+    name = next(path.name for path in (tmp_path / "index").glob("codes-*"))
+    FAULTS.rate = 1.0
+    with pytest.raises(swann.StorageError, match=name):
+        files.file(name)
+    assert not (cache / name).exists()
+    assert not list(cache.glob(".*"))
+    FAULTS.rate = 0
+    assert bytes(files.file(name)) == (tmp_path / "index" / name).read_bytes()
+    FAULTS.rate = 1.0
+    assert bytes(files.file(name)) == (tmp_path / "index" / name).read_bytes()  # cached
+    FAULTS.rate = 0
+    with pytest.raises(swann.IndexFormatError, match=r"has no manifest\.json"):
+        describe(Storage("faulty://nothing", cache))
+
+
+@pytest.mark.usefixtures("pauses")
+def test_changes_to_an_index_elsewhere(tmp_path: Path) -> None:
+    save(tmp_path / "index", 2, CONFIGS["dot"](vectors(500)).build())
+    FAULTS.rate = 0
+    upload(tmp_path / "index", "faulty://changed")
+    settings: dict[str, Any] = {"pool": "local", "workers": 2, "cache": tmp_path / "cache"}
+    with pytest.raises(swann.ConfigError, match="log"):
+        DistributedSearcher.open("faulty://changed", 1, mode="rw", **settings)
+    settings["log"] = tmp_path / "log"
+    row = 50 * vectors(1, seed=8)[0]
+    with DistributedSearcher.open("faulty://changed", 1, mode="rw", **settings) as searcher:
+        assert searcher.upsert(None, row).tolist() == [500]
+        searcher.checkpoint()
+        searcher.delete(7)
+        assert searcher.search(row, 1).indices.tolist() == [500]
+    with DistributedSearcher.open("faulty://changed", 1, **settings) as searcher:
+        assert searcher.search(row, 1).indices.tolist() == [500]
+        assert len(searcher) == 500
+        assert searcher._generation.description.base == 1

@@ -1,0 +1,212 @@
+"""Changes to an index in shards: in order, durable, seen by every later search."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sharded import CONFIGS, save, tree, vectors, wait_until
+
+import swann
+from swann.distributed import DistributedSearcher
+
+QUERIES = vectors(8, seed=99)
+
+
+class Model:
+    """What an index must hold: docids and their vectors."""
+
+    def __init__(self, docids: list[Any], rows: np.ndarray) -> None:
+        self.rows = dict(zip(docids, rows, strict=True))
+
+    def check(self, found: Any, exact: bool = True) -> None:
+        """Compare an exhaustive search."""
+        names, rows = list(self.rows), np.array(list(self.rows.values()))
+        scores = QUERIES @ rows.T
+        for indices, distances, row in zip(*found, scores, strict=True):
+            best = np.argsort(-row)[: len(indices)]
+            if exact:
+                assert {names[i] for i in best} == set(indices.tolist())
+            else:
+                assert set(indices.tolist()) <= set(names)
+            known = [names.index(name) for name in indices]
+            assert np.allclose(distances, row[known], rtol=1e-4, atol=1e-4)
+
+
+def exhaustive(searcher: Any) -> Any:
+    return searcher.search_batched(QUERIES, 10, 4000, 40)
+
+
+def change(
+    random: np.random.Generator, searcher: Any, model: Model, step: int, named: bool
+) -> None:
+    alive = list(model.rows)
+    old = [alive[i] for i in random.permutation(len(alive))[: int(random.integers(0, 6))]]
+    kind = random.integers(3)
+    if kind == 0 and old:
+        searcher.delete(old)
+        for docid in old:
+            del model.rows[docid]
+        return
+    rows = random.standard_normal((len(old) + 3, 16), dtype=np.float32)
+    if named:
+        docids = old + [f"new{step}-{i}" for i in range(3)]
+        assert searcher.upsert(docids, rows).tolist() == docids
+    elif old:
+        docids, rows = old, rows[: len(old)]
+        searcher.upsert(docids, rows)
+    else:
+        docids = searcher.upsert(None, rows).tolist()
+    model.rows |= dict(zip(docids, rows, strict=True))
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("name", ["dot", "soar", "brute force of dot"])
+def test_a_model_decides(name: str, named: bool, tmp_path: Path) -> None:
+    db = vectors(1500)
+    build = CONFIGS.get(name, lambda rows: tree(rows).score_brute_force())
+    docids = [f"d{i}" for i in range(len(db))] if named else None
+    save(tmp_path, 4, build(db).build(docids=docids))
+    model = Model(docids or list(range(len(db))), db)
+    random = np.random.default_rng(3)
+    opened: dict[str, Any] = {"workers": 3, "pool": "local", "deadline": 20, "mode": "rw"}
+    for turn in range(3):
+        with DistributedSearcher.open(tmp_path, 2, **opened) as searcher:
+            assert len(searcher) == len(model.rows)
+            for step in range(20):
+                change(random, searcher, model, 20 * turn + step, named)
+                model.check(exhaustive(searcher))
+                if step == 12:
+                    searcher._fleet.members()[turn].handle.stop()
+                if step % 10 == 7 and turn:
+                    searcher.checkpoint()
+                    model.check(exhaustive(searcher))
+            assert len(searcher) == len(model.rows)
+            with pytest.raises(swann.LockedError):
+                DistributedSearcher.open(tmp_path, 1, **opened)
+        with DistributedSearcher.open(tmp_path, 1, pool="local", workers=1) as reader:
+            model.check(exhaustive(reader))
+        # One machine sees the same.
+        plain = swann.load(tmp_path)
+        assert len(plain) == len(model.rows)
+        model.check(exhaustive(plain))
+
+
+def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
+    db = vectors(500)
+    save(
+        tmp_path,
+        2,
+        tree(db, "cosine").score_brute_force().build(docids=[*"ab"] + [str(i) for i in range(498)]),
+    )
+    with DistributedSearcher.open(tmp_path, 1, pool="local", workers=1, mode="rw") as searcher:
+        bad = vectors(2)
+        bad[1, 3] = np.nan
+        with pytest.raises(swann.NonFiniteError, match=r"vectors\[1"):
+            searcher.upsert(["x", "y"], bad)
+        with pytest.raises(swann.ZeroVectorError):
+            searcher.upsert("x", np.zeros(16, np.float32))
+        with pytest.raises(swann.UnknownDocidError, match="x"):
+            searcher.delete(["a", "x"])
+        with pytest.raises(swann.InvalidInputError, match="twice"):
+            searcher.upsert(["z", "z"], vectors(2))
+        with pytest.raises(swann.InvalidInputError, match="docids is None"):
+            searcher.upsert(None, vectors(2))
+        with pytest.raises(swann.ShapeError):
+            searcher.upsert(["z"], vectors(2))
+        assert len(searcher) == 500
+        assert searcher.health()["change"] == 0
+        assert searcher.upsert("x", QUERIES[0]).tolist() == ["x"]
+        assert searcher.search(QUERIES[0], 1, leaves_to_search=40).indices.tolist() == ["x"]
+    assert len(swann.load(tmp_path)) == 501
+
+
+def test_a_killed_searcher_loses_nothing(tmp_path: Path) -> None:
+    db = vectors(400)
+    save(tmp_path, 2, tree(db).score_brute_force().build())
+    child = os.fork()
+    if child == 0:
+        try:
+            searcher = DistributedSearcher.open(tmp_path, 1, pool="local", workers=1, mode="rw")
+            searcher.upsert(None, 10 * QUERIES)
+            searcher.delete(3)
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    with DistributedSearcher.open(tmp_path, 1, pool="local", workers=1, mode="rw") as searcher:
+        assert len(searcher) == 407
+        assert exhaustive(searcher).indices[:, 0].tolist() == list(range(400, 408))
+        with pytest.raises(swann.UnknownDocidError):
+            searcher.delete(3)
+
+
+def test_no_search_sees_half_of_a_change(tmp_path: Path) -> None:
+    """A datapoint moves from leaf to leaf, and is always found, once, where it was or is."""
+    db = vectors(800)
+    docids = [f"d{i}" for i in range(800)]
+    save(tmp_path, 4, tree(db).score_brute_force().build(docids=docids))
+    places = 100 * vectors(12, seed=5)  # longer than all others
+    with DistributedSearcher.open(
+        tmp_path, 2, workers=3, pool="local", mode="rw", deadline=20
+    ) as searcher:
+        searcher.upsert("it", places[0])
+        acknowledged, wrong = [0], []
+        stop = threading.Event()
+
+        def search() -> None:
+            while not stop.is_set():
+                least = acknowledged[0]
+                found = searcher.search_batched(places, 3, leaves_to_search=40)
+                most = acknowledged[0] + 1
+                scores = places @ places[[i % 12 for i in range(least, most + 1)]].T
+                names = found.indices.tolist()
+                seen = [
+                    names[q].count("it") == 1 or scores[q].min() < 5000 for q in range(len(names))
+                ]
+                # All queries of a batch see it at one place.
+                at = [
+                    n
+                    for n in range(least, most + 1)
+                    if np.allclose(
+                        [
+                            dict(zip(names[q], found.distances[q].tolist(), strict=True)).get(
+                                "it", -1
+                            )
+                            for q in range(12)
+                            if (places @ places[n % 12])[q] > 5000
+                        ],
+                        [s for s in places @ places[n % 12] if s > 5000],
+                        rtol=1e-3,
+                    )
+                ]
+                if not all(seen) or not at or found.coverage.min() < 1:
+                    wrong.append((least, most, names, found.distances.tolist()))
+                    return
+
+        threads = [threading.Thread(target=search) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for step in range(1, 120):
+            searcher.upsert("it", places[step % 12])
+            acknowledged[0] = step
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+
+
+def test_replaced_workers_make_the_changes(tmp_path: Path) -> None:
+    save(tmp_path, 3, tree(vectors(600)).score_brute_force().build())
+    with DistributedSearcher.open(tmp_path, 2, workers=2, mode="rw", deadline=20) as searcher:
+        for step in range(4):
+            numbers = searcher.upsert(None, (10 + step) * QUERIES)
+            victim = searcher._fleet.members()[0].handle
+            os.kill(victim.process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+            assert exhaustive(searcher).indices[:, 0].tolist() == numbers.tolist()
+            assert wait_until(lambda: searcher.health()["ready_replicas"] == [2] * 3)
+        assert exhaustive(searcher).indices[:, 0].tolist() == numbers.tolist()
