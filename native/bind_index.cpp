@@ -19,6 +19,9 @@
 namespace swann {
 namespace {
 
+// One over the lengths of shorter queries may be more than a float holds.
+constexpr float kShort = 0x1p-120f;
+
 Distance distance_of(const std::string& name) {
   if (name == "dot_product") return Distance::dot_product;
   if (name == "squared_l2") return Distance::squared_l2;
@@ -403,6 +406,10 @@ class Index {
       if (check_rows(q + i * dim, 1, dim, &norm, 1) == 0) return i;
       if (!cosine) continue;
       if (norm == 0.0f) return i;
+      if (norm < kShort) {
+        normalize_rows(q + i * dim, 1, dim, 1, unit.data() + i * dim);
+        continue;
+      }
       const float inverse = 1.0f / norm;
       for (size_t j = 0; j < dim; ++j) unit[i * dim + j] = q[i * dim + j] * inverse;
     }

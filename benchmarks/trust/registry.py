@@ -6,6 +6,7 @@ from benchmarks.trust import fork, interrupt, together
 from benchmarks.trust.damage import run as damage
 from benchmarks.trust.experiment import Experiment
 from benchmarks.trust.memory import run as memory
+from benchmarks.trust.oracle import run as oracle
 from benchmarks.trust.peers import run as peers
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -16,6 +17,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         fork.EXPERIMENT,
         interrupt.EXPERIMENT,
         memory.EXPERIMENT,
+        oracle.EXPERIMENT,
         together.EXPERIMENT,
     )
 }
