@@ -179,13 +179,13 @@ class Index {
     updates_.begin(std::move(settings));
   }
 
-  size_t upsert(In<float, 2> rows, In<uint32_t, 1> ids, size_t threads) {
+  size_t upsert(In<float, 2> rows, In<uint32_t, 1> ids, size_t threads, bool as_kept) {
     expect(rows.shape(1) == view_.dim && rows.shape(0) == ids.shape(0), "rows: [ids][dim]");
     const nb::gil_scoped_release released;
     const std::lock_guard<std::mutex> turn(writing_);
     check_ids(ids, false);
     expect(has_room(ids.shape(0)), "too many datapoints");
-    return updates_.upsert(rows.data(), ids.data(), ids.shape(0), threads);
+    return updates_.upsert(rows.data(), ids.data(), ids.shape(0), threads, as_kept);
   }
 
   // The same for one row [dim]; whether it is a good one.
@@ -462,7 +462,8 @@ void bind_index(nb::module_& m) {
       .def("begin_updates", &Index::begin_updates, nb::arg().none(), nb::arg(), nb::arg().none(),
            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
            nb::arg().none())
-      .def("upsert", &Index::upsert, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg())
+      .def("upsert", &Index::upsert, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(),
+           nb::arg() = false)
       .def("upsert_one", &Index::upsert_one, nb::arg().noconvert(), nb::arg())
       .def("erase", &Index::erase, nb::arg().noconvert())
       .def("erase_one", &Index::erase_one)

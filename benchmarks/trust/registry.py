@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.trust import fork, interrupt, together
+from benchmarks.trust import fork, interrupt, sizes, together
 from benchmarks.trust.damage import run as damage
 from benchmarks.trust.experiment import Experiment
 from benchmarks.trust.memory import run as memory
@@ -18,6 +18,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         interrupt.EXPERIMENT,
         memory.EXPERIMENT,
         oracle.EXPERIMENT,
+        sizes.EXPERIMENT,
         together.EXPERIMENT,
     )
 }

@@ -145,8 +145,7 @@ class Searcher:
         else:
             query = as_queries(q, self._query_shape[0], 1, "q")
         k, candidates, leaves = limits
-        ids = np.empty(k, np.int64)
-        distances = np.empty(k, np.float32)
+        ids, distances = _room((k,))
         view = self._live.view
         if view.packed.native.search_one(query, candidates, leaves, ids, distances) == 0:
             check_finite(query, "q", source=query)
@@ -213,8 +212,7 @@ class Searcher:
     ) -> SearchResult:
         k, candidates, leaves = limits
         count = len(queries)
-        ids = np.empty((count, k), np.int64)
-        distances = np.empty((count, k), np.float32)
+        ids, distances = _room((count, k))
         view = self._live.view
         native = view.packed.native
         bad = native.search(queries, candidates, leaves, threads, ids, distances)
@@ -334,6 +332,9 @@ class Searcher:
         ------
         ConfigError
             If `config` does not suit the datapoints, or is of another distance measure.
+        InvalidInputError
+            If a datapoint, as it is kept, is no good vector: decoded from its code it may be all
+            zeros, which cosine refuses. The index stays as it was.
         """
         if config is not None and not isinstance(config, IndexConfig):
             raise ConfigError(f"config is {config!r}; expected an IndexConfig or None")
@@ -364,7 +365,10 @@ class Searcher:
         tree, autopilot = plan.tree, plan.autopilot
         by_itself = autopilot is not None and autopilot.mode is not IncrementalMode.NONE
         if by_itself and outgrown(plan, self.size(), self.dimension):
-            Searcher.rebalance(self)
+            try:
+                Searcher.rebalance(self)
+            except InvalidInputError:
+                pass  # the change is done, and the index as good as it was
             return
         if tree is None or tree.incremental_threshold is None:
             return
@@ -521,6 +525,14 @@ class Searcher:
             As `save` does.
         """
         save_state(self._live.state(), artifacts_dir)
+
+
+def _room(shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return arrays for results; a MemoryError where there is no room for them."""
+    try:
+        return np.empty(shape, np.int64), np.empty(shape, np.float32)
+    except ValueError as error:  # more than addresses reach
+        raise MemoryError(f"no memory for results of shape {shape}") from error
 
 
 def _bad_query(query: NDArray[np.float32], name: str) -> Exception:

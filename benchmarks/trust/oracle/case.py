@@ -15,7 +15,7 @@ import swann
 from benchmarks.trust.oracle.data import F32, vectors
 from benchmarks.trust.oracle.settings import MEASURES, draw_builder
 from benchmarks.trust.oracle.truth import Truth, rounded_well, unit
-from swann import AHConfig, Searcher, SearchResult
+from swann import AHConfig, InvalidInputError, Searcher, SearchResult
 
 _ALL = 10**9  # leaves
 _SINGLE = 5  # queries that are searched one by one, too
@@ -141,7 +141,15 @@ class Case:
 
     def rebalance(self) -> None:
         before = self.kept()
-        self.searcher.rebalance()
+        try:
+            self.searcher.rebalance()
+        except InvalidInputError:
+            # Codes may stand for zeros, or for more than is allowed.
+            lengths = np.linalg.norm(before.astype(np.float64), axis=1)
+            exact = self.precision() == "FLOAT32"
+            bad = (lengths > 1e18) | ((lengths == 0) & (self.measure == "cosine"))
+            self.expect(not exact and bool(bad.any()), "rebalance refused good rows")
+            return
         if self.precision():  # rows are rounded once more
             rows = before.astype(np.float64)
             self.model = dict(zip(self.keys(), rows, strict=True))
@@ -207,8 +215,8 @@ class Case:
             self.expect(not (told := truth.none_is_better(places)), told)
             told = truth.distances_are_true(self.places(less), less)
             self.expect(not told, f"{limits}: {told}")
-        if self.docids == "none":
-            self.check_ties(everything)
+            if self.docids == "none":
+                self.check_ties(everything)
 
     def search(self, given: Any, exact: F32, k: int, candidates: int, leaves: int) -> SearchResult:
         """Search in all ways, which must agree bit for bit."""
@@ -248,10 +256,8 @@ class Case:
         nearest = config.reorder is None or np.isnan(
             config.reorder.anisotropic_quantization_threshold
         )
-        # Where leaves are split and merged by themselves, rows are rounded once more.
-        again = config.tree is not None and config.tree.incremental_threshold is not None
         rows = np.array([self.model[key] for key in keys])
-        told = rounded_well(kept, rows, self.precision(), 1 if nearest else 2, again)
+        told = rounded_well(kept, rows, self.precision(), 1 if nearest else 2)
         self.expect(not told, told)
 
     def places(self, found: SearchResult) -> list[NDArray[np.int64]]:
@@ -266,7 +272,7 @@ class Case:
     def check_ties(self, found: SearchResult) -> None:
         """Of equal distances the lowest row id comes first; of equal rows none is left out."""
         numbers = np.array(self.keys(), np.int64)
-        kept = self.kept() if self.precision() and self.fresh else None
+        kept = self.kept() if self.fresh else None
         for ids, distances in zip(found.indices, found.distances, strict=True):
             ids = ids[ids >= 0]
             ties = np.diff(distances[: len(ids)]) == 0

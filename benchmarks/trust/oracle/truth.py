@@ -98,18 +98,17 @@ class Truth:
         return ""
 
 
-def rounded_well(kept: F32, rows: F64, precision: str, halves: int, again: bool) -> str:
+def rounded_well(kept: F32, rows: F64, precision: str, halves: int) -> str:
     """Compare rows that are kept in fewer bits with what they were, `halves` of a step away."""
     off = np.abs(kept.astype(np.float64) - rows)
-    times = halves * (2 if again else 1)
     if precision == "INT8":
         # A step is a share of the greatest value; in subnormal numbers scales are coarse, too.
         largest = np.abs(rows).max(axis=1, initial=0, keepdims=True)
-        allowed = largest / 127 * 0.501 * times + 130 * _LEAST
+        allowed = largest / 127 * 0.501 * halves + 130 * _LEAST
     elif precision == "BFLOAT16":
-        allowed = np.abs(rows) * 2.0**-8 * times + 2**16 * _LEAST
+        allowed = np.abs(rows) * 2.0**-8 * halves + 2**16 * _LEAST
     else:
-        allowed = np.abs(rows) * 2.0**-23 * times + _LEAST
+        allowed = np.abs(rows) * 2.0**-23 * halves + _LEAST
     if (off <= allowed).all():
         return ""
     row, column = np.unravel_index(int((off - allowed).argmax()), off.shape)
