@@ -20,7 +20,7 @@ constexpr size_t kColumnsPerTask = 64;
 constexpr size_t kWorthThreads = 256;    // rows of a step that are worth more than one thread
 constexpr size_t kKeptRotations = 1 << 18;
 constexpr size_t kMostSteps = 60;        // of QR for an eigenvalue; two are usual
-constexpr double kMostIgnored = 1e-9;    // below the diagonal, beside the norm
+constexpr double kLeastSquare = 1e-200;  // of what is reflected; 2 over less may be infinite
 
 double dot(const double* a, const double* b, size_t n) {
   double lanes[8] = {};
@@ -59,7 +59,7 @@ Tridiagonal reduce(double* a, size_t n, size_t threads) {
     double* const x = row + k + 1;
     const size_t m = n - k - 1;
     const double rest = dot(x + 1, x + 1, m - 1);
-    const bool reflects = k + 2 < n && rest > 0;
+    const bool reflects = k + 2 < n && rest > kLeastSquare;
     if (reflects) {
       const double length = std::sqrt(x[0] * x[0] + rest);
       t.below[k] = x[0] > 0 ? -length : length;
@@ -161,23 +161,16 @@ void symmetric_eigen(double* matrix, size_t n, size_t threads, double* values) {
   double* const e = t.below.data();
   double norm = std::fabs(d[n - 1]);
   for (size_t i = 0; i + 1 < n; ++i) norm = std::max(norm, std::fabs(d[i]) + std::fabs(e[i]));
-  double nothing = norm * DBL_EPSILON;
+  const double nothing = norm * DBL_EPSILON;
 
   std::vector<Rotation> rotations;
-  size_t steps = 0;  // since an eigenvalue was found
+  size_t steps = 0;
   for (size_t high = n - 1; high > 0;) {
     if (std::fabs(e[high - 1]) <= nothing) {
       --high;
-      steps = 0;
       continue;
     }
-    // Where eigenvalues are many that differ by roundings only (fewer rows than dimensions), each
-    // step rounds by as much as there is left to remove: then a little more is let be.
-    if (++steps > kMostSteps) {
-      steps = 0;
-      nothing *= 2;
-      if (nothing > norm * kMostIgnored) throw std::runtime_error("eigenvalues were not found");
-    }
+    if (++steps > kMostSteps * n) throw std::runtime_error("eigenvalues were not found");
     size_t low = high - 1;
     while (low > 0 && std::fabs(e[low - 1]) > nothing) --low;
     qr_step(d, e, low, high, rotations);
