@@ -243,6 +243,7 @@ def docids(good: list[Any]) -> list[Bad]:
     """Names, as many as there are datapoints."""
     n = len(good)
     return [
+        ("None", None, SwannError),
         ("a number", 3.5, DTypeError),
         ("floats", [float(i) for i in range(n)], DTypeError),
         ("NaN", np.full(n, NAN), DTypeError),
@@ -284,7 +285,7 @@ def path(good: Any) -> list[Bad]:
         ("another file", folder / "file", IndexFormatError),
         ("below a file", folder / "file" / "below", IndexFormatError),
         ("a NUL", f"{folder}/a\0b", SwannError),
-        ("too long", folder / ("x" * 5000), SwannError),
+        ("too long", folder / ("x" * 5000), OSError),
         ("None", None, ConfigError),
         ("3", 3, ConfigError),
         ("NaN", NAN, ConfigError),

@@ -109,7 +109,9 @@ PRECISION = Takes("precision", ReorderType.INT8)
 MODE = Takes("choice", IncrementalMode.ONLINE, but={"upper case": ConfigError})
 # Zeros have no direction, but under cosine only; here nothing is normalised.
 PLAIN = {"zero row": FINE}
-SAMPLE = Takes("vectors", QUERIES, but={"no rows": ShapeError, "empty list": ShapeError, "None": FINE})
+SAMPLE = Takes(
+    "vectors", QUERIES, but={"no rows": ShapeError, "empty list": ShapeError, "None": FINE}
+)
 
 TREE = {
     "num_leaves": Takes("count", 6),
@@ -203,8 +205,8 @@ def config_rows() -> dict[str, Entry]:
     return rows
 
 
-def searcher_rows(name: str, make: Callable[..., Any], run: Callable[..., Any]) -> dict[str, Entry]:
-    """The methods of `Searcher`; `run` calls with what `make` makes."""
+def searcher_rows(name: str, run: Callable[..., Any]) -> dict[str, Entry]:
+    """The methods of `Searcher`; `run` gives a function a searcher and the arguments."""
 
     def row(method: str, takes: dict[str, Takes], then: Any = None, *free: str) -> Entry:
         def call(**arguments: Any) -> Any:
@@ -212,7 +214,7 @@ def searcher_rows(name: str, make: Callable[..., Any], run: Callable[..., Any]) 
                 found = getattr(s, method)(**a)
                 return (found, answers(s)) if then else found
 
-            return run(use, **arguments)
+            return run(use=use, **arguments)
 
         return Entry(call, takes, free)
 

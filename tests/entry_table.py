@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,27 +11,21 @@ from entry_points import (
     ANY_SEED,
     AUTOPILOT,
     BATCH,
-    BATCH_SIZE,
     DATABASE,
-    K,
     MEASURE,
     MODE,
     NAMES,
-    PCA,
     PLAIN,
     PRECISION,
-    QUERY,
     REORDER,
     SAMPLE,
-    SCANN_LIMITS,
-    TEXT,
     THREADS,
     THRESHOLD,
     TREE,
     UPPER,
     Entry,
+    K,
     answers,
-    built,
     changing,
     config_rows,
     cosine,
@@ -41,15 +33,15 @@ from entry_points import (
     searcher_rows,
     with_lock,
 )
-from pipelines import DB, QUERIES, D
+from pipelines import DB, QUERIES
 
 import swann
-from swann import ConfigError, DTypeError, ShapeError, SwannError, evaluate, files, quantize
-from swann import scann_ops, scann_ops_pybind
+from swann import (
+    ConfigError,
+    ShapeError,
+    quantize,
+)
 from swann.autopilot import choose, choose_config
-from swann.compat.scann_config import config_from_text, config_to_text
-from swann.compat.scann_load import is_scann_directory
-from swann.integrations import candidates
 
 TRUE = np.arange(36).reshape(9, 4)
 NEAR = np.linspace(0, 1, 36).reshape(9, 4)
@@ -60,9 +52,7 @@ COUNT_OR_ALL = Takes("count or zero", 2)
 PATH = {"path": Takes("path", saved())}
 VERIFY = Takes("choice", "full")
 DOCIDS = Takes("docids", NAMES, but={"None": FINE})
-TRAINING = Takes(
-    "database", DB, but={"no rows": ShapeError, "zero row": FINE, "subnormal": FINE}
-)
+TRAINING = Takes("database", DB, but={"no rows": ShapeError, "zero row": FINE, "subnormal": FINE})
 LABELS = np.zeros(len(DB), np.int64)
 
 
@@ -92,10 +82,9 @@ def builder_rows(name: str, make: Any) -> dict[str, Entry]:
             {"reduction_dim": Takes("count", 3)},
         ),
         f"{name}.pca": Entry(
-            lambda reduction_dim=4, **a: answers(
-                make().pca(None if a else reduction_dim, **a).score_ah(1).build()
-            ),
-            PCA,
+            lambda **a: answers(make().pca(**a).score_ah(1).build()),
+            {"reduction_dim": Takes("limit", 4)},
+            ("pca_significance_threshold", "pca_truncation_threshold"),  # see ProjectionConfig
         ),
         f"{name}.autopilot": Entry(
             lambda **a: answers(make().autopilot(**a).build()),
@@ -219,3 +208,81 @@ def function_rows() -> dict[str, Entry]:
             {"query_codes": Takes("codes", CODES), "codes": Takes("codes", CODES), "k": K},
         ),
     }
+
+
+def other_rows() -> dict[str, Entry]:
+    start_takes = {"db": DATABASE, "num_neighbors": K, "distance_measure": MEASURE}
+    shapes = {"n": Takes("count or zero", 500), "d": Takes("count", 8), "distance_measure": MEASURE}
+    chosen = shapes | {
+        "num_neighbors": K, "autopilot": Takes("config", swann.AutopilotConfig()),
+        "row_length": Takes("number", 1.0, but={"0": FINE}), "seed": ANY_SEED,
+    }  # fmt: skip
+
+    def opened(**arguments: Any) -> Any:
+        with swann.open(**({"path": saved()} | arguments)) as index:
+            return answers(index)
+
+    return {
+        "swann.Builder": Entry(lambda **a: built_by(swann.Builder(**a)), start_takes),
+        "swann.builder": Entry(lambda **a: built_by(swann.builder(**a)), start_takes),
+        "swann.build": Entry(
+            lambda **a: answers(swann.build(**a)),
+            {
+                **start_takes, "docids": DOCIDS, "mode": MODE, "quantize": PRECISION,
+                "target_recall": Takes("number", 0.9), "seed": ANY_SEED,
+                "num_threads": Takes("limit", 2), "training_queries": SAMPLE,
+                "sample_queries": SAMPLE,
+            },
+            ("progress",),
+        ),
+        "swann.Builder.build": Entry(
+            lambda **a: answers(cosine().score_brute_force().build(**a)),
+            {"docids": DOCIDS, "training_queries": SAMPLE},
+            ("progress",),
+        ),
+        "swann.Builder.seed": Entry(lambda **a: built_by(cosine().seed(**a)), {"seed": ANY_SEED}),
+        "swann.exact_neighbors": Entry(
+            swann.exact_neighbors,
+            {"db": DATABASE, **BATCH, "k": Takes("count", 3, says="num_neighbors"),
+             "distance_measure": MEASURE, "num_threads": COUNT_OR_ALL},
+        ),
+        "swann.load": Entry(lambda **a: answers(swann.load(**a)), PATH | {"verify": VERIFY}),
+        "swann.load_searcher": Entry(
+            lambda **a: answers(swann.load_searcher(**a)),
+            {"artifacts_dir": Takes("path", saved()), "verify": VERIFY},
+        ),
+        "swann.open": Entry(
+            opened,
+            {**PATH, "mode": Takes("choice", "r"), "durability": Takes("choice", "none"),
+             "verify": VERIFY},
+            ("flush_interval", "checkpoint_at"),
+        ),
+        "swann.leaf_ladder": Entry(swann.leaf_ladder, {"num_leaves": Takes("count", 60)}),
+        "swann.autopilot.choose": Entry(lambda **a: choose(**a).config.to_dict(), chosen),
+        "swann.autopilot.choose_config": Entry(lambda **a: choose_config(**a).to_dict(), chosen),
+    }  # fmt: skip
+
+
+def all_rows() -> dict[str, Entry]:
+    made = {
+        **config_rows(),
+        **other_rows(),
+        **builder_rows("swann.Builder", cosine),
+        **searcher_rows("swann.Searcher", lambda use, **a: use(changing(True), **a)),
+        **searcher_rows(
+            "swann.DurableSearcher", with_lock(lambda index, use, **a: use(index, **a))
+        ),
+        **{f"swann.quantize.{name}": row for name, row in function_rows().items()},
+        **quantizer_rows(),
+    }
+    return made
+
+
+# Take what they are given as it is, so far: quadrature and its likes, and training of bits.
+UNCHECKED = {
+    f"swann.quantize.{name}"
+    for name in (
+        "eta", "eta_limit", "eta_recursion", "anisotropic_weights", "BinaryQuantizer.fit",
+    )
+}  # fmt: skip
+ENTRIES = {name: row for name, row in all_rows().items() if name not in UNCHECKED}

@@ -15,7 +15,15 @@ from benchmarks.trust.mutate import Saved
 from benchmarks.trust.registry import EXPERIMENTS
 from benchmarks.trust.worker import is_sanitized
 
-HERE = ["damage", "fork", "interrupt", "memory", "oracle", "sizes", "together"]  # others install libraries
+HERE = [
+    "damage",
+    "fork",
+    "interrupt",
+    "memory",
+    "oracle",
+    "sizes",
+    "together",
+]  # others install libraries
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, /proc and preloading")
 

@@ -134,7 +134,9 @@ def codes() -> None:
             leaf = int(np.searchsorted(starts, row, "right")) - 1
             group, at = divmod(row - int(starts[leaf]), 32)
             code = 1 if at < 16 or words == 256 else 16
-            packed_codes[first[leaf] + group, d - 1 - place, at % (16 if words == 16 else 32)] = code
+            packed_codes[first[leaf] + group, d - 1 - place, at % (16 if words == 16 else 32)] = (
+                code
+            )
         codebook = np.zeros((d, words), np.float32)
         codebook[:, 1] = 1
         config = IndexConfig(
@@ -235,6 +237,4 @@ def run(options: Options) -> Report:
     return Report({"seconds": seconds, "memory (GB)": round(peak / 1e9, 2)}, failures)
 
 
-EXPERIMENT = Experiment(
-    "sizes", "sizes past 2^31 and 2^32", len(_SHORT), len(CHECKS), run
-)
+EXPERIMENT = Experiment("sizes", "sizes past 2^31 and 2^32", len(_SHORT), len(CHECKS), run)

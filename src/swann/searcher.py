@@ -6,7 +6,6 @@ import dataclasses
 import math
 import os
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,14 @@ from numpy.typing import NDArray
 
 from swann import kernels
 from swann.autopilot import build_tuned, outgrown
-from swann.config import AHConfig, IncrementalMode, IndexConfig, TreeConfig, check_count
+from swann.config import (
+    AHConfig,
+    IncrementalMode,
+    IndexConfig,
+    TreeConfig,
+    check_count,
+    check_path,
+)
 from swann.errors import ConfigError, InvalidInputError, ZeroVectorError
 from swann.index.build import Progress
 from swann.index.live import LiveIndex
@@ -276,7 +282,7 @@ class Searcher:
         UnknownDocidError
             If a row id is not in the index.
         """
-        if batch_size != 1:
+        if type(batch_size) is not int or batch_size != 1:
             check_count("batch_size", batch_size)
         written = self._live.upsert(docids, vectors)
         if self._keeps_up:
@@ -511,7 +517,7 @@ class Searcher:
         OSError
             If it cannot be written. An index saved there before is still whole then.
         """
-        if Path(path).suffix == SUFFIX:
+        if check_path("path", path).suffix == SUFFIX:
             save_bundle(self._live.state(), path)
         else:
             save_state(self._live.state(), path)
@@ -524,6 +530,7 @@ class Searcher:
         LockedError, OSError
             As `save` does.
         """
+        check_path("artifacts_dir", artifacts_dir)
         save_state(self._live.state(), artifacts_dir)
 
 

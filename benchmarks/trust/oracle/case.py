@@ -15,7 +15,7 @@ import swann
 from benchmarks.trust.oracle.data import F32, vectors
 from benchmarks.trust.oracle.settings import MEASURES, draw_builder
 from benchmarks.trust.oracle.truth import Truth, rounded_well, unit
-from swann import AHConfig, InvalidInputError, Searcher, SearchResult
+from swann import AHConfig, InvalidInputError, SearchResult
 
 _ALL = 10**9  # leaves
 _SINGLE = 5  # queries that are searched one by one, too

@@ -51,7 +51,9 @@ def _in_range(values: NDArray[np.float64], scale: float, dtype: np.dtype[Any]) -
     if dtype.kind in "iu":
         info = np.iinfo(dtype)
         low, high = max(info.min, -(2**53)), min(info.max, 2**53)
-        return np.clip(np.rint(values * (10 if np.abs(values).max(initial=0) < 5 else 1)), low, high)
+        return np.clip(
+            np.rint(values * (10 if np.abs(values).max(initial=0) < 5 else 1)), low, high
+        )
     longest = np.linalg.norm(values, axis=1).max(initial=0)
     limit = _LONGEST if dtype.itemsize > 2 else 6e4
     if longest * scale > limit:
@@ -72,7 +74,9 @@ def _values(kind: str, rng: np.random.Generator, n: int, d: int) -> NDArray[np.f
     if kind == "constant":
         return np.repeat(np.rint(3 * normal[:, :1]) + 0.5, d, axis=1)
     if kind == "one-hot":
-        hot: NDArray[np.float64] = np.eye(d)[rng.integers(d, size=n)] * (1 + rng.integers(3, size=(n, 1)))
+        hot: NDArray[np.float64] = np.eye(d)[rng.integers(d, size=n)] * (
+            1 + rng.integers(3, size=(n, 1))
+        )
         return hot
     if kind == "identical":
         return np.repeat(rng.standard_normal((1, d)), n, axis=0)

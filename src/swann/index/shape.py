@@ -188,7 +188,8 @@ def _split(
         threads=threads,
     )
     norms, reduced_norms, mapped_norms = (
-        np.asarray(np.linalg.norm(part, axis=1), np.float32) for part in (vectors, reduced, rows)
+        np.asarray(np.linalg.norm(part.astype(np.float64), axis=1), np.float32)
+        for part in (vectors, reduced, rows)
     )
     if config.spherical and config.avq is None:
         longest = max(float(norms.max()), float(mapped_norms.max()))

@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from swann import kernels
 from swann.config.checks import check_count
-from swann.errors import ConfigError, DTypeError, InvalidInputError, ShapeError
+from swann.errors import ConfigError, InvalidInputError, ShapeError
 from swann.kernels import LANES, Tiles
 from swann.quantize.base import Quantizer, as_codes, checked_norms
 from swann.quantize.codebook import MAX_SWEEPS, train_codebook
-from swann.vectors import as_database, as_queries, chunks, slice_rows
+from swann.vectors import as_database, as_integers, as_queries, chunks, slice_rows
 
 __all__ = ["ProductQuantizer"]
 
@@ -104,7 +104,7 @@ class ProductQuantizer(Quantizer):
         self.codewords = check_count("codewords", codewords)
         if self.codewords not in (16, 256):
             raise ConfigError(f"codewords is {codewords}; expected 16 or 256")
-        if update not in _UPDATES:
+        if not isinstance(update, str) or update not in _UPDATES:
             raise ConfigError(f"update is {update!r}; expected one of {', '.join(_UPDATES)}")
         self.update = update
 
@@ -377,9 +377,7 @@ class _Origins:
             )
         self.table = slice_rows(array, 0, len(array))
         checked_norms(self.table, "origins", threads, source=array)
-        given = np.asarray(labels)
-        if given.dtype.kind not in "iu":
-            raise DTypeError(f"labels has dtype {given.dtype}; expected integers")
+        given = as_integers(labels, "labels")
         if given.shape != shape[:1]:
             raise ShapeError(f"labels has shape {given.shape}; expected {shape[:1]}")
         if given.size and not 0 <= int(given.min()) <= int(given.max()) < len(array):
