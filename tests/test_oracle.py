@@ -164,7 +164,7 @@ def test_leaves_that_are_split_lose_no_datapoint() -> None:
 def test_what_cannot_be_built_anew_stays_as_it_was() -> None:
     searcher = _codes_of_zeros()
     before = searcher.search_batched(np.eye(22), 9)
-    with pytest.raises(swann.ZeroVectorError, match="cannot be built anew .* all zeros"):
+    with pytest.raises(swann.ZeroVectorError, match=r"cannot be built anew .* all zeros"):
         searcher.rebalance()
     np.testing.assert_array_equal(searcher.search_batched(np.eye(22), 9).indices, before.indices)
 
