@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from swann.config.checks import check_count
-from swann.errors import ConfigError, ShapeError
+from swann.errors import ConfigError, NonFiniteError, ShapeError
 from swann.quantize.sphere import log_moments
 from swann.vectors import as_numbers
 
@@ -308,7 +308,10 @@ def _log_and_jumps(
 
 
 def _norms(norms: ArrayLike) -> F64:
-    lengths = as_numbers(norms, "norms")
+    try:
+        lengths = as_numbers(norms, "norms")
+    except NonFiniteError:
+        raise ConfigError("norms must be finite and at least 0") from None
     if lengths.ndim != 1:
         raise ShapeError(f"norms has shape {lengths.shape}; expected (n,)")
     if not (lengths >= 0.0).all():
