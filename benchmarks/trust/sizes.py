@@ -54,7 +54,7 @@ def too_many_dimensions() -> None:
 
 
 def too_many_neighbors() -> None:
-    """Results that no memory holds."""
+    """Ask for results that no memory holds."""
     db = np.eye(4, dtype=np.float32)
     searcher = swann.builder(db, 1, "dot_product").score_brute_force().build()
     for k in (2**45, 2**60, 2**62, 2**63 - 1):
@@ -65,7 +65,7 @@ def too_many_neighbors() -> None:
 
 
 def too_many_numbers() -> None:
-    """Row ids, docids and room beyond their limits."""
+    """Give row ids, docids and room beyond their limits."""
     db = np.eye(4, dtype=np.float32)
     searcher = swann.builder(db, 1, "dot_product").score_brute_force().build()
     for row in (2**32 - 1, 2**32, 2**32 + 1, 2**63 - 1):
@@ -115,14 +115,14 @@ def _of_rows(kind: ReorderType, n: int, d: int) -> tuple[PackedIndex, list[int],
 
 
 def whole_rows() -> None:
-    """More than 2^32 values, and bytes, of rows in every precision."""
+    """Search more than 2^32 values, and bytes, of rows in every precision."""
     for kind in ReorderType:
         packed, planted, queries = _of_rows(kind, 2**25 + 9, 128)
         _finds(Searcher(packed), planted, queries)
 
 
 def codes() -> None:
-    """More than 2^32 bytes of codes, in three leaves."""
+    """Search more than 2^32 bytes of codes, in three leaves."""
     for words, d in ((16, 258), (256, 130)):
         n, width = 2**25 + 64, d // 2 if words == 16 else d
         starts = np.array([0, 70, n - 40, n], np.uint32)
@@ -154,7 +154,7 @@ def codes() -> None:
 
 
 def most_rows() -> None:
-    """As many rows as there are numbers for, of one dimension."""
+    """Search as many rows as there are numbers for, of one dimension."""
     n = 2**32 - 2
     rows = np.zeros((n, 1), np.int8)
     scales = np.zeros(n, np.float32)
@@ -171,7 +171,7 @@ def most_rows() -> None:
 
 
 def built_from_a_file() -> None:
-    """A database of more than 2^32 values, and bytes, read from a map of its file."""
+    """Build from a database of more than 2^32 values, and bytes, read from a map of its file."""
     n, d = 2**25 + 5, 130
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         path = Path(folder) / "db.npy"
@@ -190,7 +190,7 @@ def built_from_a_file() -> None:
 
 
 def vecs_file() -> None:
-    """An .fvecs file of more than 4 GiB."""
+    """Read an .fvecs file of more than 4 GiB."""
     n, d = 1026, 2**20
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         path = Path(folder) / "db.fvecs"
@@ -205,7 +205,7 @@ def vecs_file() -> None:
 
 
 def saved() -> None:
-    """An index of more than 4 GiB as a directory and as one file, and its answers after that."""
+    """Keep an index of more than 4 GiB as a directory and as one file, and its answers after that."""
     packed, planted, queries = _of_rows(ReorderType.INT8, 2**25 + 9, 129)
     searcher = Searcher(packed)
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:

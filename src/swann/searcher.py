@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -371,10 +372,9 @@ class Searcher:
         tree, autopilot = plan.tree, plan.autopilot
         by_itself = autopilot is not None and autopilot.mode is not IncrementalMode.NONE
         if by_itself and outgrown(plan, self.size(), self.dimension):
-            try:
+            # If it cannot be: the change is done, and the index as good as it was.
+            with contextlib.suppress(InvalidInputError):
                 Searcher.rebalance(self)
-            except InvalidInputError:
-                pass  # the change is done, and the index as good as it was
             return
         if tree is None or tree.incremental_threshold is None:
             return

@@ -116,9 +116,11 @@ class Case:
     # ---- Changes
 
     def some(self) -> list[Any]:
+        """Return some of the keys."""
         return self.rng.sample(self.keys(), self.rng.randint(0, min(len(self.model), 40)))
 
     def insert(self) -> None:
+        """Insert new datapoints."""
         given, exact = self.draw(self.rng.choice((0, 1, 1, 5, 80, 200)))
         self.fresh = False
         keys = self.put(None, exact)
@@ -126,6 +128,7 @@ class Case:
         self.expect(made.tolist() == keys, f"upsert returned {made.tolist()}")
 
     def replace(self) -> None:
+        """Give some datapoints new vectors."""
         keys = self.some()
         given, exact = self.draw(len(keys))
         self.fresh = False
@@ -133,6 +136,7 @@ class Case:
         self.searcher.upsert(keys, given)
 
     def delete(self) -> None:
+        """Remove some datapoints, or all."""
         keys = self.keys() if self.rng.random() < 0.1 else self.some()
         self.fresh = False
         self.searcher.delete(keys)
@@ -140,6 +144,7 @@ class Case:
             del self.model[key]
 
     def rebalance(self) -> None:
+        """Build anew, if what is kept allows it."""
         before = self.kept()
         try:
             self.searcher.rebalance()
@@ -179,6 +184,7 @@ class Case:
     # ---- Answers
 
     def expect(self, right: bool, what: str) -> None:
+        """Raise unless something is right."""
         if not right:
             raise Disagreement(what)
 
