@@ -22,6 +22,9 @@
 namespace swann {
 namespace {
 
+// One over the lengths of shorter queries may be more than a float holds.
+constexpr float kShort = 0x1p-120f;
+
 Distance distance_of(const std::string& name) {
   if (name == "dot_product") return Distance::dot_product;
   if (name == "squared_l2") return Distance::squared_l2;
@@ -249,13 +252,13 @@ class Index {
     updates_.begin(std::move(settings));
   }
 
-  size_t upsert(In<float, 2> rows, In<uint32_t, 1> ids, size_t threads) {
+  size_t upsert(In<float, 2> rows, In<uint32_t, 1> ids, size_t threads, bool as_kept) {
     expect(rows.shape(1) == view_.dim && rows.shape(0) == ids.shape(0), "rows: [ids][dim]");
     const nb::gil_scoped_release released;
     const std::lock_guard<std::mutex> turn(writing_);
     check_ids(ids, false);
     expect(has_room(ids.shape(0)), "too many datapoints");
-    return updates_.upsert(rows.data(), ids.data(), ids.shape(0), threads);
+    return updates_.upsert(rows.data(), ids.data(), ids.shape(0), threads, as_kept);
   }
 
   // The same for one row [dim]; whether it is a good one.
@@ -482,6 +485,10 @@ class Index {
       if (check_rows(q + i * dim, 1, dim, &norm, 1) == 0) return i;
       if (!cosine) continue;
       if (norm == 0.0f) return i;
+      if (norm < kShort) {
+        normalize_rows(q + i * dim, 1, dim, 1, unit.data() + i * dim);
+        continue;
+      }
       const float inverse = 1.0f / norm;
       for (size_t j = 0; j < dim; ++j) unit[i * dim + j] = q[i * dim + j] * inverse;
     }
@@ -563,7 +570,8 @@ void bind_index(nb::module_& m) {
       .def("begin_updates", &Index::begin_updates, nb::arg().none(), nb::arg(), nb::arg().none(),
            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
            nb::arg().none())
-      .def("upsert", &Index::upsert, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg())
+      .def("upsert", &Index::upsert, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(),
+           nb::arg() = false)
       .def("upsert_one", &Index::upsert_one, nb::arg().noconvert(), nb::arg())
       .def("erase", &Index::erase, nb::arg().noconvert())
       .def("erase_one", &Index::erase_one)

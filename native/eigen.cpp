@@ -20,6 +20,7 @@ constexpr size_t kColumnsPerTask = 64;
 constexpr size_t kWorthThreads = 256;    // rows of a step that are worth more than one thread
 constexpr size_t kKeptRotations = 1 << 18;
 constexpr size_t kMostSteps = 60;        // of QR for an eigenvalue; two are usual
+constexpr double kLeastSquare = 1e-200;  // of what is reflected; 2 over less may be infinite
 
 double dot(const double* a, const double* b, size_t n) {
   double lanes[8] = {};
@@ -58,7 +59,7 @@ Tridiagonal reduce(double* a, size_t n, size_t threads) {
     double* const x = row + k + 1;
     const size_t m = n - k - 1;
     const double rest = dot(x + 1, x + 1, m - 1);
-    const bool reflects = k + 2 < n && rest > 0;
+    const bool reflects = k + 2 < n && rest > kLeastSquare;
     if (reflects) {
       const double length = std::sqrt(x[0] * x[0] + rest);
       t.below[k] = x[0] > 0 ? -length : length;

@@ -151,8 +151,9 @@ void Updates::change(const Prepare& prepare, const Commit& commit) {
   }
 }
 
-size_t Updates::upsert(const float* rows, const uint32_t* ids, size_t count, size_t threads) {
-  const size_t bad = check(rows, count, threads);
+size_t Updates::upsert(const float* rows, const uint32_t* ids, size_t count, size_t threads,
+                       bool as_kept) {
+  const size_t bad = check(rows, count, threads, as_kept);
   if (bad < count || count == 0) return bad;
   assign(count, threads);
   if (index_.codes != nullptr) encode(count, threads);

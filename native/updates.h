@@ -168,7 +168,10 @@ class Updates {
 
   // Gives the datapoints `ids` [count], which differ, these rows [count][dim], in place of those
   // they had. Returns the number of the first bad row (then nothing has changed), or count.
-  size_t upsert(const float* rows, const uint32_t* ids, size_t count, size_t threads);
+  // as_kept: the rows are those that an index keeps. Cosine does not scale them once more, which
+  // would move them a little each time.
+  size_t upsert(const float* rows, const uint32_t* ids, size_t count, size_t threads,
+                bool as_kept = false);
   // Forgets datapoints, which differ and are all there.
   void erase(const uint32_t* ids, size_t count);
   // Makes room for this many new datapoints.
@@ -214,7 +217,7 @@ class Updates {
 
  private:
   // Of an upsert: encoded_ gets what is to be stored.
-  size_t check(const float* rows, size_t count, size_t threads);
+  size_t check(const float* rows, size_t count, size_t threads, bool as_kept);
   void assign(size_t count, size_t threads);
   void encode(size_t count, size_t threads);
   void encode_by_metric(size_t count, size_t threads);

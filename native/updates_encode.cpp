@@ -29,7 +29,7 @@ uint16_t packed_correction(const IndexView& index, double value) {
 
 }  // namespace
 
-size_t Updates::check(const float* rows, size_t count, size_t threads) {
+size_t Updates::check(const float* rows, size_t count, size_t threads, bool as_kept) {
   const size_t dim = index_.dim;
   Encoded& e = *encoded_;
   e.norms.resize(count);
@@ -37,10 +37,11 @@ size_t Updates::check(const float* rows, size_t count, size_t threads) {
   if (bad < count) return bad;
   e.rows = rows;
   if (index_.distance != Distance::cosine) return count;
+  e.norms.assign(count, 1.0f);
+  if (as_kept) return count;
   e.unit.resize(count * dim);
   const size_t zero = normalize_rows(rows, count, dim, threads, e.unit.data());
   if (zero < count) return zero;
-  e.norms.assign(count, 1.0f);
   e.rows = e.unit.data();
   return count;
 }

@@ -17,7 +17,18 @@ from benchmarks.trust.storage.disk_model import Disk, Event
 from benchmarks.trust.worker import is_sanitized
 
 # Others install libraries.
-HERE = ["damage", "fork", "interrupt", "kill9", "memory", "power", "syscalls", "together"]
+HERE = [
+    "damage",
+    "fork",
+    "interrupt",
+    "kill9",
+    "memory",
+    "oracle",
+    "power",
+    "sizes",
+    "syscalls",
+    "together",
+]
 COMPILED = ("memory", "power", "syscalls")  # what is preloaded
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, /proc and preloading")

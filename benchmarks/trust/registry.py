@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks.trust import fork, interrupt, together
+from benchmarks.trust import fork, interrupt, sizes, together
 from benchmarks.trust.damage import run as damage
 from benchmarks.trust.experiment import Experiment
 from benchmarks.trust.memory import run as memory
+from benchmarks.trust.oracle import run as oracle
 from benchmarks.trust.peers import run as peers
 from benchmarks.trust.storage import kill9, power, syscalls
 
@@ -17,6 +18,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         fork.EXPERIMENT,
         interrupt.EXPERIMENT,
         memory.EXPERIMENT,
+        oracle.EXPERIMENT,
+        sizes.EXPERIMENT,
         together.EXPERIMENT,
         syscalls.EXPERIMENT,
         kill9.EXPERIMENT,

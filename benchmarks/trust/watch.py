@@ -40,7 +40,8 @@ class _Process:
     """One worker at a time, for its share of the cases."""
 
     def __init__(self, python: Path, subject: str, lanes: list[str], asked: dict[str, int],
-                 folder: Path, variables: dict[str, str]) -> None:  # fmt: skip
+                 folder: Path, variables: dict[str, str], hang: float) -> None:  # fmt: skip
+        self.hang = hang
         self.python, self.subject, self.asked, self.folder = python, subject, asked, folder
         self.variables = variables
         folder.mkdir()
@@ -77,7 +78,9 @@ class _Process:
         self._looked = now
         if number != self._seen[0] or stopped:
             self._seen = (number, cpu, now)
-        elif number >= 0 and (cpu - self._seen[1] > HANG or now - self._seen[2] > STUCK):
+        elif number >= 0 and (
+            cpu - self._seen[1] > self.hang or now - self._seen[2] > max(STUCK, 10 * self.hang)
+        ):
             self.process.kill()
             self.process.wait()
             used = cpu - self._seen[1]
@@ -123,6 +126,7 @@ def try_all(
     folder: Path,
     python: Path | None = None,
     variables: dict[str, str] | None = None,
+    hang: float | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Tally:
     """Try n cases of a subject, from `first` on, in so many processes.
@@ -141,6 +145,8 @@ def try_all(
         That of another environment.
     variables : dict, optional
         More environment variables of the workers.
+    hang : float, optional
+        Seconds of CPU time that a case may take; `HANG` unless given.
     on_progress : callable
         Told how many are done.
     """
@@ -149,7 +155,7 @@ def try_all(
         _Process(
             python or Path(sys.executable), subject, lanes,
             {"first": first + i, "step": workers, "end": first + n, "seed": seed},
-            folder / f"worker{i}", variables or {},
+            folder / f"worker{i}", variables or {}, HANG if hang is None else hang,
         )
         for i in range(min(workers, n))
     ]  # fmt: skip

@@ -188,6 +188,7 @@ def leaf_ladder(num_leaves: int) -> list[int]:
     >>> leaf_ladder(60)
     [1, 2, 5, 10, 20, 50, 60]
     """
+    num_leaves = check_count("num_leaves", num_leaves)
     steps = [mantissa * 10**power for power in range(19) for mantissa in (1, 2, 5)]
     return [*(step for step in steps if step < num_leaves), num_leaves]
 

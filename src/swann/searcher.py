@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +14,15 @@ from numpy.typing import NDArray
 
 from swann import kernels
 from swann.autopilot import build_tuned, outgrown
-from swann.config import AHConfig, IncrementalMode, IndexConfig, TreeConfig, check_count
-from swann.errors import ConfigError
+from swann.config import (
+    AHConfig,
+    IncrementalMode,
+    IndexConfig,
+    TreeConfig,
+    check_count,
+    check_path,
+)
+from swann.errors import ConfigError, InvalidInputError
 from swann.index.build import Progress
 from swann.index.live import LiveIndex
 from swann.index.packed import PackedIndex
@@ -145,8 +152,7 @@ class Searcher:
         else:
             query = as_queries(q, self._query_shape[0], 1, "q")
         k, candidates, leaves = limits
-        ids = np.empty(k, np.int64)
-        distances = np.empty(k, np.float32)
+        ids, distances = _room((k,))
         view = self._live.view
         if view.packed.native.search_one(query, candidates, leaves, ids, distances) == 0:
             raise bad_query(query, "q")
@@ -212,8 +218,7 @@ class Searcher:
     ) -> SearchResult:
         k, candidates, leaves = limits
         count = len(queries)
-        ids = np.empty((count, k), np.int64)
-        distances = np.empty((count, k), np.float32)
+        ids, distances = _room((count, k))
         view = self._live.view
         native = view.packed.native
         bad = native.search(queries, candidates, leaves, threads, ids, distances)
@@ -276,7 +281,7 @@ class Searcher:
         UnknownDocidError
             If a row id is not in the index.
         """
-        if batch_size != 1:
+        if type(batch_size) is not int or batch_size != 1:
             check_count("batch_size", batch_size)
         written = self._live.upsert(docids, vectors)
         if self._keeps_up:
@@ -332,6 +337,9 @@ class Searcher:
         ------
         ConfigError
             If `config` does not suit the datapoints, or is of another distance measure.
+        InvalidInputError
+            If a datapoint, as it is kept, is no good vector: decoded from its code it may be all
+            zeros, which cosine refuses. The index stays as it was.
         """
         if config is not None and not isinstance(config, IndexConfig):
             raise ConfigError(f"config is {config!r}; expected an IndexConfig or None")
@@ -362,7 +370,9 @@ class Searcher:
         tree, autopilot = plan.tree, plan.autopilot
         by_itself = autopilot is not None and autopilot.mode is not IncrementalMode.NONE
         if by_itself and outgrown(plan, self.size(), self.dimension):
-            Searcher.rebalance(self)
+            # If it cannot be: the change is done, and the index as good as it was.
+            with contextlib.suppress(InvalidInputError):
+                Searcher.rebalance(self)
             return
         if tree is None or tree.incremental_threshold is None:
             return
@@ -505,7 +515,7 @@ class Searcher:
         OSError
             If it cannot be written. An index saved there before is still whole then.
         """
-        if Path(path).suffix == SUFFIX:
+        if check_path("path", path).suffix == SUFFIX:
             save_bundle(self._live.state(), path)
         else:
             save_state(self._live.state(), path)
@@ -518,4 +528,13 @@ class Searcher:
         LockedError, OSError
             As `save` does.
         """
+        check_path("artifacts_dir", artifacts_dir)
         save_state(self._live.state(), artifacts_dir)
+
+
+def _room(shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return arrays for results; a MemoryError where there is no room for them."""
+    try:
+        return np.empty(shape, np.int64), np.empty(shape, np.float32)
+    except ValueError as error:  # more than addresses reach
+        raise MemoryError(f"no memory for results of shape {shape}") from error

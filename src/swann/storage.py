@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.config import IndexConfig
+from swann.config import IndexConfig, check_path
 from swann.errors import ConfigError, CorruptIndexError, IndexFormatError, InvalidInputError
 from swann.index.build import Progress
 from swann.index.durable import DurableFiles, begin_log, replay
@@ -166,6 +166,7 @@ def load_searcher(
 
 
 def _load(path: str | os.PathLike[str], verify: Verify, kind: type[S]) -> S:
+    check_path("path", path)
     state = load_state(path, verify=verify)
     for _ in range(_TRIES):
         searcher = kind(state)
@@ -253,9 +254,10 @@ def open(
     >>> swann.load(folder).docids
     ['a', 'b', 'c', 'd', 'e']
     """
-    if mode not in ("rw", "r"):
+    check_path("path", path)
+    if not isinstance(mode, str) or mode not in ("rw", "r"):
         raise ConfigError(f"mode is {mode!r}; expected 'rw' or 'r'")
-    if durability not in ("always", "batch", "none"):
+    if not isinstance(durability, str) or durability not in ("always", "batch", "none"):
         raise ConfigError(f"durability is {durability!r}; expected 'always', 'batch' or 'none'")
     _check_number("flush_interval", flush_interval, 3600)
     if checkpoint_at is not None:

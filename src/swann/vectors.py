@@ -27,6 +27,8 @@ __all__ = [
     "Originals",
     "PageReleaser",
     "as_database",
+    "as_integers",
+    "as_numbers",
     "as_queries",
     "bad_query",
     "check_finite",
@@ -125,6 +127,31 @@ def as_queries(
         return result
     check_finite(result, name, source=array)
     return result
+
+
+def as_numbers(given: object, name: str) -> NDArray[np.float64]:
+    """Return finite real numbers, of any shape, as float64.
+
+    Raises
+    ------
+    DTypeError, NonFiniteError
+        As their names say.
+    """
+    values = np.asarray(_as_array(given, name), np.float64)
+    if not np.isfinite(values).all():
+        raise NonFiniteError(f"{name} has values that are not finite; expected finite numbers")
+    return values
+
+
+def as_integers(given: object, name: str) -> NDArray[Any]:
+    """Return integers, of any shape, in the dtype they have; else a `DTypeError`."""
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise DTypeError(f"{name} is ragged; expected integers") from error
+    if array.dtype.kind not in "iu":
+        raise DTypeError(f"{name} has dtype {array.dtype}; expected integers")
+    return array
 
 
 def slice_rows(db: NDArray[Any], start: int, stop: int) -> NDArray[np.float32]:

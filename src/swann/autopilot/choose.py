@@ -20,6 +20,7 @@ from swann.config import (
     TreeConfig,
     check_count,
 )
+from swann.config.checks import check_factor
 from swann.distance import COSINE, DOT_PRODUCT, SQUARED_L2, DistanceMeasure, check_distance_measure
 from swann.errors import ConfigError
 from swann.quantize.anisotropic import ratio_for_eta
@@ -120,7 +121,7 @@ def choose(
     settings = AutopilotConfig() if autopilot is None else autopilot
     if not isinstance(settings, AutopilotConfig):
         raise ConfigError(f"autopilot is {autopilot!r}; expected an AutopilotConfig or None")
-    if not (math.isfinite(row_length) and row_length >= 0.0):
+    if check_factor(0.0)("row_length", row_length) is None:
         raise ConfigError(f"row_length is {row_length!r}; expected a finite length")
     reasons: list[str] = []
     stage = _stage(n, d, k)

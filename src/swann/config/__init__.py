@@ -14,7 +14,7 @@
 Names and defaults are ScaNN's.
 """
 
-from swann.config.checks import IncrementalMode, ReorderType, check_count
+from swann.config.checks import IncrementalMode, ReorderType, check_count, check_path
 from swann.config.index import AutopilotConfig, IndexConfig, ProjectionConfig
 from swann.config.score import AHConfig, BruteForceConfig, ReorderConfig
 from swann.config.tree import TreeConfig, UpperTreeConfig
@@ -31,4 +31,5 @@ __all__ = [
     "TreeConfig",
     "UpperTreeConfig",
     "check_count",
+    "check_path",
 ]

@@ -6,7 +6,9 @@ import dataclasses
 import enum
 import math
 import operator
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -22,6 +24,7 @@ __all__ = [
     "check_factor",
     "check_flag",
     "check_incremental_mode",
+    "check_path",
     "check_reorder_type",
     "check_sentences",
     "check_share",
@@ -62,6 +65,17 @@ def check_count(name: str, value: object, minimum: int = 1) -> int:
 def check_count_or_zero(name: str, value: object) -> int:
     """Return `value` as an int that is not negative."""
     return check_count(name, value, minimum=0)
+
+
+def check_path(name: str, value: object) -> Path:
+    """Return `value`, a path, as one."""
+    try:
+        path = os.fspath(value)  # type: ignore[call-overload]
+    except TypeError:
+        path = b""
+    if not isinstance(path, str) or "\0" in path:
+        raise ConfigError(f"{name} is {value!r}; expected a path, as a str or a pathlib.Path")
+    return Path(path)
 
 
 def check_flag(name: str, value: object) -> bool:

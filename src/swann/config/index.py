@@ -57,7 +57,7 @@ class ProjectionConfig(Config):
     pca_truncation_threshold: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in ("pca", "truncate"):
+        if not isinstance(self.kind, str) or self.kind not in ("pca", "truncate"):
             raise ConfigError(f"kind of projection is {self.kind!r}; expected 'pca' or 'truncate'")
         if self.reduction_dim is not None:
             self.normalize(check_count, "reduction_dim")

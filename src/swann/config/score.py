@@ -54,7 +54,7 @@ class AHConfig(Config):
             check_count, "dimensions_per_block", "training_sample_size", "training_iterations"
         )
         self.normalize(check_threshold, "anisotropic_quantization_threshold")
-        if self.hash_type not in ("lut16", "lut256"):
+        if not isinstance(self.hash_type, str) or self.hash_type not in ("lut16", "lut256"):
             raise ConfigError(f"hash_type is {self.hash_type!r}; expected 'lut16' or 'lut256'")
 
     @property

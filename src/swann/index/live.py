@@ -294,13 +294,19 @@ class LiveIndex(Turns):
         vectors = updates.vectors(view.packed, numbers)
         learned = Learned(view.packed.tree_map, view.packed.code_metric)
         learned = learned.lifted(view.packed.projection, view.packed.dimension)
-        if build is None:
-            packed = build_index(
-                vectors, plan, num_threads=threads, progress=progress, learned=learned
-            )
-        else:
-            packed = build(vectors, learned=learned)
-            plan = packed.config
+        try:
+            if build is None:
+                packed = build_index(
+                    vectors, plan, num_threads=threads, progress=progress, learned=learned
+                )
+            else:
+                packed = build(vectors, learned=learned)
+                plan = packed.config
+        except InvalidInputError as error:  # decoded, some may be zeros, or too long
+            raise type(error)(
+                f"the index cannot be built anew from the datapoints as it keeps them: {error}; "
+                "expected rows in float32, as reorder() keeps them"
+            ) from error
         del vectors
         names = view.docids
         if names is not None:

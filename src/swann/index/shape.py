@@ -51,7 +51,8 @@ def reshape(packed: PackedIndex, threads: int) -> PackedIndex | None:
     Returns
     -------
     PackedIndex or None
-        None where every leaf is of a fit size.
+        None where every leaf is of a fit size, or a datapoint that is kept as a code cannot be
+        encoded anew.
     """
     config = packed.config.tree
     assert config is not None
@@ -90,7 +91,8 @@ def reshape(packed: PackedIndex, threads: int) -> PackedIndex | None:
     made = _with_leaves(updates.folded(packed, skip), ~changed, centroids, spreads, threads)
     target = updates.begin(made)
     for part, vectors in _vectors(packed, moved):
-        target.upsert(vectors, numbers[part], threads)
+        if target.upsert(vectors, numbers[part], threads, True) < len(part):
+            return None  # what codes stand for may be too long
     return made
 
 
@@ -186,7 +188,8 @@ def _split(
         threads=threads,
     )
     norms, reduced_norms, mapped_norms = (
-        np.asarray(np.linalg.norm(part, axis=1), np.float32) for part in (vectors, reduced, rows)
+        np.asarray(np.linalg.norm(part.astype(np.float64), axis=1), np.float32)
+        for part in (vectors, reduced, rows)
     )
     if config.spherical and config.avq is None:
         longest = max(float(norms.max()), float(mapped_norms.max()))

@@ -236,7 +236,7 @@ def mark_log(directory: str | os.PathLike[str], point: LogPoint) -> None:
 
 def check_verify(verify: Verify) -> None:
     """Raise a ConfigError unless this is how an index can be checked."""
-    if verify not in ("manifest", "full"):
+    if not isinstance(verify, str) or verify not in ("manifest", "full"):
         raise ConfigError(f"verify is {verify!r}; expected 'manifest' or 'full'")
 
 

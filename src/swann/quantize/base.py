@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from swann import kernels
 from swann.config.checks import check_count, check_count_or_zero, check_threshold
-from swann.errors import ConfigError, DTypeError, InvalidInputError, ShapeError
+from swann.errors import ConfigError, InvalidInputError, ShapeError
 from swann.quantize.anisotropic import anisotropic_weights
 from swann.quantize.weights import Weight, as_weight, relative_weights
-from swann.vectors import Originals, as_database, check_finite, slice_rows
+from swann.vectors import Originals, as_database, as_integers, check_finite, slice_rows
 
 __all__ = ["LONGEST", "Loss", "Origins", "Quantizer", "as_codes", "checked_norms"]
 
@@ -155,9 +155,7 @@ class Origins:
             )
         self.table = slice_rows(array, 0, len(array))
         checked_norms(self.table, "origins", threads, source=array)
-        given = np.asarray(labels)
-        if given.dtype.kind not in "iu":
-            raise DTypeError(f"labels has dtype {given.dtype}; expected integers")
+        given = as_integers(labels, "labels")
         if given.shape != shape[:1]:
             raise ShapeError(f"labels has shape {given.shape}; expected {shape[:1]}")
         if given.size and not 0 <= int(given.min()) <= int(given.max()) < len(array):
@@ -213,9 +211,7 @@ def as_codes(codes: object, name: str, shape: tuple[int, ...], codewords: int) -
     DTypeError, ShapeError, InvalidInputError
         Not integers; another shape; no such codeword.
     """
-    array = np.asarray(codes)
-    if array.dtype.kind not in "iu":
-        raise DTypeError(f"{name} has dtype {array.dtype}; expected integers")
+    array = as_integers(codes, name)
     if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
         wanted = ", ".join(["n", *map(str, shape)]) + ("," if not shape else "")
         raise ShapeError(f"{name} has shape {array.shape}; expected ({wanted})")

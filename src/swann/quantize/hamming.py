@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from swann.config.checks import check_count
 from swann.errors import DTypeError, ShapeError
+from swann.vectors import as_integers
 
 __all__ = [
     "as_binary_codes",
@@ -73,7 +74,7 @@ def as_binary_codes(codes: object, name: str, width: int | None = None) -> U8:
     DTypeError, ShapeError
         Not bytes; not two axes, no bytes, or another width.
     """
-    array = np.asarray(codes)
+    array = as_integers(codes, name)
     if array.dtype != np.uint8:
         raise DTypeError(f"{name} has dtype {array.dtype}; expected uint8, as packed by encode")
     if array.ndim != 2 or not array.shape[1] or width not in (None, array.shape[1]):

@@ -108,7 +108,7 @@ class ProductQuantizer(Quantizer):
         self.codewords = check_count("codewords", codewords)
         if self.codewords not in (16, 256):
             raise ConfigError(f"codewords is {codewords}; expected 16 or 256")
-        if update not in _UPDATES:
+        if not isinstance(update, str) or update not in _UPDATES:
             raise ConfigError(f"update is {update!r}; expected one of {', '.join(_UPDATES)}")
         self.update = update
 

@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from swann.config.checks import check_count
-from swann.errors import ConfigError, ShapeError
+from swann.errors import ConfigError, NonFiniteError, ShapeError
 from swann.quantize.sphere import log_moments
+from swann.vectors import as_numbers
 
 __all__ = [
     "Weight",
@@ -173,7 +174,10 @@ def as_weight(weight: object) -> Weight:
     name = getattr(weight, "__name__", repr(weight))
 
     def log(scores: F64) -> F64:
-        values = np.asarray(weight(scores), np.float64)
+        try:
+            values = np.asarray(weight(scores), np.float64)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"weight returned no numbers: {error}") from error
         if values.shape not in (scores.shape, ()):
             raise ConfigError(
                 f"weight returned shape {values.shape} for scores of shape {scores.shape}; "
@@ -325,12 +329,12 @@ def score_aware_loss(x: ArrayLike, x_tilde: ArrayLike, h_par: ArrayLike, h_perp:
     >>> float(score_aware_loss([2.0, 0.0], [1.5, 0.5], h_par=4.0, h_perp=1.0))
     1.25
     """
-    points, given = np.asarray(x, np.float64), np.asarray(x_tilde, np.float64)
+    points, given = as_numbers(x, "x"), as_numbers(x_tilde, "x_tilde")
     if points.ndim not in (1, 2) or points.shape != given.shape:
         raise ShapeError(
             f"x has shape {points.shape} and x_tilde {given.shape}; expected both (n, d), or (d,)"
         )
-    costs = np.asarray(h_par, np.float64), np.asarray(h_perp, np.float64)
+    costs = as_numbers(h_par, "h_par"), as_numbers(h_perp, "h_perp")
     for name, cost in zip(("h_par", "h_perp"), costs, strict=True):
         if cost.shape not in ((), points.shape[:-1]):
             raise ShapeError(
@@ -378,20 +382,20 @@ def as_norms(norms: ArrayLike) -> F64:
         If they are no numbers, below 0 or not finite; another shape than (n,).
     """
     try:
-        lengths = np.asarray(norms, np.float64)
-    except (TypeError, ValueError):
-        raise ConfigError(f"norms is {norms!r}; expected numbers") from None
+        lengths = as_numbers(norms, "norms")
+    except NonFiniteError:
+        raise ConfigError("norms must be finite and at least 0") from None
     if lengths.ndim != 1:
         raise ShapeError(f"norms has shape {lengths.shape}; expected (n,)")
-    if not (np.isfinite(lengths) & (lengths >= 0.0)).all():
+    if not (lengths >= 0.0).all():
         raise ConfigError("norms must be finite and at least 0")
     return lengths
 
 
 def _finite(name: str, value: float) -> float:
     try:
-        number = float(value)
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, (str, bool)) else float(value)
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise ConfigError(f"{name} is {value!r}; expected a finite number")

@@ -1,0 +1,1 @@
+"""Random indexes of random data, searched, changed and kept, against NumPy."""
