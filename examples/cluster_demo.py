@@ -1,8 +1,8 @@
-"""Search an index in shards on Ray while a worker is killed: `make cluster-demo`.
+"""Build an index in shards on Ray, and search it while a worker is killed: `make cluster-demo`.
 
-Word vectors are indexed, written in four shards, and searched by three actors of Ray that have two
-replicas of each shard. One actor is killed in the middle. Every answer is compared with that of the
-whole index in this process.
+Word vectors lie in four files. Tasks of Ray make an index of four shards of them, which three
+actors search that have two replicas of each shard. One actor is killed in the middle. Every answer
+is compared with that of the same directory, opened in this process as a plain index.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 import swann
-from swann.distributed import DistributedSearcher
+from swann.distributed import DistributedSearcher, RayExecutor, build
 from swann.distributed.ray_pool import RayPool
-from swann.index.sharded import save_sharded
 
-SHARDS, WORKERS, REPLICAS = 4, 3, 2
+FILES, SHARDS, WORKERS, REPLICAS = 4, 4, 3, 2
+SAMPLE = 30_000  # vectors to train on
 QUERIES = 600
 
 console = Console(highlight=False)
@@ -38,23 +38,32 @@ def main() -> None:
     parser.add_argument("--vectors", type=Path, help="a .npy file; the demo's words unless given")
     asked = parser.parse_args()
     vectors = np.load(asked.vectors) if asked.vectors else glove.load()[1]
-    queries, database = vectors[:QUERIES], np.ascontiguousarray(vectors[QUERIES:])
-    began = time.monotonic()
+    queries, database = vectors[:QUERIES], vectors[QUERIES:]
     leaves = max(40, int(len(database) ** 0.5))
-    built = (
+    config = (
         swann.builder(database, 10, "cosine")
         .tree(leaves, leaves // 20)
         .score_ah(2, 0.2)
         .reorder(100)
-        .build()
+        .create_config()
     )
     with tempfile.TemporaryDirectory() as folder:
-        save_sharded(built._live.state(), folder, SHARDS)
-        seconds = time.monotonic() - began
-        console.print(f"{len(database):,} vectors in {SHARDS} shards, {seconds:.1f} s")
+        index = Path(folder) / "index"
+        for number, part in enumerate(np.array_split(database, FILES)):
+            np.save(Path(folder) / f"part-{number}.npy", part)
         ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
         try:
-            search(folder, built, queries)
+            began = time.monotonic()
+            files = f"{folder}/part-*.npy"
+            build(
+                files, config, index, num_shards=SHARDS, executor=RayExecutor(), sample_rows=SAMPLE
+            )
+            seconds = time.monotonic() - began
+            console.print(
+                f"{len(database):,} vectors of {FILES} files, in {SHARDS} shards by tasks of Ray: "
+                f"{seconds:.1f} s"
+            )
+            search(str(index), swann.load(index), queries)
         finally:
             ray.shutdown()
 

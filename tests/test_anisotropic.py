@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from swann.errors import ConfigError, ShapeError
+from swann.errors import ConfigError, DTypeError, ShapeError
 from swann.quantize.anisotropic import anisotropic_weights, eta, eta_limit, eta_recursion
 
 DIMENSIONS = [2, 3, 4, 10, 25, 100, 784, 3072, 100_000]
@@ -153,9 +153,11 @@ def test_ratios_and_dimensions_out_of_range_are_refused(function: Callable[..., 
 
 
 def test_weights_of_no_datapoints_are_refused() -> None:
-    for norms in ([-1.0], [math.nan], [math.inf], ["long"]):
+    for norms in ([-1.0], [math.nan], [math.inf]):
         with pytest.raises(ConfigError, match="norms"):
             anisotropic_weights(norms, 10, 0.2)
+    with pytest.raises(DTypeError, match="norms"):
+        anisotropic_weights(["long"], 10, 0.2)  # type: ignore[arg-type]
     for threshold in (0.0, -1.0, math.nan, math.inf, None):
         with pytest.raises(ConfigError, match="threshold is"):
             anisotropic_weights([1.0], 10, threshold)  # type: ignore[arg-type]

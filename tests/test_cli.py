@@ -166,6 +166,29 @@ def test_build_chooses_stages_of_which_nothing_is_said(data: Path, run: Run) -> 
     assert f"chosen: {config.autopilot.reasons[0]}" in " ".join(text.split())
 
 
+@pytest.mark.parametrize("stages", [("--leaves", 10, "--leaves-to-search", 10), ()])
+def test_build_within_memory_and_in_shards(
+    data: Path, run: Run, stages: tuple[object, ...]
+) -> None:
+    for part in range(2):
+        np.save(data / f"part-{part}.npy", DB[200 * part : 200 * part + 200])
+    shards = 3 if stages else 1
+    code, text, err = run(
+        "build", data / "part-*.npy", data / "index", "--distance-measure", "dot_product",
+        "--memory", "400MB", "--shards", shards, *stages,
+    )  # fmt: skip
+    assert code == 0, err
+    assert ("3 shards" in text) == bool(stages)
+    assert ("chosen:" in text) != bool(stages)
+    found = swann.load(data / "index").search_batched(QUERIES)
+    exact = swann.exact_neighbors(DB, QUERIES, 10, "dot_product").indices
+    assert swann.recall(found.indices, exact) > 0.9
+    code, _, err = run("build", data / "part-*.npy", data / "x.swann", "--distance-measure",
+                       "cosine", "--memory", "400MB")  # fmt: skip
+    assert code != 0
+    assert "expected a directory" in err
+
+
 def test_eval(built: Path, run: Run) -> None:
     code, text, err = run(
         "eval", built / "index", built / "db.npy", built / "queries.npy", "-k", 4,

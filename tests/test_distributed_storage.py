@@ -75,16 +75,28 @@ def test_faults_change_no_answer(tmp_path: Path) -> None:
     FAULTS.stale = stale
     upload(tmp_path / "new", "faulty://index")
     wanted = built.search_batched(queries)
+    answered = 0
     for turn in range(12):
         FAULTS.rate, before = 0.4, FAULTS.count
-        with DistributedSearcher.open(
-            "faulty://index", 2, workers=2, pool="local", deadline=30, cache=tmp_path / f"c{turn}"
-        ) as searcher:
+        try:
+            searcher = DistributedSearcher.open(
+                "faulty://index",
+                2,
+                workers=2,
+                pool="local",
+                deadline=30,
+                cache=tmp_path / f"c{turn}",
+            )
+        except swann.StorageError:  # a file that came out wrong eight times
+            continue
+        with searcher:
             assert same(searcher.search_batched(queries), wanted)
+        answered += 1
         assert FAULTS.count > before
         FAULTS.rate = 1.0  # all that is needed is in the cache, but for the manifest
         with pytest.raises((swann.StorageError, swann.IndexFormatError)):
             describe(Storage("faulty://index", tmp_path / f"c{turn}"))
+    assert answered >= 6
 
 
 @pytest.mark.usefixtures("pauses")

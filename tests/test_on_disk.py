@@ -13,6 +13,7 @@ import pytest
 
 import swann
 from swann.distributed import LocalExecutor, ProcessExecutor, build
+from swann.index.sharded import save_sharded
 from swann.index.store import load_state
 
 N, D = 3000, 24
@@ -103,6 +104,39 @@ def test_where_all_is_trained_on_it_is_the_index_of_the_builder(
     )
     assert_same(tmp_path / "index", builder.build())
     assert load_state(tmp_path / "index", verify="full").packed.num_datapoints == N
+
+
+@pytest.mark.parametrize("case", ["plain", "soar", "int8", "leaves, brute force", "truncate"])
+@pytest.mark.parametrize("measure", ["dot_product", "squared_l2"])
+def test_shards_are_those_of_the_index(measure: str, case: str, tmp_path: Path) -> None:
+    builder = settings(measure, case)
+    names = [f"name {i}" for i in range(N)]
+    out = build(
+        rows_of(),
+        builder.create_config(),
+        tmp_path / "index",
+        num_shards=3,
+        memory_budget=400_000,
+        sample_rows=N,
+        executor=LocalExecutor(1),
+        docids=names,
+    )
+    searcher = builder.build(docids=names)
+    save_sharded(searcher._live.state(), tmp_path / "expected", 3)
+    files = {path.name for path in (tmp_path / "expected").iterdir()}
+    assert {path.name for path in out.iterdir()} == files
+    for name in files:
+        assert (out / name).read_bytes() == (tmp_path / "expected" / name).read_bytes(), name
+    loaded = swann.load(out, verify="full")
+    found, expected = (s.search_batched(rows_of(50)) for s in (loaded, searcher))
+    np.testing.assert_array_equal(found.indices, expected.indices)
+
+
+def test_more_shards_than_leaves_are_refused(tmp_path: Path) -> None:
+    for case, most in (("plain", 30), ("codes alone", 1)):
+        config = settings("dot_product", case).create_config()
+        with pytest.raises(swann.ConfigError, match=f"num_shards is 31; expected 1 to {most}"):
+            build(rows_of(), config, tmp_path, num_shards=31)
 
 
 def test_processes_and_files_give_the_same(tmp_path: Path) -> None:

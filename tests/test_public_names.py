@@ -115,7 +115,7 @@ start = time.process_time()
 import swann
 print(time.process_time() - start)
 """
-    assert min(float(in_a_fresh_process(code)) for _ in range(5)) < 0.1
+    assert min(float(in_a_fresh_process(code)) for _ in range(5)) < 0.15
 
 
 def test_scann_ops_pybind_comes_from_the_package() -> None:

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 import swann
 from swann.errors import CorruptIndexError, FormatVersionError, InvalidInputError
+from swann.index.leaves import join, spread_leaves, take_leaves
 from swann.index.packed import PackedIndex
 from swann.index.sharded import open_sharded, save_sharded
-from swann.index.shards import Head, Shard, join, merge, spread_leaves, take_leaves
+from swann.index.shards import Head, Shard, merge
 from swann.index.state import State
 from swann.index.store import DirectoryFiles
 

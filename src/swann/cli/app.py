@@ -14,13 +14,14 @@ import typer
 from swann import files
 from swann import plan as plans
 from swann.builder import Builder
-from swann.cli import show, show_plan
+from swann.cli import on_disk, show, show_plan
 from swann.config import check_count
 from swann.distance import check_distance_measure
 from swann.errors import ConfigError
 from swann.evaluate import exact_neighbors, leaf_ladder, speed_recall
 from swann.index.store import SUFFIX
 from swann.searcher import Searcher
+from swann.sources import Sources
 from swann.storage import load_searcher
 from swann.vectors import as_queries
 
@@ -146,35 +147,71 @@ def build(
             metavar="FILE",
         ),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Build within so much memory, as in 2GB, chunk by chunk and over files. DB may "
+            "then be a pattern of files, also Parquet, Arrow and .fbin.",
+        ),
+    ] = None,
+    shards: Annotated[
+        int, typer.Option(help="Parts that many machines can search; more than 1 imply --memory.")
+    ] = 1,
+    processes: Annotated[
+        int | None, typer.Option(help="With --memory: processes that share the work.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="With --memory: a Ray cluster that does the work.")
+    ] = None,
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
 ) -> None:
     """Build an index over DB and save it to the directory OUT.
 
-    Where nothing is said of its stages, they are chosen: from the size of DB, and by measuring.
+    Where nothing is said of its stages, they are chosen: from the size of DB, and by measuring
+    (within --memory from its size alone).
     """
     _check_place(out)
-    location = files.locate(db)
-    measure = distance_measure or files.hdf5_distance_measure(location)
-    if measure is None:
-        raise ConfigError(
-            "--distance-measure is missing; expected dot_product, squared_l2 or cosine"
+    stages = _Stages(
+        leaves, leaves_to_search, dimensions_per_block, threshold, reorder, pca, truncate
+    )
+    given = brute_force or any(value is not None for value in stages)
+    queries = None
+    if training_queries is not None:
+        queries = files.read_array(training_queries, default_key="test")
+    if memory is not None or shards != 1 or processes is not None or ray_address is not None:
+        wanted = check_distance_measure(_needed(distance_measure))
+        sources = Sources.of(db)
+        if given:
+            nothing = np.empty((0, sources.dimension), np.float32)
+            builder = Builder(nothing, num_neighbors, wanted).seed(seed)
+            _give_stages(builder, stages, brute_force, sources.num_rows, num_neighbors)
+            config = builder.create_config()
+        else:
+            config = on_disk.settings_for(sources, wanted, num_neighbors, seed)
+        on_disk.build_on_disk(
+            db,
+            out,
+            config,
+            memory=memory or "2GB",
+            shards=shards,
+            processes=processes,
+            ray_address=ray_address,
+            threads=threads,
+            training_queries=queries,
         )
+        return
+    location = files.locate(db)
+    measure = _needed(distance_measure or files.hdf5_distance_measure(location))
     datapoints = files.read_array(db)
     builder = Builder(datapoints, num_neighbors, check_distance_measure(measure)).seed(seed)
     if threads is not None:
         builder.set_n_training_threads(threads)
-    stages = _Stages(
-        leaves, leaves_to_search, dimensions_per_block, threshold, reorder, pca, truncate
-    )
-    if brute_force or any(value is not None for value in stages):
+    if given:
         _give_stages(builder, stages, brute_force, len(datapoints), num_neighbors)
     else:
         builder.autopilot()
 
-    queries = None
-    if training_queries is not None:
-        queries = files.read_array(training_queries, default_key="test")
     start = time.perf_counter()
     with show.progress() as bars:
         searcher = builder.build(progress=bars.update, training_queries=queries)
@@ -357,6 +394,14 @@ def plan(
         show.say(made.to_json())
     else:
         show_plan.plan(made)
+
+
+def _needed(measure: str | None) -> str:
+    if measure is None:
+        raise ConfigError(
+            "--distance-measure is missing; expected dot_product, squared_l2 or cosine"
+        )
+    return measure
 
 
 def _check_place(out: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.config import IndexConfig
+from swann.config import IndexConfig, check_count
 from swann.distance import SQUARED_L2
 from swann.distributed.executor import Executor, LocalExecutor, RayExecutor
 from swann.distributed.finish import Finish
@@ -79,7 +79,8 @@ def build(
         The directory, which other workers find under this path, too. An index that is there is
         replaced when the new one is whole.
     num_shards : int
-        1: no more yet.
+        1 makes a plain index; more of them one whose leaves are spread over so many shards, for
+        `DistributedSearcher` (`swann.load` opens it, too, in memory). At most as many as leaves.
     memory_budget : int or str
         Bytes for all that is done at a time on this machine, as in ``"2GB"``; on Ray, for each
         task. Files are read and written beside that, by the system's cache. Python and the
@@ -127,6 +128,9 @@ def build(
     if executor is not None and ray_address is not None:
         raise ConfigError("executor and ray_address are both given; expected one of them, or none")
     budget = parse_bytes("memory_budget", memory_budget)
+    most = 1 if config.tree is None else config.tree.num_leaves
+    if check_count("num_shards", num_shards) > most:
+        raise ConfigError(f"num_shards is {num_shards}; expected 1 to {most}, the number of leaves")
     root = Path(out)
     if root.exists() and not root.is_dir():
         raise ConfigError(f"out is {root}, which is not a directory")
@@ -229,7 +233,7 @@ class _Job:
             self.again(lost)
         else:
             raise InvalidInputError(f"results in {self.work} are damaged again and again: {lost}")
-        finish.commit(names)
+        finish.commit(names, self.executor)
 
     # ---- Tasks
 

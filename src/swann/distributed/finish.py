@@ -14,8 +14,9 @@ from swann.config import AHConfig
 from swann.distributed.executor import Executor
 from swann.distributed.reduction import Layouts, Reduce, reduce_array
 from swann.distributed.sections import LostError, Sections
+from swann.distributed.splitting import commit_shards
 from swann.distributed.tasks import Map, digest_of_names, load_trained
-from swann.errors import ConfigError, ShapeError
+from swann.errors import ShapeError
 from swann.index.assemble import commit, is_there, map_entry, packed_of, place_whole
 from swann.index.contents import Entry
 from swann.index.docid_arrays import docid_arrays
@@ -41,16 +42,15 @@ class Finish:
     root, work : Path
         The directory, and the folder of the build in it.
     num_shards : int
-        Parts that can be searched apart from each other.
+        1 makes a plain index.
     bucket_bytes : int
         Of an array that is put together at a time.
     """
 
     def __init__(self, root: Path, work: Path, num_shards: int, bucket_bytes: int) -> None:
-        if num_shards != 1:
-            raise ConfigError(f"num_shards is {num_shards}; expected 1")
         self.root = root
         self.work = work
+        self.num_shards = num_shards
         self.bucket_bytes = bucket_bytes
         self.entries: dict[str, Entry] = {}
         self.fields: dict[str, Any] = {}
@@ -123,8 +123,20 @@ class Finish:
             "residual": trained.residual,
         }
 
-    def commit(self, docids: Docids | None) -> None:
+    def commit(self, docids: Docids | None, executor: Executor) -> None:
         """Replace what the directory holds by what was made."""
+        if self.num_shards > 1:
+            commit_shards(
+                self.root,
+                self.work,
+                self.entries,
+                self.fields,
+                self.num_shards,
+                docids,
+                executor,
+                self.bucket_bytes,
+            )
+            return
         mapped = {name: map_entry(self.work, entry) for name, entry in self.entries.items()}
         state = State.of(packed_of(self.fields, mapped), docids)
         named = docid_arrays(docids)

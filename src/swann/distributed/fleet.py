@@ -176,9 +176,15 @@ class Fleet:
         members = list(self._members.values())
         if len(members) != self._wanted or any(not m.handle.alive for m in members):
             return False
+        staying = [name for name, member in self._members.items() if not member.leaving]
+        return all(self._is_spread(generation, staying) for generation in self._generations)
+
+    def _is_spread(self, generation: Generation, staying: list[str]) -> bool:
+        """Whether all replicas are ready, and where they are to be."""
         wanted = min(self._replicas, self._wanted)
-        return all(
-            len(ready) == wanted for generation in self._generations for ready in generation.ready
+        current = _placed(generation)
+        return all(len(ready) == wanted for ready in generation.ready) and current == place(
+            current, generation.num_shards, staying, self._replicas
         )
 
     # ---- The keeper
@@ -238,9 +244,7 @@ class Fleet:
 
     def _spread(self, generation: Generation) -> None:
         """Open shards where they are missing, close them where they are no more to be."""
-        current: dict[int, set[str]] = {}
-        for shard, name in generation.replicas:
-            current.setdefault(shard, set()).add(name)
+        current = _placed(generation)
         staying = [name for name, member in self._members.items() if not member.leaving]
         placed = place(current, generation.num_shards, staying, self._replicas)
         for shard, names in placed.items():
@@ -349,6 +353,14 @@ class Fleet:
             replica.failed, replica.retry = True, time.monotonic() + _RETRY
         fields = {"key": generation.key, "shard": replica.shard}
         replica.member.handle.call("close", Message(fields, []), _ignore)
+
+
+def _placed(generation: Generation) -> dict[int, set[str]]:
+    """Return which workers have, or are about to have, each shard."""
+    current: dict[int, set[str]] = {}
+    for shard, name in generation.replicas:
+        current.setdefault(shard, set()).add(name)
+    return current
 
 
 def _heard(member: Member, reply: Message | Exception) -> None:

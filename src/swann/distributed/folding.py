@@ -17,7 +17,7 @@ from swann.distributed.tail import Record, message_of, parts_of
 from swann.distributed.wire import Message
 from swann.index import updates
 from swann.index.contents import manifest_of
-from swann.index.shards import take_leaves
+from swann.index.leaves import take_leaves
 from swann.index.state import State
 from swann.index.store import arrays_of, place_array
 

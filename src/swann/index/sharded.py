@@ -42,6 +42,7 @@ from swann.index.contents import (
 )
 from swann.index.docid_arrays import StoredDocids, docid_arrays
 from swann.index.docids import Docids
+from swann.index.leaves import OF_LEAVES, join, spread_leaves, take_leaves
 from swann.index.lock import DirectoryLock
 from swann.index.manifest import (
     DOCIDS,
@@ -54,7 +55,7 @@ from swann.index.manifest import (
     read_manifest,
 )
 from swann.index.packed import PackedIndex
-from swann.index.shards import OF_LEAVES, Head, Shard, join, spread_leaves, take_leaves
+from swann.index.shards import Head, Shard
 from swann.index.state import LogPoint, State
 from swann.index.store import (
     DirectoryFiles,

@@ -17,7 +17,6 @@ is among the best of its shard, so answers are those of the whole index, bit for
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -25,32 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann import kernels
-from swann.errors import InvalidInputError
 from swann.index.packed import PackedIndex
-from swann.kernels import GROUP
 from swann.vectors import bad_query
 
-__all__ = [
-    "OF_LEAVES",
-    "Choices",
-    "Found",
-    "Head",
-    "Shard",
-    "join",
-    "merge",
-    "spread_leaves",
-    "take_leaves",
-]
+__all__ = ["Choices", "Found", "Head", "Shard", "merge"]
 
 F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
-
-_ROUNDS = 4  # of moving the line that cuts leaves in two
-_BY_ROW = ("rows", "rows_bf16", "rows_i8", "row_scales", "row_squares")
-
-OF_LEAVES = frozenset({"leaf_starts", "ids", "entry_rows", "codes", "corrections", *_BY_ROW})
-"""Arrays that each shard has of its own; it shares the others with the whole."""
 
 
 class Choices(NamedTuple):
@@ -208,175 +189,3 @@ def merge(
         threads,
     )
     return ids, distances
-
-
-# ---- Which leaves lie together
-
-
-def spread_leaves(centroids: F32 | None, sizes: NDArray[np.integer[Any]], num_shards: int) -> U32:
-    """Spread leaves over shards of about the same size, so that near leaves lie together.
-
-    The leaves are cut in two by a plane between them, again and again.
-
-    Parameters
-    ----------
-    centroids : float32 array of shape (num_leaves, d), or None
-        None: there is one leaf.
-    sizes : integer array of shape (num_leaves,)
-        Entries of each leaf.
-    num_shards : int
-        How many shards, each of which gets a leaf at least.
-
-    Returns
-    -------
-    uint32 array of shape (num_leaves,)
-        The shard that owns each leaf.
-
-    Raises
-    ------
-    InvalidInputError
-        If there are fewer leaves than shards.
-    """
-    if not 1 <= num_shards <= len(sizes):
-        raise InvalidInputError(
-            f"num_shards is {num_shards}; expected 1 to {len(sizes)}, the number of leaves, of "
-            "which a shard owns whole ones"
-        )
-    owners = np.zeros(len(sizes), np.uint32)
-    weights = np.asarray(sizes, np.float64) + 1e-3
-    todo = [(np.arange(len(sizes)), 0, num_shards)]
-    while todo:
-        leaves, first, count = todo.pop()
-        if count == 1:
-            owners[leaves] = first
-            continue
-        assert centroids is not None  # else there was one leaf
-        left = count // 2
-        order, cut = _cut(centroids[leaves], weights[leaves], left / count)
-        cut = min(max(cut, left), len(leaves) - (count - left))
-        todo.append((np.sort(leaves[order[:cut]]), first, left))
-        todo.append((np.sort(leaves[order[cut:]]), first + left, count - left))
-    return owners
-
-
-def _cut(centroids: F32, weights: NDArray[np.float64], share: float) -> tuple[Any, int]:
-    """Order centroids along a line, and return how many make up a share of the weight."""
-    points = centroids.astype(np.float64)
-
-    def far_from(place: NDArray[np.float64]) -> NDArray[np.float64]:
-        # No matrix product: its bits would depend on the number of threads.
-        farthest = int(np.argmax(((points - place) ** 2).sum(axis=1)))
-        return np.asarray(points[farthest])
-
-    pole = far_from(np.average(points, axis=0, weights=weights))
-    line = far_from(pole) - pole
-    for _ in range(_ROUNDS):
-        order = np.argsort((points * line).sum(axis=1), kind="stable")
-        passed = np.cumsum(weights[order])
-        cut = int(np.searchsorted(passed, share * passed[-1])) + 1
-        below, above = order[:cut], order[cut:]
-        if len(above) == 0:
-            break
-        ends = [np.average(points[s], axis=0, weights=weights[s]) for s in (below, above)]
-        line = ends[1] - ends[0]
-    return order, cut
-
-
-# ---- Taking apart and putting together
-
-
-def take_leaves(packed: PackedIndex, owned: NDArray[np.bool_]) -> PackedIndex:
-    """Return an index of some of the leaves; the others are empty.
-
-    Parameters
-    ----------
-    packed : PackedIndex
-        Without changes that are not folded in.
-    owned : bool array of shape (num_leaves,)
-        None at all makes a head.
-    """
-    starts = packed.leaf_starts.astype(np.int64)
-    sizes = np.diff(starts)
-    entries = _runs(starts[:-1][owned], sizes[owned])
-    parts: dict[str, Any] = {"leaf_starts": _starts(np.where(owned, sizes, 0)).astype(np.uint32)}
-    rows = entries
-    if packed.entry_rows is not None:
-        rows, places = np.unique(packed.entry_rows[entries], return_inverse=True)
-        parts["entry_rows"] = places.reshape(-1).astype(np.uint32)
-    parts["ids"] = packed.numbers()[rows].astype(np.uint32)
-    for name in _BY_ROW:
-        array = getattr(packed, name)
-        parts[name] = None if array is None else array[rows]
-    counts = -(-sizes // GROUP)
-    groups = _runs(_starts(counts)[:-1][owned], counts[owned])
-    if packed.codes is not None:
-        parts["codes"] = packed.codes[groups]
-    if packed.corrections is not None:
-        parts["corrections"] = packed.corrections.reshape(-1, GROUP)[groups].reshape(-1)
-    return dataclasses.replace(packed, num_datapoints=len(rows), **parts)
-
-
-def join(parts: Sequence[PackedIndex], owners: U32) -> PackedIndex:
-    """Return the index whose shards these are. It is made in memory.
-
-    Parameters
-    ----------
-    parts : sequence of PackedIndex
-        What `take_leaves` made.
-    owners : uint32 array of shape (num_leaves,)
-        Which of them has each leaf.
-    """
-    first = parts[0]
-    owned_starts = [part.leaf_starts.astype(np.int64) for part in parts]
-    sizes = np.zeros(first.num_leaves, np.int64)
-    for number, starts in enumerate(owned_starts):
-        sizes[owners == number] = np.diff(starts)[owners == number]
-    whole_starts, groups = _starts(sizes), _starts(-(-sizes // GROUP))
-    ids = np.empty(whole_starts[-1], np.int64)  # of entries
-    made: dict[str, Any] = {"leaf_starts": whole_starts.astype(np.uint32)}
-    if first.codes is not None:
-        made["codes"] = np.empty((groups[-1], *first.codes.shape[1:]), np.uint8)
-    if first.corrections is not None:
-        made["corrections"] = np.empty(groups[-1] * GROUP, np.uint16)
-    for number, part in enumerate(parts):
-        owned = owners == number
-        entries = _runs(owned_starts[number][:-1][owned], sizes[owned])
-        here = entries if part.entry_rows is None else part.entry_rows[entries]
-        ids[_runs(whole_starts[:-1][owned], sizes[owned])] = part.numbers()[here]
-        counts = -(-np.diff(owned_starts[number]) // GROUP)
-        from_groups = _runs(_starts(counts)[:-1][owned], counts[owned])
-        to_groups = _runs(groups[:-1][owned], np.diff(groups)[owned])
-        if part.codes is not None:
-            made["codes"][to_groups] = part.codes[from_groups]
-        if part.corrections is not None:
-            blocks = part.corrections.reshape(-1, GROUP)
-            made["corrections"].reshape(-1, GROUP)[to_groups] = blocks[from_groups]
-    # A datapoint's row is where its first entry is.
-    numbers, firsts, places = np.unique(ids, return_index=True, return_inverse=True)
-    order = np.argsort(firsts, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    if first.entry_rows is not None:
-        made["entry_rows"] = rank[places.reshape(-1)].astype(np.uint32)
-    made["ids"] = numbers[order].astype(np.uint32)
-    for name in _BY_ROW:
-        array = getattr(first, name)
-        if array is None:
-            continue
-        made[name] = np.empty((len(numbers), *array.shape[1:]), array.dtype)
-        for part in parts:
-            made[name][rank[np.searchsorted(numbers, part.numbers())]] = getattr(part, name)
-    if first.config.tree is None and np.array_equal(made["ids"], np.arange(len(numbers))):
-        made["ids"] = None
-    return dataclasses.replace(first, num_datapoints=len(numbers), **made)
-
-
-def _starts(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-
-
-def _runs(starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the numbers of all runs, one run after the other."""
-    total = int(sizes.sum())
-    before = np.cumsum(sizes) - sizes
-    return np.repeat(starts - before, sizes) + np.arange(total)

@@ -1,0 +1,78 @@
+"""Building what memory does not hold, from the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+
+from swann.autopilot import choose
+from swann.cli import show
+from swann.config import IndexConfig
+from swann.distance import DistanceMeasure
+from swann.distributed import LocalExecutor, ProcessExecutor, RayExecutor, build
+from swann.errors import ConfigError
+from swann.index.store import SUFFIX
+from swann.sources import Sources
+
+__all__ = ["build_on_disk", "settings_for"]
+
+_ROWS_MEASURED = 1000
+
+
+def build_on_disk(
+    db: str,
+    out: Path,
+    config: IndexConfig,
+    *,
+    memory: str,
+    shards: int,
+    processes: int | None,
+    ray_address: str | None,
+    threads: int | None,
+    training_queries: object,
+) -> None:
+    """Build, and say what was made."""
+    if out.suffix == SUFFIX:
+        raise ConfigError(f"OUT is {out}; expected a directory where --memory or --shards is given")
+    executor: LocalExecutor | ProcessExecutor | RayExecutor = LocalExecutor(threads or 0)
+    if ray_address is not None:
+        executor = RayExecutor(ray_address)
+    elif processes is not None:
+        executor = ProcessExecutor(processes)
+    start = time.perf_counter()
+    try:
+        with show.progress() as bars:
+            build(
+                db,
+                config,
+                out,
+                num_shards=shards,
+                memory_budget=memory,
+                executor=executor,
+                training_queries=training_queries,
+                progress=bars.update,
+            )
+    finally:
+        executor.close()
+    parts = "" if shards == 1 else f", {shards} shards"
+    built = time.perf_counter() - start
+    show.say(f"built in {built:.1f} s, saved to {out} ({show.disk_size(out)}{parts})")
+
+
+def settings_for(
+    sources: Sources, measure: DistanceMeasure, num_neighbors: int, seed: int
+) -> IndexConfig:
+    """Choose settings from the size of what is to be indexed, and say why.
+
+    Leaves to search and candidates are those that usually suffice: nothing is measured.
+    """
+    rows = sources.read(0, min(_ROWS_MEASURED, sources.num_rows)).astype(np.float64)
+    length = float(np.sqrt((rows**2).sum(axis=1)).mean())
+    size = sources.num_rows, sources.dimension
+    choice = choose(*size, measure, num_neighbors, row_length=length, seed=seed)
+    for reason in choice.reasons:
+        show.say(f"chosen: {reason}")
+    return dataclasses.replace(choice.config, autopilot=None)
