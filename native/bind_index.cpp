@@ -1,23 +1,15 @@
 // The class Index of the Python module: an index to search and to change.
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/tuple.h>
-#include <nanobind/stl/vector.h>
-
 #include <algorithm>
-#include <mutex>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "arrays.h"
-#include "bind_shapes.h"
-#include "bind_upper.h"
+#include "index_changes.h"
 #include "kernels.h"
 #include "search.h"
 #include "threads.h"
 #include "train.h"
-#include "updates.h"
 
 namespace swann {
 namespace {
@@ -25,98 +17,10 @@ namespace {
 // One over the lengths of shorter queries may be more than a float holds.
 constexpr float kShort = 0x1p-120f;
 
-Distance distance_of(const std::string& name) {
-  if (name == "dot_product") return Distance::dot_product;
-  if (name == "squared_l2") return Distance::squared_l2;
-  expect(name == "cosine", "unknown distance measure");
-  return Distance::cosine;
-}
-
-// Keeps the arrays of an index alive and answers queries. Searching changes nothing in it.
-class Index {
+// Answers queries. Searching changes nothing in it.
+class Index : public ChangingIndex {
  public:
-  Index(const std::string& distance, size_t dim, In<uint32_t, 1> leaf_starts, MaybeF32x2 centroids,
-        MaybeF32 spreads, MaybeU32 ids, MaybeU32 entry_rows, MaybeF32x2 rows,
-        std::optional<In<uint16_t, 2>> rows_bf16, std::optional<In<int8_t, 2>> rows_i8,
-        MaybeF32 row_scales, MaybeF32 row_squares, std::optional<In<uint8_t, 3>> codes,
-        MaybeF32x2 codebook, size_t dims_per_block, std::optional<In<uint16_t, 1>> corrections,
-        float correction_low, float correction_span, bool residual, size_t reduced_dim,
-        MaybeF32x2 projection, std::optional<RowArrays> rounded_centroids,
-        std::vector<LevelArrays> upper)
-      : leaf_starts_(leaf_starts), centroids_(centroids), spreads_(spreads), ids_(ids),
-        entry_rows_(entry_rows), rows_(rows), rows_bf16_(rows_bf16), rows_i8_(rows_i8),
-        row_scales_(row_scales), row_squares_(row_squares), codes_(codes),
-        codebook_(codebook), corrections_(corrections), projection_(projection),
-        rounded_centroids_(std::move(rounded_centroids)), upper_(std::move(upper)) {
-    expect(leaf_starts.shape(0) >= 2, "leaf_starts needs two entries at least");
-    expect(dim > 0, "dim must be positive");
-    view_.distance = distance_of(distance);
-    view_.dim = dim;
-    view_.reduced_dim = reduced_dim;
-    view_.projection = pointer(projection_);
-    expect(reduced_dim >= 1 && reduced_dim <= dim, "reduced_dim must be in 1..dim");
-    expect(!projection || (projection->shape(0) == reduced_dim && projection->shape(1) == dim),
-           "projection must be [reduced_dim][dim]");
-    view_.residual = residual;
-    view_.num_leaves = leaf_starts.shape(0) - 1;
-    view_.leaf_starts = leaf_starts.data();
-    expect(view_.leaf_starts[0] == 0, "leaf_starts must begin with 0");
-    view_.num_entries = view_.leaf_starts[view_.num_leaves];
-    view_.num_rows = entry_rows ? (ids ? ids->shape(0) : 0) : view_.num_entries;
-    view_.group_starts = first_groups(view_.leaf_starts, view_.num_leaves);
-    const size_t n = view_.num_rows, groups = view_.group_starts.back();
-    expect(centroids.has_value() || view_.num_leaves == 1, "many leaves need centroids");
-    if (centroids)
-      expect(centroids->shape(0) == view_.num_leaves && centroids->shape(1) == reduced_dim,
-             "centroids must be [num_leaves][reduced_dim]");
-    expect(!spreads || (centroids && spreads->shape(0) == view_.num_leaves),
-           "spreads must be [num_leaves] and need centroids");
-    expect(!entry_rows || entry_rows->shape(0) == view_.num_entries, "entry_rows: [entries]");
-    for (size_t i = 0; entry_rows && i < view_.num_entries; ++i)
-      expect(entry_rows->data()[i] < n, "entry_rows must be below the number of rows");
-    expect(!ids || ids->shape(0) == n, "ids must be [num_rows]");
-    expect(int(rows.has_value()) + int(rows_bf16.has_value()) + int(rows_i8.has_value()) <= 1,
-           "rows have one precision");
-    expect(rows || rows_bf16 || rows_i8 || codes, "an index needs rows or codes");
-    const auto are_rows = [&](const auto& a) { return a.shape(0) == n && a.shape(1) == dim; };
-    expect((!rows || are_rows(*rows)) && (!rows_bf16 || are_rows(*rows_bf16)) &&
-               (!rows_i8 || are_rows(*rows_i8)),
-           "rows must be [num_rows][dim]");
-    expect(!rows_i8 || (row_scales && row_scales->shape(0) == n), "row_scales: [num_rows]");
-    expect(!rows_i8 || distance != "squared_l2" || (row_squares && row_squares->shape(0) == n),
-           "row_squares: [num_rows]");
-    view_.centroids = pointer(centroids_);
-    view_.spreads = pointer(spreads_);
-    set_levels();
-    bound_centroids(view_);
-    view_.ids = pointer(ids_);
-    view_.entry_rows = pointer(entry_rows_);
-    view_.rows = {pointer(rows_),       pointer(rows_bf16_),   pointer(rows_i8_),
-                  pointer(row_scales_), pointer(row_squares_), dim};
-    if (codes) {
-      expect(dims_per_block >= 1 && dims_per_block <= reduced_dim,
-             "dims_per_block must be in 1..reduced_dim");
-      view_.dims_per_block = dims_per_block;
-      view_.blocks = (reduced_dim + dims_per_block - 1) / dims_per_block;
-      expect(view_.blocks < 65000, "too many blocks");
-      expect(codebook && codebook->shape(0) == reduced_dim,
-             "codebook must be [reduced_dim][codewords]");
-      view_.codewords = codewords_of(codebook->shape(1));
-      expect(codes->shape(0) == groups && codes->shape(1) == view_.blocks &&
-                 codes->shape(2) == block_bytes(view_.codewords),
-             "codes must be [groups][blocks][16], or [32] with 256 codewords");
-      expect(!corrections || (residual && corrections->shape(0) == groups * kGroup),
-             "corrections must be [groups * 32] and are of residuals");
-      view_.codes = pointer(codes_);
-      view_.codebook = codebook->data();
-      view_.corrections = pointer(corrections_);
-      if (corrections) {
-        view_.correction_low = correction_low;
-        view_.correction_span = correction_span;
-      }
-      prepare_tiles(view_);
-    }
-  }
+  using ChangingIndex::ChangingIndex;
 
   // Searches queries [count][dim]; results are written to ids and distances [count][k]. Returns
   // the number of the first query that is not finite, too long, or zero under cosine; count when
@@ -201,7 +105,7 @@ class Index {
     const size_t bad = prepare(q, count, unit);
     if (bad < count) return bad;
     if (!unit.empty()) q = unit.data();
-    const Ref<const Changes> changes = updates_.snapshot();
+    const Ref<const Changes> changes = snapshot();
     const SearchLimits limits{width, width, wanted};
     for_blocks(count, threads, most_queries(view_, limits), [&](size_t begin, size_t size) {
       gather_block(view_, changes.get(), limits, q + begin * view_.dim, size,
@@ -215,229 +119,7 @@ class Index {
 
   size_t num_groups() const { return view_.group_starts.back(); }
 
-  // ---- Changes; see updates.h. Writers take turns.
-
-  // Grids hold eta - 1 at even steps of T / |x| from 0 to largest_ratio; none: plain l2.
-  void begin_updates(std::optional<In<double, 1>> code_grid, double code_threshold,
-                     std::optional<In<double, 1>> row_grid, double row_threshold,
-                     double largest_ratio, float soar_lambda, float avq, size_t sweeps,
-                     MaybeF32x2 tree_map, MaybeF32x2 code_metric) {
-    expect(soar_lambda >= 0.0f && avq >= 1.0f, "soar_lambda: at least 0, avq: at least 1");
-    EncoderSettings settings;
-    const auto fill = [](const std::optional<In<double, 1>>& grid, std::vector<double>& to) {
-      if (!grid) return;
-      expect(grid->shape(0) >= 2, "a grid needs two steps");
-      to.assign(grid->data(), grid->data() + grid->shape(0));
-    };
-    fill(code_grid, settings.code_weights);
-    fill(row_grid, settings.row_weights);
-    settings.code_threshold = code_threshold;
-    settings.row_threshold = row_threshold;
-    settings.largest_ratio = largest_ratio;
-    settings.spills = view_.entry_rows != nullptr;
-    settings.soar_lambda = soar_lambda;
-    settings.avq = avq;
-    settings.sweeps = sweeps;
-    const auto keep = [&](const MaybeF32x2& matrix, std::vector<float>& to) {
-      if (!matrix) return;
-      const size_t dim = view_.reduced_dim;
-      expect(matrix->shape(0) == dim && matrix->shape(1) == dim, "matrices: [reduced_dim] twice");
-      to.assign(matrix->data(), matrix->data() + dim * dim);
-    };
-    keep(tree_map, settings.tree_map);
-    keep(code_metric, settings.code_metric);
-    expect(settings.code_metric.empty() || view_.corrections == nullptr, "not for squared l2");
-    const nb::gil_scoped_release released;
-    const std::lock_guard<std::mutex> turn(writing_);
-    updates_.begin(std::move(settings));
-  }
-
-  size_t upsert(In<float, 2> rows, In<uint32_t, 1> ids, size_t threads, bool as_kept) {
-    expect(rows.shape(1) == view_.dim && rows.shape(0) == ids.shape(0), "rows: [ids][dim]");
-    const nb::gil_scoped_release released;
-    const std::lock_guard<std::mutex> turn(writing_);
-    check_ids(ids, false);
-    expect(has_room(ids.shape(0)), "too many datapoints");
-    return updates_.upsert(rows.data(), ids.data(), ids.shape(0), threads, as_kept);
-  }
-
-  // The same for one row [dim]; whether it is a good one.
-  bool upsert_one(In<float, 1> row, uint32_t id) {
-    expect(row.shape(0) == view_.dim, "row: [dim]");
-    const nb::gil_scoped_release released;
-    const std::lock_guard<std::mutex> turn(writing_);
-    check_id(id, false);
-    expect(has_room(1), "too many datapoints");
-    return updates_.upsert(row.data(), &id, 1, 1) == 1;
-  }
-
-  void erase(In<uint32_t, 1> ids) {
-    const nb::gil_scoped_release released;
-    const std::lock_guard<std::mutex> turn(writing_);
-    check_ids(ids, true);
-    updates_.erase(ids.data(), ids.shape(0));
-  }
-
-  void erase_one(uint32_t id) {
-    const nb::gil_scoped_release released;
-    const std::lock_guard<std::mutex> turn(writing_);
-    check_id(id, true);
-    updates_.erase(&id, 1);
-  }
-
-  void reserve(size_t slots) {
-    const nb::gil_scoped_release released;
-    const std::lock_guard<std::mutex> turn(writing_);
-    expect(updates_.begun() && slots < UINT32_MAX, "reserve: not begun, or too much");
-    updates_.reserve(slots);
-  }
-
-  // Rows of datapoints; 2^32 - 1 for those that are not there.
-  void rows_of(In<uint32_t, 1> ids, Out<uint32_t, 1> rows) const {
-    expect(updates_.begun() && ids.shape(0) == rows.shape(0), "rows: [ids]");
-    for (size_t i = 0; i < ids.shape(0); ++i) rows.data()[i] = updates_.row_of(ids.data()[i]);
-  }
-
-  uint32_t row_of(uint32_t id) const {
-    expect(updates_.begun(), "updates have not begun");
-    return updates_.row_of(id);
-  }
-
-  void vectors(In<uint32_t, 1> rows, Out<float, 2> out) {
-    expect(updates_.begun(), "updates have not begun");
-    expect(out.shape(0) == rows.shape(0) && out.shape(1) == view_.dim, "out: [rows][dim]");
-    const nb::gil_scoped_release released;
-    const std::lock_guard<std::mutex> turn(writing_);
-    for (size_t i = 0; i < rows.shape(0); ++i)
-      expect(rows.data()[i] < updates_.num_rows(), "rows out of range");
-    updates_.vectors(rows.data(), rows.shape(0), out.data());
-  }
-
-  // Whether the numbers of rows and entries, which have 32 bits, suffice for so many more.
-  bool has_room(size_t count) const {
-    const size_t rows = num_rows() + count, copies = view_.entry_rows != nullptr ? 2 : 1;
-    const size_t entries = view_.num_entries + (rows - view_.num_rows);
-    return count < UINT32_MAX && std::max(entries, copies * rows) < UINT32_MAX - 1;
-  }
-
-  // Squared distances to the centroids, of rows from `first` on: 0 for all, or a new one.
-  void errors(size_t first, Out<double, 1> out) {
-    expect(updates_.begun(), "updates have not begun");
-    const nb::gil_scoped_release released;
-    const std::lock_guard<std::mutex> turn(writing_);
-    expect(first == 0 || (first >= view_.num_rows && first <= updates_.num_rows()), "first: a new");
-    expect(out.shape(0) == updates_.num_rows() - first, "out: [rows from first on]");
-    updates_.errors(first, out.data());
-  }
-
-  size_t num_rows() const { return updates_.begun() ? updates_.num_rows() : view_.num_rows; }
-  size_t live_rows() const { return updates_.live_rows(); }
-  size_t dead_rows() const { return num_rows() - updates_.live_rows(); }
-  bool begun() const { return updates_.begun(); }
-  bool changed() const { return updates_.changed(); }
-  size_t changes_nbytes() const { return updates_.nbytes(); }
-
-  // Sets skip [rows] to 1 for the rows that have entries in the leaves marked in `leaves`.
-  void mark_rows(In<uint8_t, 1> leaves, Out<uint8_t, 1> skip) {
-    expect(updates_.begun(), "updates have not begun");
-    const nb::gil_scoped_release released;
-    const std::lock_guard<std::mutex> turn(writing_);
-    expect(leaves.shape(0) == view_.num_leaves, "leaves: [num_leaves]");
-    expect(skip.shape(0) == updates_.num_rows(), "skip: [rows]");
-    updates_.mark_rows(leaves.data(), skip.data());
-  }
-
-  // The number of each live row's datapoint, 2^32 - 1 for the dead.
-  void numbers(Out<uint32_t, 1> out) {
-    expect(updates_.begun() && out.shape(0) == updates_.num_rows(), "out: [rows]");
-    updates_.numbers(out.data());
-  }
-
-  size_t fold_starts(std::optional<In<uint8_t, 1>> skip, Out<uint32_t, 1> leaf_starts) {
-    expect(updates_.begun(), "updates have not begun");
-    expect(leaf_starts.shape(0) == view_.num_leaves + 1, "leaf_starts: [num_leaves + 1]");
-    const nb::gil_scoped_release released;
-    const std::lock_guard<std::mutex> turn(writing_);
-    expect(!skip || skip->shape(0) == updates_.num_rows(), "skip: [rows]");
-    return updates_.fold_starts(pointer(skip), leaf_starts.data());
-  }
-
-  void fold(std::optional<In<uint8_t, 1>> skip, In<uint32_t, 1> leaf_starts, Out<uint32_t, 1> ids,
-            std::optional<Out<uint32_t, 1>> entry_rows, std::optional<Out<uint8_t, 3>> codes,
-            std::optional<Out<uint16_t, 1>> corrections, std::optional<Out<float, 2>> rows,
-            std::optional<Out<uint16_t, 2>> rows_bf16, std::optional<Out<int8_t, 2>> rows_i8,
-            std::optional<Out<float, 1>> scales, std::optional<Out<float, 1>> squares) {
-    expect(updates_.begun(), "updates have not begun");
-    const nb::gil_scoped_release released;
-    const std::lock_guard<std::mutex> turn(writing_);
-    expect(!skip || skip->shape(0) == updates_.num_rows(), "skip: [rows]");
-    expect(leaf_starts.shape(0) == view_.num_leaves + 1, "leaf_starts: [num_leaves + 1]");
-    std::vector<uint32_t> starts(view_.num_leaves + 1);
-    const size_t n = updates_.fold_starts(pointer(skip), starts.data());
-    expect(std::equal(starts.begin(), starts.end(), leaf_starts.data()), "leaf_starts: as told");
-    const size_t groups = first_groups(leaf_starts.data(), view_.num_leaves).back();
-    expect(ids.shape(0) == n, "ids: [rows]");
-    expect(entry_rows.has_value() == (view_.entry_rows != nullptr) &&
-               (!entry_rows || entry_rows->shape(0) == starts.back()),
-           "entry_rows: [entries]");
-    expect(codes.has_value() == (view_.codes != nullptr) &&
-               (!codes || (codes->shape(0) == groups && codes->shape(1) == view_.blocks &&
-                           codes->shape(2) == block_bytes(view_.codewords))),
-           "codes: [groups][blocks][16 or 32]");
-    expect(corrections.has_value() == (view_.corrections != nullptr) &&
-               (!corrections || corrections->shape(0) == groups * kGroup),
-           "corrections: [groups * 32]");
-    const auto fits = [&](const auto& a, bool present) {
-      return a.has_value() == present && (!a || (a->shape(0) == n && a->shape(1) == view_.dim));
-    };
-    const auto fits_rows = [&](const auto& a, bool present) {
-      return a.has_value() == present && (!a || a->shape(0) == n);
-    };
-    expect(fits(rows, view_.rows.f32 != nullptr) && fits(rows_bf16, view_.rows.bf16 != nullptr) &&
-               fits(rows_i8, view_.rows.i8 != nullptr) &&
-               fits_rows(scales, view_.rows.scales != nullptr) &&
-               fits_rows(squares, view_.rows.squares != nullptr),
-           "rows: [rows][dim], in the precision of the index");
-    updates_.fold(pointer(skip),
-                  {leaf_starts.data(), ids.data(), pointer(entry_rows), pointer(codes),
-                   pointer(corrections), pointer(rows), pointer(rows_bf16), pointer(rows_i8),
-                   pointer(scales), pointer(squares)});
-  }
-
  private:
-  // What stands between a query and the centroids.
-  void set_levels() {
-    const bool squared_l2 = view_.squared_l2();
-    expect((!rounded_centroids_ && upper_.empty()) || view_.centroids != nullptr,
-           "levels above need centroids");
-    if (rounded_centroids_)
-      view_.rounded = exact_rows(*rounded_centroids_, view_.num_leaves, view_.reduced_dim,
-                                 squared_l2);
-    size_t below = view_.num_leaves;
-    const float* spreads = view_.spreads;
-    for (const LevelArrays& level : upper_) {
-      view_.upper.push_back(upper_level(level, below, spreads, view_.reduced_dim, squared_l2));
-      below = view_.upper.back().num_leaves;
-      spreads = view_.upper.back().spreads;
-    }
-  }
-
-  // An id is there where it must be.
-  void check_id(uint32_t id, bool present) const {
-    expect(updates_.begun(), "updates have not begun");
-    expect(id < UINT32_MAX - 1, "ids must be below 2^32 - 2");
-    expect(!present || updates_.row_of(id) != Updates::kNowhere, "no such id");
-  }
-
-  // Ids differ, too.
-  void check_ids(const In<uint32_t, 1>& ids, bool present) const {
-    expect(updates_.begun(), "updates have not begun");
-    std::vector<uint32_t> sorted(ids.data(), ids.data() + ids.shape(0));
-    std::sort(sorted.begin(), sorted.end());
-    expect(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end(), "ids must differ");
-    for (const uint32_t id : sorted) check_id(id, present);
-  }
-
   SearchLimits limits_of(const SearchLimits& asked, size_t num_entries) const {
     const size_t k = asked.neighbors;
     const bool reorders = view_.codes != nullptr && view_.rows.present();
@@ -455,7 +137,7 @@ class Index {
     const size_t bad = prepare(q, count, unit);
     if (bad < count) return bad;
     if (!unit.empty()) q = unit.data();
-    const Ref<const Changes> changes = updates_.snapshot();
+    const Ref<const Changes> changes = snapshot();
     const SearchLimits limits =
         limits_of(asked, view_.num_entries + (changes ? changes->entries : 0));
     const size_t k = limits.neighbors;
@@ -494,25 +176,6 @@ class Index {
     }
     return count;
   }
-
-  IndexView view_;
-  Updates updates_{view_};
-  std::mutex writing_;
-  In<uint32_t, 1> leaf_starts_;
-  MaybeF32x2 centroids_;
-  MaybeF32 spreads_;
-  MaybeU32 ids_;
-  MaybeU32 entry_rows_;
-  MaybeF32x2 rows_;
-  std::optional<In<uint16_t, 2>> rows_bf16_;
-  std::optional<In<int8_t, 2>> rows_i8_;
-  MaybeF32 row_scales_, row_squares_;
-  std::optional<In<uint8_t, 3>> codes_;
-  MaybeF32x2 codebook_;
-  std::optional<In<uint16_t, 1>> corrections_;
-  MaybeF32x2 projection_;
-  std::optional<RowArrays> rounded_centroids_;
-  std::vector<LevelArrays> upper_;
 };
 
 // What one part found: numbers of queries, first and last keys, distances.
