@@ -20,12 +20,15 @@ class Copy:
         The number of the last change that was made.
     since : int
         The number of the last change that made a difference: from there to `upto` it is the same.
+    turn : int
+        Of the last replica that it was opened for; see `Replica`.
     """
 
     def __init__(self, shard: Shard, base: int) -> None:
         self.shard = shard
         self.gate = Gate()
         self.upto = self.since = base
+        self.turn = 0
 
     def apply(self, parts: list[Part]) -> None:
         """Make changes, those that were made before left out; none after a gap."""

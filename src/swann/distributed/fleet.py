@@ -6,6 +6,7 @@ for it.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -53,6 +54,7 @@ class Fleet:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._wake = threading.Event()
+        self._turns = itertools.count(1)  # of replicas
         self._closed = False
         self._problem: str | None = None
         self._pause_until = 0.0  # no worker is started before
@@ -109,8 +111,7 @@ class Fleet:
             self._generations.remove(generation)
             replicas = list(generation.replicas.values())
         for replica in replicas:
-            fields = {"key": generation.key, "shard": replica.shard}
-            replica.member.handle.call("close", Message(fields, []), _ignore)
+            _close(generation, replica)
 
     def feed(self, generation: Generation) -> None:
         """Send changes that were added to a generation's tail to its replicas."""
@@ -251,19 +252,18 @@ class Fleet:
             for name in names:
                 replica = generation.replicas.get((shard, name))
                 if replica is None:
-                    replica = Replica(self._members[name], shard)
+                    replica = Replica(self._members[name], shard, next(self._turns))
                     generation.replicas[shard, name] = replica
                     self._open(generation, replica)
                 elif replica.failed and time.monotonic() >= replica.retry:
-                    replica.failed = False
+                    replica.failed, replica.turn = False, next(self._turns)
                     self._open(generation, replica)
             ready = {replica.member.name for replica in generation.ready[shard]}
             for name in current.get(shard, set()) - names:
                 if ready >= names and names:
                     replica = generation.replicas.pop((shard, name))
                     self._retire(generation, replica)
-                    fields = {"key": generation.key, "shard": shard}
-                    replica.member.handle.call("close", Message(fields, []), _ignore)
+                    _close(generation, replica)
 
     def _dismiss(self) -> None:
         """End workers that were to leave and have nothing to do any more."""
@@ -287,7 +287,7 @@ class Fleet:
 
     def _open(self, generation: Generation, replica: Replica) -> None:
         message = open_message(generation.description, replica.shard)
-        message.fields.update(key=generation.key, shard=replica.shard)
+        message.fields.update(key=generation.key, shard=replica.shard, turn=replica.turn)
 
         def done(reply: Message | Exception) -> None:
             if isinstance(reply, LostError):
@@ -351,8 +351,12 @@ class Fleet:
             self._retire(generation, replica)
             replica.opened = False
             replica.failed, replica.retry = True, time.monotonic() + _RETRY
-        fields = {"key": generation.key, "shard": replica.shard}
-        replica.member.handle.call("close", Message(fields, []), _ignore)
+        _close(generation, replica)
+
+
+def _close(generation: Generation, replica: Replica) -> None:
+    fields = {"key": generation.key, "shard": replica.shard, "turn": replica.turn}
+    replica.member.handle.call("close", Message(fields, []), _ignore)
 
 
 def _placed(generation: Generation) -> dict[int, set[str]]:

@@ -57,6 +57,9 @@ class Replica:
 
     Attributes
     ----------
+    turn : int
+        Replicas that came later have a greater one: what a worker is told of an earlier one does
+        not concern it, however late it hears of it.
     opened : bool
         Whether the worker has it.
     ready : bool
@@ -71,6 +74,7 @@ class Replica:
 
     member: Member
     shard: int
+    turn: int
     opened: bool = False
     ready: bool = False
     upto: int = 0

@@ -52,16 +52,25 @@ class Worker:
         """Open a shard; where it is open already, tell how far it has come."""
         fields = message.fields
         key = fields["key"], fields["shard"]
-        copy = self._copies.get(key)
-        if copy is None:
-            shard = open_shard(message, self._cache)
+        shard = None
+        while True:
             with self._lock:
-                copy = self._copies.setdefault(key, Copy(shard, fields["base"]))
+                copy = self._copies.get(key)
+                if copy is None and shard is not None:
+                    copy = self._copies[key] = Copy(shard, fields["base"])
+                if copy is not None:
+                    copy.turn = max(copy.turn, fields["turn"])
+                    break
+            shard = open_shard(message, self._cache)
         return Message({"upto": copy.upto}, [])
 
     def _close(self, message: Message) -> Message:
+        """Close a shard, unless it was opened again by what was sent later."""
+        key = message.fields["key"], message.fields["shard"]
         with self._lock:
-            self._copies.pop((message.fields["key"], message.fields["shard"]), None)
+            copy = self._copies.get(key)
+            if copy is not None and copy.turn <= message.fields["turn"]:
+                del self._copies[key]
         return Message({}, [])
 
     def _search(self, message: Message) -> Message:
