@@ -25,13 +25,14 @@ from entry_points import (
     UPPER,
     Entry,
     K,
+    Reused,
     answers,
     changing,
     config_rows,
     cosine,
+    durable,
     saved,
     searcher_rows,
-    with_lock,
 )
 from pipelines import DB, QUERIES
 
@@ -270,21 +271,12 @@ def all_rows() -> dict[str, Entry]:
         **config_rows(),
         **other_rows(),
         **builder_rows("swann.Builder", cosine),
-        **searcher_rows("swann.Searcher", lambda use, **a: use(changing(True), **a)),
-        **searcher_rows(
-            "swann.DurableSearcher", with_lock(lambda index, use, **a: use(index, **a))
-        ),
+        **searcher_rows("swann.Searcher", lambda use, changes, **a: use(changing(True), **a)),
+        **searcher_rows("swann.DurableSearcher", Reused(durable)),
         **{f"swann.quantize.{name}": row for name, row in function_rows().items()},
         **quantizer_rows(),
     }
     return made
 
 
-# Take what they are given as it is, so far: quadrature and its likes, and training of bits.
-UNCHECKED = {
-    f"swann.quantize.{name}"
-    for name in (
-        "eta", "eta_limit", "eta_recursion", "anisotropic_weights", "BinaryQuantizer.fit",
-    )
-}  # fmt: skip
-ENTRIES = {name: row for name, row in all_rows().items() if name not in UNCHECKED}
+ENTRIES = all_rows()

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from bad_values import FINE, SAME, Takes
+from entry_points import Reused
 from entry_table import ENTRIES, Entry
 
 from swann import SwannError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed() -> Iterator[None]:
+    """Close at last what calls have left open."""
+    yield
+    for reused in Reused.made:
+        reused.close()
+
 
 ARGUMENTS = [(name, argument) for name, entry in ENTRIES.items() for argument in entry.takes]
 
