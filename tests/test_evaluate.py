@@ -120,6 +120,6 @@ def test_speed_recall_refuses() -> None:
     with pytest.raises(ShapeError, match=r"queries has shape \(4, 4\) and true has shape \(1, 1\)"):
         swann.speed_recall(searcher, np.eye(4), [[1]], [(None, None)])
     with pytest.raises(ShapeError, match="queries have no rows"):
-        swann.speed_recall(searcher, np.empty((0, 4)), np.empty((0, 1)), [(None, None)])
+        swann.speed_recall(searcher, np.empty((0, 4)), np.empty((0, 1), int), [(None, None)])
     with pytest.raises(ConfigError, match="repeats is 0"):
-        swann.speed_recall(searcher, np.eye(4), np.zeros((4, 1)), [(None, None)], repeats=0)
+        swann.speed_recall(searcher, np.eye(4), np.zeros((4, 1), int), [(None, None)], repeats=0)
