@@ -169,7 +169,7 @@ def count(good: int) -> list[Bad]:
         ("0", 0, ConfigError),
         ("None", None, ConfigError),
         ("np.int64", np.int64(good), SAME),
-        ("np.uint8", np.uint8(good), SAME),
+        *([("np.uint8", np.uint8(good), SAME)] if good < 256 else []),
     ]
 
 
@@ -365,6 +365,48 @@ def integers(good: NDArray[Any]) -> list[Bad]:
     ]
 
 
+def pairs(good: Any) -> list[Bad]:
+    """Pairs of leaves and candidates to try."""
+    return [
+        ("None", None, ConfigError),
+        ("3", 3, ConfigError),
+        ("a string", "ab", ConfigError),
+        ("strings", ["ab"], ConfigError),
+        ("numbers", [3], ConfigError),
+        ("singles", [(1,)], ConfigError),
+        ("triples", [(1, 2, 3)], ConfigError),
+        ("floats", [(1.5, None)], ConfigError),
+        ("zeros", [(0, 0)], ConfigError),
+        ("lists", [[1, [2]]], ConfigError),
+        ("none", [], FINE),
+        ("a generator", (pair for pair in good), SAME),
+    ]
+
+
+def size(good: int | str) -> list[Bad]:
+    """Bytes of memory."""
+    bad = ["", "2XB", "-1GB", "nan", "1e9", -1, 0, 2.5, None, True, [1], NAN, object(), b"2GB"]
+    return [(repr(value), value, ConfigError) for value in bad]
+
+
+def optional(good: Any) -> list[Bad]:
+    """A path, or None."""
+    values = [None, 3, NAN, b"a", [good], "a\0b", object()]
+    return [(repr(value)[:20], value, ConfigError) for value in values[1:]]
+
+
+def name(good: str) -> list[Bad]:
+    """A name, for people."""
+    values = [None, 3, NAN, b"a", [good], {"a": 1}, object()]
+    return [(repr(value)[:20], value, ConfigError) for value in values]
+
+
+def ends(good: tuple[float, float]) -> list[Bad]:
+    """The least and the greatest of something."""
+    values = [None, 3, "ab", (1,), (1, 2, 3), (3, 1), (NAN, 1), ("a", "b"), (0, INF), (None, 1)]
+    return [(repr(value)[:20], value, ConfigError) for value in values]
+
+
 def codes(good: NDArray[np.uint8]) -> list[Bad]:
     """Packed bits."""
     return [
@@ -393,6 +435,7 @@ KINDS: dict[str, Callable[[Any], list[Bad]]] = {
     for made in (
         vectors, database, vector, count, count_or_zero, limit, number, number_or_none, choice,
         flag, precision, docids, present, path, target, config, settings, text, numbers, integers,
-        codes, function,
+        codes, function, pairs, size, optional, no_numbers,
+        name, ends,
     )
 }  # fmt: skip

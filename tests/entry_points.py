@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import functools
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from bad_values import FINE, Takes
@@ -66,7 +67,7 @@ def saved() -> Path:
 
 def durable() -> swann.DurableSearcher:
     folder = Path(tempfile.mkdtemp()) / "index"
-    built(True).save(folder)
+    shutil.copytree(saved(), folder)
     return swann.open(folder, durability="none", checkpoint_at=None)
 
 
@@ -81,12 +82,36 @@ def cosine() -> swann.Builder:
     return swann.builder(DB, 5, "cosine")
 
 
-def with_lock(call: Callable[..., Any]) -> Callable[..., Any]:
-    def locked(**arguments: Any) -> Any:
-        with durable() as index:
-            return call(index, **arguments)
+class Reused:
+    """Runs calls on one searcher after the other, which changes may change.
 
-    return locked
+    What was refused must have changed nothing, and what reads changes nothing: later calls, which
+    are compared with those on a new searcher, get the same one. After a change a new one is made.
+    """
+
+    made: ClassVar[list[Reused]] = []
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make, self.spare = make, None
+        self.made.append(self)
+
+    def __call__(self, use: Callable[..., Any], changes: bool = True, **arguments: Any) -> Any:
+        searcher, self.spare = self.spare or self.make(), None
+        try:
+            found = use(searcher, **arguments)
+        except swann.SwannError:
+            self.spare = searcher
+            raise
+        if changes:
+            searcher.close()
+        else:
+            self.spare = searcher
+        return found
+
+    def close(self) -> None:
+        if self.spare is not None:
+            self.spare.close()
+        self.spare = None
 
 
 TEXT = scann_ops_pybind.builder(DB, 5, "cosine").score_brute_force().create_config()
@@ -214,7 +239,7 @@ def searcher_rows(name: str, run: Callable[..., Any]) -> dict[str, Entry]:
                 found = getattr(s, method)(**a)
                 return (found, answers(s)) if then else found
 
-            return run(use=use, **arguments)
+            return run(use=use, changes=then is not None, **arguments)
 
         return Entry(call, takes, free)
 

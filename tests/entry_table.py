@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import entry_others
 import numpy as np
 from bad_values import FINE, Takes
+from entry_compat import PYBIND, compat_rows
+from entry_distributed import distributed_rows
 from entry_points import (
     AH,
     ANY_SEED,
@@ -25,13 +28,14 @@ from entry_points import (
     UPPER,
     Entry,
     K,
+    Reused,
     answers,
     changing,
     config_rows,
     cosine,
+    durable,
     saved,
     searcher_rows,
-    with_lock,
 )
 from pipelines import DB, QUERIES
 
@@ -40,11 +44,10 @@ from swann import (
     ConfigError,
     ShapeError,
     quantize,
+    scann_ops_pybind,
 )
 from swann.autopilot import choose, choose_config
 
-TRUE = np.arange(36).reshape(9, 4)
-NEAR = np.linspace(0, 1, 36).reshape(9, 4)
 NORMS = np.linspace(0.5, 2, 6).astype(np.float32)
 CODES = np.arange(12, dtype=np.uint8).reshape(6, 2)
 WEIGHT = Takes("function", quantize.threshold_weight(0.1))
@@ -147,8 +150,8 @@ def quantizer_rows() -> dict[str, Entry]:
             lambda **a: quantize.VectorQuantizer(4, iterations=1).fit(**a).codebook, fit,
             ("on_iteration",)),
         f"{binary}.fit": Entry(
-            lambda **a: quantize.BinaryQuantizer(8, epochs=1).fit(**a).encode(
-                np.ones((1, np.shape(a["datapoints"])[1]))), fit, ("on_epoch",)),
+            lambda **a: quantize.BinaryQuantizer(8, epochs=1).fit(**a).model.encoder, fit,
+            ("on_epoch",)),
         f"{product}.encode": Entry(
             PRODUCT.encode, {"datapoints": ENCODED, "origins": ORIGINS, "labels": LABELLED}),
         f"{vector}.encode": Entry(VECTOR.encode, {"datapoints": ENCODED}),
@@ -270,21 +273,16 @@ def all_rows() -> dict[str, Entry]:
         **config_rows(),
         **other_rows(),
         **builder_rows("swann.Builder", cosine),
-        **searcher_rows("swann.Searcher", lambda use, **a: use(changing(True), **a)),
-        **searcher_rows(
-            "swann.DurableSearcher", with_lock(lambda index, use, **a: use(index, **a))
-        ),
+        **searcher_rows("swann.Searcher", lambda use, changes, **a: use(changing(True), **a)),
+        **searcher_rows("swann.DurableSearcher", Reused(durable)),
         **{f"swann.quantize.{name}": row for name, row in function_rows().items()},
         **quantizer_rows(),
+        **entry_others.other_rows(),
+        **compat_rows(),
+        **builder_rows(f"{PYBIND}.ScannBuilder", lambda: scann_ops_pybind.builder(DB, 5, "cosine")),
+        **distributed_rows(),
     }
     return made
 
 
-# Take what they are given as it is, so far: quadrature and its likes, and training of bits.
-UNCHECKED = {
-    f"swann.quantize.{name}"
-    for name in (
-        "eta", "eta_limit", "eta_recursion", "anisotropic_weights", "BinaryQuantizer.fit",
-    )
-}  # fmt: skip
-ENTRIES = {name: row for name, row in all_rows().items() if name not in UNCHECKED}
+ENTRIES = all_rows()

@@ -417,18 +417,27 @@ def test_logs_of_other_indexes(tmp_path: Path, no_fsync: None) -> None:
         assert len(index) == START
 
 
-def test_newer_logs_are_refused(tmp_path: Path, no_fsync: None) -> None:
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [(8, 2, r"version 2 .* reads version 1"), (12, 1, "version 1 and flags 1"),
+     (15, 0x80, "version 1 and flags 2147483648")],
+)  # fmt: skip
+def test_newer_logs_are_refused(
+    place: int, value: int, message: str, tmp_path: Path, no_fsync: None
+) -> None:
     import zlib
 
     with swann.open(save(tmp_path, "str")) as index:
         index.upsert("x", DB[0])
     path = log_of(tmp_path)
     data = bytearray(path.read_bytes())
-    data[8] = 2
+    data[place] = value
     data[60:64] = zlib.crc32(data[:60]).to_bytes(4, "little")
     path.write_bytes(data)
-    with pytest.raises(FormatVersionError, match=r"version 2 .* reads version 1"):
-        swann.load(tmp_path)
+    for opened in (swann.load, swann.open):
+        with pytest.raises(FormatVersionError, match=message):
+            opened(tmp_path)
+    assert path.read_bytes() == data
 
 
 WRITER = """

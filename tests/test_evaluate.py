@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import swann
-from swann import ConfigError, ShapeError
+from swann import ConfigError, DTypeError, ShapeError
 from swann.distance import DistanceMeasure
 
 MEASURES: list[DistanceMeasure] = ["dot_product", "squared_l2", "cosine"]
@@ -115,11 +115,21 @@ def test_speed_recall() -> None:
         assert point.batched_microseconds > 0
 
 
+def test_recall_of_large_ids() -> None:
+    # Row 4 times 2^62 is 0 modulo 2^64: what row 4 found is none of row 0.
+    true = [[1], [2**62 - 1], [2], [2], [2]]
+    assert swann.recall([[9], [9], [9], [9], [1]], true) == 0.0
+    assert swann.recall(true, true) == 1.0
+    assert swann.recall(true, [[2**63 - 1]] * 4 + [[2]]) == 0.2
+    with pytest.raises(DTypeError, match="found has dtype float64; expected integers"):
+        swann.recall([[1.5]], [[1]])
+
+
 def test_speed_recall_refuses() -> None:
     searcher = swann.builder(np.eye(4), 1, "cosine").score_brute_force().build()
     with pytest.raises(ShapeError, match=r"queries has shape \(4, 4\) and true has shape \(1, 1\)"):
         swann.speed_recall(searcher, np.eye(4), [[1]], [(None, None)])
     with pytest.raises(ShapeError, match="queries have no rows"):
-        swann.speed_recall(searcher, np.empty((0, 4)), np.empty((0, 1)), [(None, None)])
+        swann.speed_recall(searcher, np.empty((0, 4)), np.empty((0, 1), int), [(None, None)])
     with pytest.raises(ConfigError, match="repeats is 0"):
-        swann.speed_recall(searcher, np.eye(4), np.zeros((4, 1)), [(None, None)], repeats=0)
+        swann.speed_recall(searcher, np.eye(4), np.zeros((4, 1), int), [(None, None)], repeats=0)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from swann.builder import Builder
-from swann.config import check_count
+from swann.config import check_count, check_number
 from swann.distance import DistanceMeasure, check_distance_measure, descending
-from swann.errors import ShapeError
+from swann.errors import ConfigError, InvalidInputError, NonFiniteError, ShapeError
 from swann.searcher import Searcher, SearchResult
-from swann.vectors import as_queries
+from swann.vectors import as_array, as_integers, as_queries
 
 __all__ = [
     "OperatingPoint",
@@ -99,17 +99,19 @@ def recall(found: ArrayLike, true: ArrayLike) -> float:
     >>> recall([[1, 2, 3], [4, 5, -1]], [[1, 2, 9], [4, 5, 6]])
     0.6666666666666666
     """
-    found_ids = np.asarray(found, dtype=np.int64)
-    true_ids = np.asarray(true, dtype=np.int64)
+    found_ids, true_ids = _ids("found", found), _ids("true", true)
     _check_pair("found", found_ids, "true", true_ids)
     valid = true_ids >= 0
     if not valid.any():
         raise ShapeError(f"true holds no ids (shape {true_ids.shape}); expected at least one")
-    # One key for each pair of query and id, so that one set operation answers for all queries.
-    stride = int(true_ids.max()) + 1
+    # One key for each pair of query and id, so that one set operation answers for all queries. Ids
+    # of any size are numbered first, so that no key overflows.
+    known, numbers = np.unique(true_ids, return_inverse=True)
+    stride = len(known)
     rows = np.arange(len(true_ids))[:, None] * stride
-    wanted = (true_ids + rows)[valid]
-    candidates = (found_ids + rows)[(found_ids >= 0) & (found_ids < stride)]
+    wanted = (numbers.reshape(true_ids.shape) + rows)[valid]
+    places = np.minimum(np.searchsorted(known, found_ids), stride - 1)
+    candidates = (places + rows)[(found_ids >= 0) & (known[places] == found_ids)]
     return float(np.isin(wanted, candidates).mean())
 
 
@@ -151,8 +153,9 @@ def recall_with_ties(
     >>> recall_with_ties([[0.5, 0.5]], [[0.5, 0.5]], "squared_l2")
     1.0
     """
-    near = np.asarray(found_distances, dtype=np.float64)
-    true = np.asarray(true_distances, dtype=np.float64)
+    near = _distances("found_distances", found_distances)
+    true = _distances("true_distances", true_distances)
+    eps = check_number("eps", eps)
     _check_pair("found_distances", near, "true_distances", true)
     sign = -1.0 if descending(check_distance_measure(distance_measure)) else 1.0
     valid = ~np.isnan(true)
@@ -233,14 +236,19 @@ def speed_recall(
     >>> speed_recall(searcher, db, true, [(None, None)])[0].recall
     1.0
     """
+    if not isinstance(getattr(searcher, "dimension", None), int):
+        raise ConfigError(f"searcher is {searcher!r}; expected a Searcher")
     checked = as_queries(queries, searcher.dimension)
-    truth = np.asarray(true, dtype=np.int64)
+    truth = _ids("true", true)
     _check_pair("queries", checked, "true", truth)
     if len(checked) == 0:
         raise ShapeError("queries have no rows; expected at least one")
     single = checked[: check_count("single_queries", single_queries)]
     check_count("repeats", repeats)
-    return [_measure(searcher, checked, single, truth, *setting, repeats) for setting in settings]
+    return [
+        _measure(searcher, checked, single, truth, *setting, repeats)
+        for setting in _pairs(settings)
+    ]
 
 
 def _measure(
@@ -277,6 +285,31 @@ def _median_seconds(work: Callable[[], object], repeats: int) -> float:
         work()
         times.append(time.perf_counter() - start)
     return float(np.median(times))
+
+
+def _ids(name: str, given: object) -> NDArray[np.int64]:
+    ids = as_integers(given, name)
+    if ids.size and int(ids.max()) > np.iinfo(np.int64).max:
+        raise InvalidInputError(f"{name} has the id {ids.max()}; expected ids of at most 2**63 - 1")
+    return ids.astype(np.int64, copy=False)
+
+
+def _distances(name: str, given: object) -> NDArray[np.float64]:
+    distances = np.asarray(as_array(given, name), np.float64)
+    if np.isinf(distances).any():
+        raise NonFiniteError(f"{name} has infinities; expected finite numbers, and NaN for none")
+    return distances
+
+
+def _pairs(settings: object) -> list[tuple[int | None, int | None]]:
+    pairs: list[Any] = list(settings) if isinstance(settings, Iterable) else [settings]
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ConfigError(
+                f"settings has {pair!r}; expected pairs (leaves_to_search, "
+                "pre_reorder_num_neighbors)"
+            )
+    return pairs
 
 
 def _check_pair(found_name: str, found: NDArray[Any], true_name: str, true: NDArray[Any]) -> None:

@@ -26,6 +26,7 @@ from swann.tensors import is_bfloat16, to_numpy
 __all__ = [
     "Originals",
     "PageReleaser",
+    "as_array",
     "as_database",
     "as_integers",
     "as_numbers",
@@ -68,7 +69,7 @@ def as_database(db: object, name: str = "db", *, allow_empty: bool = False) -> N
     DTypeError
         Ragged, object, complex, string, bool.
     """
-    array = _as_array(db, name)
+    array = as_array(db, name)
     if array.size == 0 and not (allow_empty and array.ndim == 2 and array.shape[1]):
         raise ShapeError(
             f"{name} is empty (shape {array.shape}); expected shape (datapoints, dimensions) "
@@ -109,7 +110,7 @@ def as_queries(
         As their names say.
     """
     name = name or ("query" if rank == 1 else "queries")
-    array = _as_array(queries, name)
+    array = as_array(queries, name)
     if rank == 2 and array.shape == (0,):
         array = array.reshape(0, dimension)  # an empty list of queries
     if array.ndim != rank:
@@ -137,7 +138,7 @@ def as_numbers(given: object, name: str) -> NDArray[np.float64]:
     DTypeError, NonFiniteError
         As their names say.
     """
-    values = np.asarray(_as_array(given, name), np.float64)
+    values = np.asarray(as_array(given, name), np.float64)
     if not np.isfinite(values).all():
         raise NonFiniteError(f"{name} has values that are not finite; expected finite numbers")
     return values
@@ -145,10 +146,14 @@ def as_numbers(given: object, name: str) -> NDArray[np.float64]:
 
 def as_integers(given: object, name: str) -> NDArray[Any]:
     """Return integers, of any shape, in the dtype they have; else a `DTypeError`."""
+    if np.ma.isMaskedArray(given):
+        raise DTypeError(f"{name} is a masked array, whose mask would be lost; expected integers")
     try:
         array = np.asarray(given)
     except ValueError as error:
         raise DTypeError(f"{name} is ragged; expected integers") from error
+    if array.size == 0 and isinstance(given, (list, tuple)):
+        array = array.astype(np.int64)  # NumPy takes what is empty for floats
     if array.dtype.kind not in "iu":
         raise DTypeError(f"{name} has dtype {array.dtype}; expected integers")
     return array
@@ -280,7 +285,7 @@ def bad_query(queries: NDArray[np.float32], name: str, place: int | None = None)
     )
 
 
-def _as_array(given: object, name: str) -> NDArray[Any]:
+def as_array(given: object, name: str) -> NDArray[Any]:
     """Return a plain ndarray of real numbers over the memory of `given`, where it has any."""
     array = given if type(given) is np.ndarray else _import_array(given, name)
     if array.dtype.kind not in _REAL_KINDS and not is_bfloat16(array.dtype):

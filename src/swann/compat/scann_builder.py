@@ -41,6 +41,8 @@ class ScannBuilder:
 
         `config` is what `create_config` returns; keywords given to `build` are passed on.
         """
+        if not callable(builder_lambda):
+            raise ConfigError(f"builder_lambda is {builder_lambda!r}; expected a function")
         self.builder_lambda = builder_lambda
         return self
 

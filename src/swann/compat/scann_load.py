@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from swann.config import check_path
 from swann.errors import ConfigError, CorruptIndexError, IndexFormatError, InvalidInputError
 from swann.index.docids import Docids, check_docids
 from swann.index.state import State
@@ -56,13 +57,13 @@ def load_scann(
     ConfigError
         If `docids` is none of its values.
     """
-    if docids not in ("refuse", "strings", "ignore"):
+    if not isinstance(docids, str) or docids not in ("refuse", "strings", "ignore"):
         raise ConfigError(f"docids is {docids!r}; expected 'refuse', 'strings' or 'ignore'")
     # Reading takes many tables; a program that opens no such index need not wait for them.
     from swann.compat.scann_files import ScannFiles
     from swann.compat.scann_index import read_index
 
-    files = ScannFiles(directory)
+    files = ScannFiles(check_path("directory", directory))
     pickled = files.root / _DOCIDS_FILE
     if not pickled.is_file():
         return Searcher(read_index(files))

@@ -78,6 +78,8 @@ class ScannSearcher:
     """
 
     def __init__(self, searcher_handle: Searcher) -> None:
+        if not isinstance(searcher_handle, Searcher):
+            raise ConfigError(f"searcher_handle is {searcher_handle!r}; expected a swann.Searcher")
         self.searcher_handle = searcher_handle
         self._searcher = scann_ops_pybind.ScannSearcher(searcher_handle)
 
@@ -212,6 +214,8 @@ def searcher_from_module(module: ScannState, db: object = None) -> ScannSearcher
     >>> searcher_from_module(module).search(np.array([0, 1, 0])).indices.tolist()
     [1]
     """
+    if not isinstance(module, ScannState):
+        raise ConfigError(f"module is {module!r}; expected what serialize_to_module returned")
     return ScannSearcher(module.recreate_handle())
 
 

@@ -41,7 +41,7 @@ from swann.builder import build_searcher
 from swann.compat.scann_builder import ScannBuilder, refuse_unknown
 from swann.compat.scann_load import is_scann_directory, load_scann
 from swann.compat.scann_searcher import ScannSearcher, read_config
-from swann.config import IncrementalMode, ReorderType, check_count
+from swann.config import IncrementalMode, ReorderType, check_count, check_path
 from swann.distance import DistanceMeasure
 from swann.index.store import holds_index
 from swann.storage import load_searcher as _load_searcher
@@ -125,6 +125,7 @@ def load_searcher(
     Docids that ScaNN pickled are read as plain strings or ints, without unpickling.
     `assets_backcompat_shim` is ignored: a ScaNN index without a list of assets is always read.
     """
+    artifacts_dir = check_path("artifacts_dir", artifacts_dir)
     if not holds_index(artifacts_dir) and is_scann_directory(artifacts_dir):
         return ScannSearcher(load_scann(artifacts_dir, docids="strings"))
     return ScannSearcher(_load_searcher(artifacts_dir))

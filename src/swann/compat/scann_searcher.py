@@ -23,6 +23,8 @@ class ScannSearcher:
     """
 
     def __init__(self, searcher: Searcher, docids: object = None) -> None:
+        if not isinstance(searcher, Searcher):
+            raise ConfigError(f"searcher is {searcher!r}; expected a swann.Searcher")
         if docids is not None and check_docids(docids) != searcher.docids:
             raise ConfigError(
                 "docids differ from those of searcher; expected None: give docids to build()"
@@ -171,7 +173,7 @@ class ScannSearcher:
 
 
 def _or_default(value: int | None) -> int | None:
-    return None if value == -1 else value
+    return None if isinstance(value, (int, np.integer)) and value == -1 else value
 
 
 # Texts are imported where they are used: they would be a sixth of the time of `import swann`.

@@ -14,7 +14,14 @@
 Names and defaults are ScaNN's.
 """
 
-from swann.config.checks import IncrementalMode, ReorderType, check_count, check_path
+from swann.config.checks import (
+    IncrementalMode,
+    ReorderType,
+    check_count,
+    check_flag,
+    check_number,
+    check_path,
+)
 from swann.config.index import AutopilotConfig, IndexConfig, ProjectionConfig
 from swann.config.score import AHConfig, BruteForceConfig, ReorderConfig
 from swann.config.tree import TreeConfig, UpperTreeConfig
@@ -31,5 +38,7 @@ __all__ = [
     "TreeConfig",
     "UpperTreeConfig",
     "check_count",
+    "check_flag",
+    "check_number",
     "check_path",
 ]

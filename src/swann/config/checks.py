@@ -24,6 +24,7 @@ __all__ = [
     "check_factor",
     "check_flag",
     "check_incremental_mode",
+    "check_number",
     "check_path",
     "check_reorder_type",
     "check_sentences",
@@ -76,6 +77,41 @@ def check_path(name: str, value: object) -> Path:
     if not isinstance(path, str) or "\0" in path:
         raise ConfigError(f"{name} is {value!r}; expected a path, as a str or a pathlib.Path")
     return Path(path)
+
+
+def check_number(
+    name: str,
+    value: object,
+    least: float = 0.0,
+    most: float = math.inf,
+    *,
+    open_ends: tuple[bool, bool] = (False, False),
+) -> float:
+    """Return `value` as a finite float from `least` to `most`.
+
+    Parameters
+    ----------
+    open_ends : tuple of bool
+        Whether `least` is too little, and `most` too much.
+
+    Raises
+    ------
+    ConfigError
+        If it is no number, not finite, or not in the range.
+
+    Examples
+    --------
+    >>> check_number("ratio", 0.5, most=1.0)
+    0.5
+    """
+    lower = f"above {least:g}" if open_ends[0] else f"of at least {least:g}"
+    upper = "" if most == math.inf else f", {'below' if open_ends[1] else 'at most'} {most:g}"
+    expected = f"expected a finite number {lower}{upper}"
+    number = _number(name, value, expected)
+    good = math.isfinite(number) and least <= number <= most
+    if not good or (number == least and open_ends[0]) or (number == most and open_ends[1]):
+        raise ConfigError(f"{name} is {value!r}; {expected}")
+    return number
 
 
 def check_flag(name: str, value: object) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.config import IndexConfig, check_count
+from swann.config import IndexConfig, check_count, check_path
 from swann.distance import SQUARED_L2
 from swann.distributed.executor import Executor, LocalExecutor, RayExecutor
 from swann.distributed.finish import Finish
@@ -123,6 +123,8 @@ def build(
     was stopped is in ``.build`` in the directory; the next build of the same goes on from there,
     one of something else removes it.
     """
+    if not isinstance(config, IndexConfig):
+        raise ConfigError(f"config is {config!r}; expected an IndexConfig")
     if config.autopilot is not None:
         raise ConfigError("config has autopilot; expected settings that were chosen")
     if executor is not None and ray_address is not None:
@@ -131,7 +133,12 @@ def build(
     most = 1 if config.tree is None else config.tree.num_leaves
     if check_count("num_shards", num_shards) > most:
         raise ConfigError(f"num_shards is {num_shards}; expected 1 to {most}, the number of leaves")
-    root = Path(out)
+    if sample_rows is not None:
+        sample_rows = check_count("sample_rows", sample_rows)
+    runs_tasks = all(hasattr(executor, name) for name in ("run", "workers", "threads"))
+    if executor is not None and not runs_tasks:
+        raise ConfigError(f"executor is {executor!r}; expected an Executor, or None")
+    root = check_path("out", out)
     if root.exists() and not root.is_dir():
         raise ConfigError(f"out is {root}, which is not a directory")
     work = root / WORK

@@ -193,7 +193,7 @@ def open_logged(
     IndexFormatError, StorageError, LockedError
         As `DistributedSearcher.open` does.
     """
-    if durability not in ("always", "batch", "none"):
+    if not isinstance(durability, str) or durability not in ("always", "batch", "none"):
         raise ConfigError(f"durability is {durability!r}; expected 'always', 'batch' or 'none'")
     if mode == "r":
         return _open_to_read(storage, log)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.config import check_count
+from swann.config import check_count, check_flag, check_number, check_path
 from swann.distributed.fanout import Fanout, Pace
 from swann.distributed.fleet import Fleet
 from swann.distributed.generation import Generation
@@ -34,6 +34,7 @@ __all__ = ["DistributedResult", "DistributedSearcher"]
 _BLOCK = 4096  # queries that go out together
 _PER_DEADLINE = 1000  # queries of a batch that have one deadline
 _SPARE = 0.03  # seconds of a deadline that are for putting the answer together
+_LONGEST = 1e6  # seconds that anything may take
 _PATIENCE = 120.0  # seconds for workers to open an index
 
 Where = str | os.PathLike[str]
@@ -152,11 +153,14 @@ class DistributedSearcher:
             If it is open for changes elsewhere.
         """
         check_count("replicas", replicas)
-        if mode not in ("r", "rw"):
+        if not isinstance(mode, str) or mode not in ("r", "rw"):
             raise ConfigError(f"mode is {mode!r}; expected 'r' or 'rw'")
-        for name, value in (("deadline", deadline), ("hedge_after", hedge_after)):
-            if value is not None and not 0 < value < 1e6:
-                raise ConfigError(f"{name} is {value!r}; expected a number above 0")
+        strict = check_flag("strict", strict)
+        deadline = _seconds("deadline", deadline)
+        if hedge_after is not None:
+            hedge_after = _seconds("hedge_after", hedge_after)
+        if log is not None:
+            log = check_path("log", log)
         generation, logged = open_logged(Storage(manifest, cache), mode, log, durability)
         fleet = None
         try:
@@ -419,11 +423,13 @@ class DistributedSearcher:
         bool
             Whether they have their shards within `wait` seconds.
         """
+        wait = check_number("wait", wait, most=_LONGEST)
         self._fleet.resize(self._fleet.wanted + check_count("count", count))
         return self._fleet.wait_settled(wait)
 
     def remove_workers(self, count: int = 1, *, wait: float = 60.0) -> bool:
         """Have fewer workers, one at least; they end when others have their shards."""
+        wait = check_number("wait", wait, most=_LONGEST)
         count = min(check_count("count", count), self._fleet.wanted - 1)
         self._fleet.resize(self._fleet.wanted - count)
         return self._fleet.wait_settled(wait)
@@ -510,18 +516,23 @@ def _workers(workers: int | None, replicas: int, shards: int) -> int:
     return max(replicas, min(shards * replicas, os.cpu_count() or 1))
 
 
+def _seconds(name: str, value: object) -> float:
+    return check_number(name, value, most=_LONGEST, open_ends=(True, False))
+
+
 def _pool(pool: Any, ray_address: str | None, cache: Where | None) -> Pool:
     kept = None if cache is None else os.fspath(cache)
-    kind = pool or ("process" if ray_address is None else "ray")
-    if kind == "process":
+    kind = pool if pool is not None else ("process" if ray_address is None else "ray")
+    named = kind if isinstance(kind, str) else ""
+    if named == "process":
         return ProcessPool(kept)
-    if kind == "local":
+    if named == "local":
         return LocalPool(kept)
-    if kind == "ray":
+    if named == "ray":
         from swann.distributed.ray_pool import RayPool
 
         return RayPool(kept, ray_address)
-    if isinstance(kind, str):
+    if not (hasattr(kind, "start") and hasattr(kind, "close")) or isinstance(kind, type):
         raise ConfigError(f"pool is {kind!r}; expected 'process', 'local', 'ray' or a Pool")
     made: Pool = kind
     return made

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from swann.config import check_path
 from swann.errors import IndexFormatError, MissingExtraError, StorageError
 from swann.index import disk
 from swann.index.manifest import MANIFEST
@@ -55,10 +56,11 @@ class Storage:
     def __init__(
         self, location: str | os.PathLike[str], cache: str | os.PathLike[str] | None = None
     ) -> None:
+        check_path("manifest", location)
         text = os.fspath(location)
         if text.endswith("/" + MANIFEST) or text == MANIFEST:
             text = text[: -len(MANIFEST)].rstrip("/") or "."
-        self.cache = Path(default_cache() if cache is None else cache)
+        self.cache = check_path("cache", default_cache() if cache is None else cache)
         self.root: Path | None = None
         scheme = text.split("://", 1)[0] if "://" in text else "file"
         if scheme in ("file", "local"):

@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann.builder import build, build_searcher
-from swann.config import IndexConfig
+from swann.config import IndexConfig, check_count, check_path
 from swann.errors import ConfigError, CorruptIndexError, DTypeError, InvalidInputError, ShapeError
 from swann.searcher import Searcher
 from swann.storage import load_searcher
-from swann.tensors import to_numpy
-from swann.vectors import as_database
+from swann.vectors import as_array, as_database
 
 __all__ = ["Candidates", "check_config"]
 
@@ -107,6 +106,8 @@ class Candidates:
         if embeddings is None:
             raise InvalidInputError("candidate_embeddings is None; expected a matrix")
         db = as_database(embeddings, "candidate_embeddings")
+        k = check_count("k", k)
+        config = check_config(config)
         if len(db) < k:
             raise ShapeError(
                 f"candidate_embeddings has {len(db)} rows, but k={k} candidates are to be "
@@ -155,8 +156,10 @@ class Candidates:
         ShapeError, DTypeError, NonFiniteError, InvalidInputError
             If the queries cannot be used.
         """
+        queries = as_array(queries, "queries")
         if queries.ndim == 0:
             raise ShapeError("queries is a single number; expected shape (..., dimensions)")
+        k = check_count("k", k)
         leading = queries.shape[:-1]
         matrix = queries.reshape(math.prod(leading), queries.shape[-1])
         searcher = self.searcher
@@ -173,9 +176,10 @@ class Candidates:
 
     def save(self, folder: str | Path) -> None:
         """Save everything below an existing folder."""
-        self.searcher.serialize(Path(folder) / _INDEX)
+        root = check_path("folder", folder)
+        self.searcher.serialize(root / _INDEX)
         if self.ids is not None:
-            np.save(Path(folder) / _IDS, self.ids)
+            np.save(root / _IDS, self.ids)
 
     @classmethod
     def load(cls, folder: str | Path) -> Candidates | None:
@@ -186,10 +190,11 @@ class Candidates:
         IndexFormatError
             If what is there is damaged.
         """
-        if not (Path(folder) / _INDEX).is_dir():
+        root = check_path("folder", folder)
+        if not (root / _INDEX).is_dir():
             return None
-        searcher = load_searcher(Path(folder) / _INDEX)
-        path = Path(folder) / _IDS
+        searcher = load_searcher(root / _INDEX)
+        path = root / _IDS
         if not path.exists():
             return cls(searcher, None)
         try:
@@ -206,7 +211,7 @@ class Candidates:
 
 def _check_ids(given: object, count: int) -> NDArray[np.int32]:
     """Return a copy of candidate ids as int32."""
-    ids = to_numpy(given)
+    ids = as_array(given, "candidate_ids")
     if ids.shape != (count,):
         raise ShapeError(
             f"candidate_ids has shape {ids.shape}; expected ({count},), one for each row of "

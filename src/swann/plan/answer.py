@@ -10,7 +10,7 @@ from typing import Any, Self
 from swann.config import IndexConfig
 from swann.errors import ConfigError
 from swann.plan.machine import Machine
-from swann.plan.profile import Look
+from swann.plan.profile import Look, check_fields
 
 __all__ = ["Plan"]
 
@@ -129,10 +129,12 @@ class Plan:
         ConfigError
             If something is missing or unknown.
         """
-        known = {field.name for field in fields(cls)}
-        if not isinstance(plain, Mapping) or plain.keys() != known:
-            given = sorted(plain) if isinstance(plain, Mapping) else plain
-            raise ConfigError(f"plan has {given!r}; expected {', '.join(sorted(known))}")
+        check_fields(cls, "plan", plain)
+        look, notes = plain["look"], plain["notes"]
+        if not isinstance(look, Mapping) or look.keys() != set(Look._fields):
+            raise ConfigError(f"look is {look!r}; expected {', '.join(Look._fields)}")
+        if not isinstance(notes, (list, tuple)):
+            raise ConfigError(f"notes is {notes!r}; expected a list of strings")
         return cls(
             **{
                 **plain,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from swann.config import check_count, check_number
 
 __all__ = ["Cluster", "message_bytes", "waiting"]
 
@@ -33,6 +35,12 @@ class Cluster:
     message: float
     batch_message: float = 4.0
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(
+                self, field.name, check_number(field.name, getattr(self, field.name))
+            )
+
     def visited(self, shards: int, leaves: int) -> float:
         """Return how many shards own one of a query's leaves, on average.
 
@@ -41,10 +49,12 @@ class Cluster:
         >>> round(Cluster(scatter=1, uneven=1, hop=0, message=0).visited(4, 2), 2)
         1.75
         """
-        return float(shards * (1.0 - (1.0 - 1.0 / shards) ** (max(1, leaves) ** self.scatter)))
+        shards, leaves = check_count("shards", shards), check_count("leaves", leaves)
+        return float(shards * (1.0 - (1.0 - 1.0 / shards) ** (leaves**self.scatter)))
 
     def slowest(self, visited: float) -> float:
         """Return the share of a query's scan that falls to the busiest of its shards."""
+        visited = check_number("visited", visited, open_ends=(True, False))
         return float(max(1.0, visited) ** -self.uneven)
 
 

@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann import kernels
-from swann.config import AHConfig, BruteForceConfig, IndexConfig
+from swann.config import (
+    AHConfig,
+    BruteForceConfig,
+    IndexConfig,
+    check_count,
+    check_flag,
+    check_number,
+)
 from swann.distance import SQUARED_L2
 from swann.errors import ConfigError
 from swann.index.packed import ARRAYS, ranks_by_reach, unprojected_dim
@@ -65,6 +72,12 @@ def array_bytes(
     >>> array_bytes(IndexConfig(num_neighbors=10, distance_measure="cosine"), 1000, 8)
     {'leaf_starts': 8, 'rows': 32000}
     """
+    if not isinstance(config, IndexConfig):
+        raise ConfigError(f"config is {config!r}; expected an IndexConfig")
+    n, dimension = check_count("n", n), check_count("dimension", dimension)
+    if groups is not None:
+        groups = check_number("groups", groups, open_ends=(True, False))
+    residual = check_flag("residual", residual)
     shapes: dict[str, tuple[float, ...]] = {}
     r = reduced_dim(config, dimension)
     tree, score = config.tree, config.score

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,11 +10,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
-from swann.config import check_count
+from swann.config import check_count, check_number
 from swann.errors import ConfigError
 from swann.plan.cluster import Cluster
-from swann.plan.profile import Profile
-from swann.plan.speed import BUILD_TERMS, QUERY_TERMS, Speed
+from swann.plan.profile import Profile, check_name
+from swann.plan.speed import Speed
 
 __all__ = [
     "THIS",
@@ -71,13 +70,15 @@ class Machine:
     speed: Speed | None = None
 
     def __post_init__(self) -> None:
+        for name in ("name", "source"):
+            check_name(name, getattr(self, name))
         object.__setattr__(self, "cores", check_count("cores", self.cores))
         for name in ("memory", "bandwidth", "network", "storage", "cache"):
-            value = getattr(self, name)
-            good = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not (good and math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} of machine {self.name} is {value!r}; expected above 0")
-            object.__setattr__(self, name, float(value))
+            told = f"{name} of machine {self.name}"
+            value = check_number(told, getattr(self, name), open_ends=(True, False))
+            object.__setattr__(self, name, value)
+        if not (self.speed is None or isinstance(self.speed, Speed)):
+            raise ConfigError(f"speed of machine {self.name} is {self.speed!r}; expected a Speed")
 
     @property
     def memory_bytes(self) -> float:
@@ -109,17 +110,7 @@ class Machine:
         if unknown := sorted(map(str, plain.keys() - known)):
             raise ConfigError(f"machine {plain['name']} has unknown figures: {', '.join(unknown)}")
         speed = plain.get("speed")
-        return cls(**{**plain, "speed": None if speed is None else _read_speed(speed)})
-
-
-def _read_speed(plain: object) -> Speed:
-    wanted = {"alone": QUERY_TERMS, "batch": QUERY_TERMS, "build": BUILD_TERMS}
-    for name, terms in wanted.items():
-        part = plain.get(name) if isinstance(plain, Mapping) else None
-        if not isinstance(part, Mapping) or set(part) != set(terms):
-            raise ConfigError(f"{name} of a speed is {part!r}; expected {', '.join(terms)}")
-    assert isinstance(plain, Mapping)
-    return Speed.from_dict(plain)
+        return cls(**{**plain, "speed": None if speed is None else Speed.from_dict(speed)})
 
 
 def machines() -> dict[str, Machine]:
@@ -167,6 +158,8 @@ def cache_file() -> Path:
 
 def keep(measured: Machine) -> Path:
     """Keep the figures of this machine; return where."""
+    if not isinstance(measured, Machine):
+        raise ConfigError(f"measured is {measured!r}; expected a Machine")
     file = cache_file()
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_suffix(".part")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from swann.config import AHConfig, IndexConfig, ReorderType, check_count
+from swann.config import AHConfig, IndexConfig, ReorderType, check_count, check_flag, check_number
 from swann.distance import DistanceMeasure
 from swann.errors import ConfigError
 from swann.plan.answer import Plan
@@ -107,7 +107,13 @@ def plan(
     queries_per_second = _within("queries_per_second", queries_per_second, 0.0, math.inf)
     if latency_milliseconds is not None:
         latency_milliseconds = _within("latency_milliseconds", latency_milliseconds, 0.0, math.inf)
+    batched = check_flag("batched", batched)
     usual = usual_profile() if profile is None else profile
+    links = usual_cluster() if cluster is None else cluster
+    if not isinstance(usual, Profile):
+        raise ConfigError(f"profile is {profile!r}; expected a Profile")
+    if not isinstance(links, Cluster):
+        raise ConfigError(f"cluster is {cluster!r}; expected a Cluster")
     most = MOST_ENTRIES if soar_lambda is None else MOST_ENTRIES // 2
     indexes = -(-n // most)
     part = -(-n // indexes)
@@ -131,7 +137,7 @@ def plan(
         indexes,
         batched,
         usual,
-        usual_cluster() if cluster is None else cluster,
+        links,
     )
     shards = model.shards_for_memory()
     bound = "memory" if shards > 1 else "one copy"
@@ -378,8 +384,4 @@ def _machine(given: str | Machine) -> Machine:
 
 
 def _within(name: str, value: Any, low: float, high: float) -> float:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not good or not (low <= value < high):
-        until = "" if math.isinf(high) else f", below {high:g}"
-        raise ConfigError(f"{name} is {value!r}; expected a number, at least {low:g}{until}")
-    return float(value)
+    return check_number(name, value, low, high, open_ends=(False, True))

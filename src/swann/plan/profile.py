@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,10 +24,12 @@ from numpy.typing import NDArray
 from swann import kernels
 from swann.autopilot.measure import Measure
 from swann.autopilot.sample import Panel, draw_panels
-from swann.config import AHConfig, IndexConfig
+from swann.autopilot.tune import check_sample_queries
+from swann.config import AHConfig, IndexConfig, check_count, check_number
 from swann.errors import ConfigError
 from swann.index.build import build_index
 from swann.index.packed import PackedIndex
+from swann.vectors import as_database
 
 __all__ = ["Law", "Look", "Profile", "look_at", "measured", "sample_look"]
 
@@ -43,6 +46,28 @@ class Law(NamedTuple):
     def at(self, n: float, leaves: float, recall: float) -> float:
         """Return the value, without any limit."""
         return math.exp(float(np.dot(self.constants, law_terms(n, leaves, recall))))
+
+
+def check_name(name: str, value: object) -> str:
+    """Return `value`, a string."""
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} is {value!r}; expected a string")
+    return value
+
+
+def check_fields(kind: Any, what: str, plain: object) -> Mapping[str, Any]:
+    """Return a mapping that has what a dataclass has, all of it and no more."""
+    known = {field.name for field in dataclasses.fields(kind)}
+    if not isinstance(plain, Mapping) or plain.keys() != known:
+        given = sorted(map(str, plain)) if isinstance(plain, Mapping) else plain
+        raise ConfigError(f"{what} has {given!r}; expected {', '.join(sorted(known))}")
+    return plain
+
+
+def _numbers(name: str, value: object, count: int) -> tuple[float, ...]:
+    if not isinstance(value, (tuple, list)) or len(value) != count:
+        raise ConfigError(f"{name} is {value!r}; expected {count} numbers")
+    return tuple(check_number(name, part, -math.inf) for part in value)
 
 
 def law_terms(n: float, leaves: float, recall: float) -> tuple[float, float, float, float, float]:
@@ -84,8 +109,24 @@ class Profile:
     measured: tuple[int, int]
     recalls: tuple[float, float]
 
+    def __post_init__(self) -> None:
+        check_name("name", self.name)
+        larger = check_number("larger", self.larger, open_ends=(True, False))
+        object.__setattr__(self, "larger", larger)
+        for name in ("scanned", "candidates"):
+            if not isinstance(law := getattr(self, name), Law):
+                raise ConfigError(f"{name} is {law!r}; expected a Law")
+            _numbers(name, law.constants, 5)
+        for name in ("measured", "recalls"):
+            low, high = _numbers(name, getattr(self, name), 2)
+            if not 0.0 < low <= high:
+                raise ConfigError(f"{name} is {(low, high)}; expected the least, then the greatest")
+
     def look(self, n: int, leaves: int, recall: float, neighbors: int = 10) -> Look:
         """Return what a query has to look at; candidates grow as the neighbors wanted do."""
+        n, leaves = check_count("n", n), check_count("leaves", leaves)
+        recall = check_number("recall", recall, most=1.0, open_ends=(True, True))
+        neighbors = check_count("neighbors", neighbors)
         scanned = min(float(n), self.scanned.at(n, leaves, recall))
         candidates = self.candidates.at(n, leaves, recall) * neighbors / 10.0
         visited = math.ceil(scanned * leaves / (n * self.larger))
@@ -127,11 +168,18 @@ class Profile:
         }
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Profile:
-        """Make one from what `to_dict` returned."""
-        laws = {name: Law(tuple(plain[name])) for name in ("scanned", "candidates")}
-        pairs = {name: tuple(plain[name]) for name in ("measured", "recalls")}
+    def from_dict(cls, plain: Mapping[str, Any]) -> Profile:
+        """Make one from what `to_dict` returned; a ConfigError if it is no such thing."""
+        check_fields(cls, "profile", plain)
+        names = ("scanned", "candidates")
+        laws: Any = {name: Law(_numbers(name, plain[name], 5)) for name in names}  # type: ignore[arg-type]
+        pairs = {name: _pair(name, plain[name]) for name in ("measured", "recalls")}
         return cls(**{**plain, **laws, **pairs})
+
+
+def _pair(name: str, value: object) -> tuple[Any, ...]:
+    _numbers(name, value, 2)
+    return tuple(value)  # type: ignore[arg-type]
 
 
 def _times(law: Law, factor: float) -> Law:
@@ -202,6 +250,15 @@ def measured(
         If the sample is too small, the settings have no tree or no codes, or nothing reaches the
         recall.
     """
+    for kind, argument, value in ((Profile, "usual", usual), (IndexConfig, "config", config)):
+        if not isinstance(value, kind):
+            raise ConfigError(f"{argument} is {value!r}; expected {kind.__name__}")
+    check_name("name", name)
+    recall = check_number("recall", recall, most=1.0, open_ends=(True, True))
+    num_threads = check_count("num_threads", num_threads, minimum=0)
+    db = as_database(db)
+    if queries is not None:
+        queries = check_sample_queries(queries, db.shape[1], config.distance_measure)
     found, leaves, larger = sample_look(db, config, recall, queries, num_threads)
     return usual.matched(
         name, len(db), leaves, recall, found, larger, neighbors=config.num_neighbors

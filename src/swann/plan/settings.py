@@ -16,8 +16,9 @@ from swann.config import (
     TreeConfig,
     UpperTreeConfig,
     check_count,
+    check_path,
 )
-from swann.distance import DistanceMeasure
+from swann.distance import DistanceMeasure, check_distance_measure
 from swann.errors import ConfigError
 from swann.plan.machine import usual_profile
 from swann.plan.profile import Look, Profile, measured
@@ -35,7 +36,9 @@ def profile_of_file(
     path: str, n: int, dimension: int, distance_measure: DistanceMeasure, recall: float
 ) -> Profile:
     """Return the profile of the data that a file has a sample of; `n` is what is planned."""
-    db = as_database(files.read_array(path))
+    n, dimension = check_count("n", n), check_count("dimension", dimension)
+    distance_measure = check_distance_measure(distance_measure)
+    db = as_database(files.read_array(str(check_path("path", path))))
     if db.shape[1] != dimension:
         raise ConfigError(f"the sample has {db.shape[1]} dimensions, but dimension is {dimension}")
     chosen = choose_for(db, distance_measure, 10, AutopilotConfig(target_recall=recall))

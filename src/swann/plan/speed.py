@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann import kernels
-from swann.config import AHConfig, BruteForceConfig, IndexConfig, ReorderType
+from swann.config import AHConfig, BruteForceConfig, IndexConfig, ReorderType, check_number
+from swann.errors import ConfigError
 from swann.plan.layout import reduced_dim
-from swann.plan.profile import Look
+from swann.plan.profile import Look, check_fields, check_name
 
 __all__ = [
     "BUILD_TERMS",
@@ -82,14 +83,25 @@ class Speed:
     build: Mapping[str, float]
     serial: float
 
+    def __post_init__(self) -> None:
+        check_name("about", self.about)
+        object.__setattr__(self, "serial", check_number("serial", self.serial, most=1.0))
+        wanted = {"alone": QUERY_TERMS, "batch": QUERY_TERMS, "build": BUILD_TERMS}
+        for name, terms in wanted.items():
+            part = getattr(self, name)
+            if not isinstance(part, Mapping) or set(part) != set(terms):
+                raise ConfigError(f"{name} of a speed is {part!r}; expected {', '.join(terms)}")
+            for term in terms:
+                check_number(f"{name}[{term!r}]", part[term])
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain JSON types."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Self:
-        """Make one from what `to_dict` returned."""
-        return cls(**plain)
+        """Make one from what `to_dict` returned; a ConfigError if it is no such thing."""
+        return cls(**check_fields(cls, "speed", plain))
 
 
 def query_terms(

@@ -18,7 +18,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from swann.config.checks import check_count, check_threshold
+from swann.config.checks import check_count, check_number, check_threshold
 from swann.errors import ConfigError
 from swann.quantize.weights import as_norms
 
@@ -80,7 +80,7 @@ def eta(ratio: float, dimension: int) -> float:
     >>> eta(0.0, 100)
     1.0
     """
-    _check(ratio, dimension)
+    ratio, dimension = _check(ratio, dimension)
     if dimension < 2 or ratio <= 0.0:
         return 1.0
     top = math.acos(ratio)
@@ -129,7 +129,7 @@ def eta_recursion(ratio: float, dimension: int) -> float:
     >>> round(eta_recursion(0.2, 100), 10) == round(eta(0.2, 100), 10)
     True
     """
-    _check(ratio, dimension)
+    ratio, dimension = _check(ratio, dimension)
     if dimension < 2 or ratio <= 0.0:
         return 1.0
     square = 1.0 - ratio * ratio  # s^2
@@ -177,7 +177,7 @@ def eta_limit(ratio: float, dimension: int) -> float:
     >>> eta_limit(0.2, 100)
     4.125000000000001
     """
-    _check(ratio, dimension)
+    ratio, dimension = _check(ratio, dimension)
     return (dimension - 1) * ratio**2 / (1.0 - ratio**2)
 
 
@@ -259,7 +259,6 @@ def weight_steps(dimension: int) -> NDArray[np.float64]:
     return values
 
 
-def _check(ratio: float, dimension: int) -> None:
-    check_count("dimension", dimension)
-    if not 0.0 <= ratio < 1.0:
-        raise ConfigError(f"ratio is {ratio}; expected a number from 0 to below 1")
+def _check(ratio: object, dimension: object) -> tuple[float, int]:
+    checked = check_number("ratio", ratio, most=1.0, open_ends=(False, True))
+    return checked, check_count("dimension", dimension)

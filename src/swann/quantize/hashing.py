@@ -34,6 +34,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from swann.errors import InvalidInputError
 from swann.quantize.hamming import as_signs
 
 __all__ = ["HashModel", "Target", "bit_differences", "descend_codes", "pull", "train_hash"]
@@ -45,6 +46,8 @@ _LOGIT = 8.0
 _DECODER_STEPS = 12
 _ROWS_AT_ONCE = 2048
 _FORGET = 0.01
+_SMALLEST = 1e-25
+"""Of the sizes of rows from their mean: the encoder divides by them."""
 
 
 class HashModel(NamedTuple):
@@ -147,7 +150,7 @@ def train_hash(
     """
     center = target.rows.mean(axis=0, dtype=np.float64).astype(np.float32)
     moved = target.rows - center
-    scale = np.float32(np.sqrt(np.mean(np.square(moved), dtype=np.float64)) or 1.0)
+    scale = _mean_size(moved)
     moved /= scale
     count, dimension = moved.shape
     scaled = target._replace(rows=moved)
@@ -183,6 +186,19 @@ def train_hash(
         decoder=model.decoder * scale,
         shift=model.shift * scale + center,
     )
+
+
+def _mean_size(moved: F32) -> np.float32:
+    """Return the root of the mean square, of small numbers too; 1 where all are 0."""
+    largest = float(np.abs(moved).max())
+    if 0.0 < largest < _SMALLEST:
+        raise InvalidInputError(
+            f"datapoints differ from their mean by {largest:.3g} at most; expected at least "
+            f"{_SMALLEST:g}, or an encoder overflows float32"
+        )
+    if largest > 1e-15:  # squares are far above what float32 rounds to 0
+        return np.float32(np.sqrt(np.mean(np.square(moved), dtype=np.float64)))
+    return np.float32(np.sqrt(np.mean(np.square(moved, dtype=np.float64))) or 1.0)
 
 
 def _start(moved: F32, bits: int, rng: np.random.Generator) -> list[F32]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swann.config import check_path
 from swann.errors import DTypeError, InvalidInputError, ShapeError
 from swann.sources.arrow import ARROW_SUFFIXES, ArrowPart
 from swann.sources.parts import ArrayPart, FilePart, Part
@@ -24,6 +25,7 @@ from swann.vectors import as_database
 __all__ = ["Sources"]
 
 _HEADER = 256  # of a spooled file; room for any shape
+_NO_CHUNKS = (list, tuple, np.ndarray, str, bytes, bytearray, memoryview, dict, set, frozenset)
 _MAGIC = b"\x93NUMPY\x01\x00"
 
 
@@ -87,6 +89,7 @@ class Sources:
         """
         if isinstance(given, Sources):
             return given
+        folder = None if spool is None else check_path("spool", spool)
         if isinstance(given, (str, os.PathLike)):
             return cls([part for path in _expand(given) for part in [_open(path)]])
         if isinstance(given, (list, tuple)) and given:
@@ -96,11 +99,11 @@ class Sources:
                 named = [(f"db[{i}]", one) for i, one in enumerate(given)]
                 parts = [ArrayPart(as_database(a, n, allow_empty=True), n) for n, a in named]
                 return cls([*parts])
-        lazy = isinstance(given, Iterable) and not isinstance(given, (list, tuple, np.ndarray))
+        lazy = isinstance(given, Iterable) and not isinstance(given, _NO_CHUNKS)
         if lazy and not hasattr(given, "__array__") and not hasattr(given, "__dlpack__"):
-            if spool is None:
+            if folder is None:
                 raise InvalidInputError("chunks of an iterable need a directory to be kept in")
-            return cls([_spooled(given, spool)])  # type: ignore[arg-type]
+            return cls([_spooled(given, folder)])  # type: ignore[arg-type]
         return cls([ArrayPart(as_database(given))])
 
     @property
