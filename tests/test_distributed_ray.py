@@ -122,17 +122,16 @@ def test_errors_of_tasks_of_ray_are_those_of_the_build(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("cluster")
 def test_a_killed_worker_of_ray_costs_its_task(tmp_path: Path) -> None:
-    found = RayExecutor().run(_dies_once, [str(tmp_path / str(i)) for i in range(4)])
-    assert found == ["done"] * 4
+    def dies_once(path: str) -> str:
+        try:
+            Path(path).touch(exist_ok=False)
+        except FileExistsError:
+            return "done"
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
 
-
-def _dies_once(path: str) -> str:
-    try:
-        Path(path).touch(exist_ok=False)
-    except FileExistsError:
-        return "done"
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError
+    paths = [str(tmp_path / str(i)) for i in range(4)]
+    assert RayExecutor().run(dies_once, paths) == ["done"] * 4
 
 
 @pytest.mark.usefixtures("cluster")

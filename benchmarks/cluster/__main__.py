@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=0)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--rolls", type=int, default=20)
-    parser.add_argument("--builds", type=int, default=20, help="with 1 and with 4 shards, each")
+    parser.add_argument("--builds", type=int, default=10, help="with 1 and with 4 shards, each")
     asked = parser.parse_args()
     if asked.what == "overhead":
         overhead(asked.pool, asked.shards, asked.workers, asked.queries or 1000)

@@ -7,6 +7,7 @@ nobody disturbed, in one process.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import shutil
@@ -21,14 +22,16 @@ from typing import Any
 import numpy as np
 
 import swann
+from benchmarks.paths import ROOT
 from swann.distributed import Executor, LocalExecutor, ProcessExecutor, build
+from swann.distributed.build import WORK
 
 ROWS, DIMENSION = 30_000, 32
 BUDGET = 6_000_000
 """Bytes; makes some sixty spans."""
 DRIVERS = 0.3
 """Share of the kills that hit the process that builds."""
-LIMIT = 600.0
+LIMIT = 300.0
 """Seconds that a build may take."""
 
 
@@ -58,6 +61,7 @@ def run(folder: Path, out: Path, shards: int, executor: Executor) -> None:
 
 def run_here(asked: dict[str, Any]) -> None:
     """Build with processes; what a driver does."""
+    faulthandler.register(signal.SIGUSR1)
     with ProcessExecutor(2, tries=10_000) as executor:
         run(Path(asked["folder"]), Path(asked["out"]), asked["shards"], executor)
 
@@ -67,40 +71,53 @@ def files(out: Path) -> dict[str, bytes]:
     return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
 
-def disturbed(folder: Path, out: Path, shards: int, pauses: tuple[float, float], seed: int) -> Any:
+def disturbed(
+    folder: Path, out: Path, shards: int, pause: float, most: int, seed: int
+) -> list[int]:
     """Build once; return how many workers and how many drivers were killed.
 
-    A process is killed, then one after a random pause between the two of `pauses`, in seconds.
+    A process is killed, then another when some result has come since and a random pause, of up to
+    `pause` seconds, is over: on a busy machine nothing would ever be done otherwise. No more than
+    `most` are killed.
     """
     rng, kills = np.random.default_rng(seed), [0, 0]
     asked = json.dumps({"folder": str(folder), "out": str(out), "shards": shards})
     program = "import json, sys; from benchmarks.cluster import builds; "
     command = [sys.executable, "-c", program + "builds.run_here(json.loads(sys.argv[1]))", asked]
     began = time.monotonic()
-    driver = subprocess.Popen(command)
+    driver = subprocess.Popen(command, cwd=ROOT)
+    before = results(out)
     try:
         while True:
+            came = sum(kills) < most and results(out) != before
             with suppress(subprocess.TimeoutExpired):
-                code = driver.wait(float(rng.uniform(*pauses)))
-                if code == 0:
-                    return kills
-                raise SystemExit(f"a build ended with {code}")
-            if time.monotonic() - began > LIMIT:
-                raise SystemExit(f"a build took over {LIMIT:.0f} s")
+                driver.wait(float(rng.uniform(0, pause)) if came else 0.01)
+            if driver.poll() == 0:
+                return kills
+            if driver.poll() is not None or time.monotonic() - began > LIMIT:
+                driver.send_signal(signal.SIGUSR1)  # tells where it is
+                time.sleep(1)
+                raise SystemExit(f"a build ended with {driver.poll()}, or took over {LIMIT:.0f} s")
+            if not came:
+                continue
+            before = results(out)
             if rng.random() < DRIVERS:
                 driver.kill()
                 driver.wait()
                 kills[1] += 1
-                driver = subprocess.Popen(command)
-                continue
-            workers = workers_of(driver.pid)
-            if workers:
+                driver = subprocess.Popen(command, cwd=ROOT)
+            elif workers := workers_of(driver.pid):
                 with suppress(ProcessLookupError):
                     os.kill(int(rng.choice(workers)), signal.SIGKILL)
                     kills[0] += 1
     finally:
         driver.kill()
         driver.wait()
+
+
+def results(out: Path) -> set[str]:
+    """Return the files that are whole, of the build and of the index."""
+    return {p.name for f in (out, out / WORK) for p in f.glob("[a-z]*") if f.is_dir()}
 
 
 def workers_of(pid: int) -> list[int]:
@@ -117,7 +134,8 @@ def chaos(
     folder: Path,
     count: int,
     shards: tuple[int, ...] = (1, 4),
-    pauses: tuple[float, float] = (0.3, 3.0),
+    pause: float = 2.5,
+    most: int = 5,
     rows: int = ROWS,
 ) -> dict[str, int]:
     """Build so many times with each number of shards; return what was killed, and what differed."""
@@ -129,7 +147,7 @@ def chaos(
         shutil.rmtree(folder / "expected")
         for turn in range(count):
             out = folder / "out"
-            workers, drivers = disturbed(folder, out, number, pauses, 1000 * number + turn)
+            workers, drivers = disturbed(folder, out, number, pause, most, 1000 * number + turn)
             told["builds"] += 1
             told["workers"] += workers
             told["drivers"] += drivers
