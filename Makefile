@@ -70,10 +70,11 @@ cluster-demo: ## a local Ray cluster: GloVe-100 in shards, a worker killed while
 	VENV=$(RAY_VENV) tools/bootstrap '.[cli,serve,test]'
 	$(RAY) examples/cluster_demo.py $(ARGS)
 
-cluster: $(DEV) ## chaos, overhead and rolling of distributed searches on GloVe-100 (long)
+cluster: $(DEV) ## chaos, overhead and rolling of distributed searches, chaos of builds (long)
 	$(BIN)/python -m benchmarks.cluster chaos --workers 3
 	$(BIN)/python -m benchmarks.cluster rolling --workers 3
 	$(BIN)/python -m benchmarks.cluster overhead
+	$(BIN)/python -m benchmarks.cluster builds
 
 lint: $(DEV) ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sharded import CONFIGS, same, save, vectors, wait_until
 
 import swann
-from swann.distributed import DistributedSearcher
+from swann.distributed import DistributedSearcher, Executor, LocalExecutor, RayExecutor, build
 from swann.distributed.ray_pool import RayPool
 
 ray = pytest.importorskip("ray")
@@ -80,6 +81,57 @@ def test_changes_reach_actors(tmp_path: Path) -> None:
         searcher.checkpoint()
         assert searcher.search(row, 1).indices.tolist() == [800]
     assert swann.load(tmp_path).search(row, 1).indices.tolist() == [800]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_tasks_of_ray_build_the_same_files(tmp_path: Path) -> None:
+    db = vectors(4000)
+    np.save(tmp_path / "a.npy", db[:1500])
+    np.save(tmp_path / "b.npy", db[1500:])
+    config = CONFIGS["soar"](db).create_config()
+    told: list[str] = []
+
+    def files(executor: Executor, name: str) -> dict[str, bytes]:
+        out = build(
+            str(tmp_path / "?.npy"),
+            config,
+            tmp_path / name,
+            num_shards=2,
+            memory_budget=400_000,
+            sample_rows=2000,
+            executor=executor,
+            progress=lambda stage, done, total: told.append(f"{stage} {done} of {total}"),
+        )
+        return {path.name: path.read_bytes() for path in out.iterdir()}
+
+    made = files(RayExecutor(), "ray")
+    assert "split 3 of 3" in told
+    assert sum(one.startswith("map") for one in told) > 5
+    assert made == files(LocalExecutor(1), "local")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_errors_of_tasks_of_ray_are_those_of_the_build(tmp_path: Path) -> None:
+    db = vectors(4000)
+    db[3210, 1] = np.nan
+    np.save(tmp_path / "a.npy", db)
+    config = CONFIGS["dot"](db).create_config()
+    with pytest.raises(swann.NonFiniteError, match=r"a\.npy\[3210, 1\] is nan"):
+        build(tmp_path / "a.npy", config, tmp_path / "index", executor=RayExecutor())
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_killed_worker_of_ray_costs_its_task(tmp_path: Path) -> None:
+    def dies_once(path: str) -> str:
+        try:
+            Path(path).touch(exist_ok=False)
+        except FileExistsError:
+            return "done"
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    paths = [str(tmp_path / str(i)) for i in range(4)]
+    assert RayExecutor().run(dies_once, paths) == ["done"] * 4
 
 
 @pytest.mark.usefixtures("cluster")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import swann
+from benchmarks.cluster import builds
 from swann.distributed import LocalExecutor, ProcessExecutor, build
 from swann.index.sharded import save_sharded
 from swann.index.store import load_state
@@ -229,6 +230,14 @@ def test_workers_that_are_killed_change_nothing(tmp_path: Path) -> None:
             helper.join()
     assert killed
     assert_same(tmp_path / "index", builder.build())
+
+
+def test_builds_under_chaos_give_the_same_files(tmp_path: Path) -> None:
+    """Workers and whoever builds are killed; the long form is `benchmarks.cluster builds`."""
+    told = builds.chaos(tmp_path, 1, pause=0.5, most=2, rows=6_000)
+    assert told["builds"] == 2
+    assert told["others"] == 0
+    assert told["workers"] + told["drivers"] > 0
 
 
 def test_training_on_a_part_finds_as_much(tmp_path: Path) -> None:

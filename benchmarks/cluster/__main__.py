@@ -1,7 +1,8 @@
 """Overhead, chaos and rolling of a distributed search: ``python -m benchmarks.cluster WHAT``.
 
 ``overhead`` compares a fan-out over workers with the same work in this process: the same head,
-shards and merge, as many threads as there are workers. ``chaos`` kills workers while queries run.
+shards and merge, as many threads as there are workers. ``chaos`` kills workers while queries run,
+``builds`` workers and drivers of builds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import swann
+from benchmarks.cluster import builds
 from benchmarks.paths import DATA
 from swann.distributed import DistributedSearcher
 from swann.distributed.opening import describe
@@ -224,20 +226,28 @@ def rolling(kind: str, workers: int, rolls: int) -> None:
 def main() -> None:
     """Run what the command line names."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster", description=__doc__)
-    parser.add_argument("what", choices=["overhead", "chaos", "rolling"])
+    parser.add_argument("what", choices=["overhead", "chaos", "rolling", "builds"])
     parser.add_argument("--pool", default="process", choices=["local", "process", "ray"])
     parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--queries", type=int, default=0)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--rolls", type=int, default=20)
+    parser.add_argument("--builds", type=int, default=10, help="with 1 and with 4 shards, each")
     asked = parser.parse_args()
     if asked.what == "overhead":
         overhead(asked.pool, asked.shards, asked.workers, asked.queries or 1000)
     elif asked.what == "chaos":
         chaos(asked.pool, asked.shards, asked.workers, asked.queries or 10_000, asked.kills)
-    else:
+    elif asked.what == "rolling":
         rolling(asked.pool, asked.workers, asked.rolls)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            told = builds.chaos(Path(folder), asked.builds)
+        print(
+            f"{told['builds']} builds with 1 and 4 shards, {told['workers']} workers and "
+            f"{told['drivers']} drivers killed: {told['others']} with other files"
+        )
 
 
 if __name__ == "__main__":

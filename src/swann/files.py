@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.errors import InvalidInputError, MissingExtraError
+from swann.errors import InvalidInputError, MissingExtraError, SwannError
 
 __all__ = [
     "Location",
@@ -195,7 +195,9 @@ def write_neighbors(path: Path, indices: NDArray[np.int64], distances: NDArray[n
 def _read_npy(path: Path) -> NDArray[Any]:
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # NumPy has Python parse the header, which fails in many ways
         raise InvalidInputError(f"{path} is not a .npy file of numbers: {error}") from error
     if not isinstance(loaded, np.ndarray):  # an .npz under another name
         raise InvalidInputError(f"{path} is not a .npy file but an archive of several")
@@ -251,8 +253,13 @@ def with_hdf5(location: Location, use: Callable[[Any, Location], Any]) -> Any:
         file = h5py.File(location.path, "r")
     except OSError as error:
         raise InvalidInputError(f"{location.path} is not an HDF5 file: {error}") from error
-    with file:
-        return use(file, location)
+    try:
+        with file:
+            return use(file, location)
+    except SwannError:
+        raise
+    except Exception as error:  # h5py's own are of many kinds where a file is damaged
+        raise InvalidInputError(f"{location} cannot be read: {error}") from error
 
 
 def _read_dataset(file: Any, location: Location) -> NDArray[Any]:

@@ -240,7 +240,7 @@ class _Job:
             self.again(lost)
         else:
             raise InvalidInputError(f"results in {self.work} are damaged again and again: {lost}")
-        finish.commit(names, self.executor)
+        finish.commit(names, self.executor, self.report)
 
     # ---- Tasks
 

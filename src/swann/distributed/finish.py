@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from swann.index.docids import Docids, check_docids
 from swann.index.encoding import has_corrections
 from swann.index.packed import ranks_by_reach
 from swann.index.rows import row_shapes
+from swann.index.source import Progress
 from swann.index.state import State
 from swann.index.trained import Trained
 from swann.index.writing import exact_rows
@@ -72,7 +72,7 @@ class Finish:
         firsts: tuple[int, ...],
         trained_path: str,
         bits: int,
-        report: Callable[[str, int, int], None],
+        report: Progress,
     ) -> list[str]:
         """Make all arrays; return the files that turned out to be lost."""
         paths = tuple(task.out for task in tasks)
@@ -123,7 +123,7 @@ class Finish:
             "residual": trained.residual,
         }
 
-    def commit(self, docids: Docids | None, executor: Executor) -> None:
+    def commit(self, docids: Docids | None, executor: Executor, report: Progress) -> None:
         """Replace what the directory holds by what was made."""
         if self.num_shards > 1:
             commit_shards(
@@ -135,6 +135,7 @@ class Finish:
                 docids,
                 executor,
                 self.bucket_bytes,
+                report,
             )
             return
         mapped = {name: map_entry(self.work, entry) for name, entry in self.entries.items()}

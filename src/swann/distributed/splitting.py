@@ -18,6 +18,7 @@ from swann.index.docids import Docids
 from swann.index.leaves import LeafParts, spread_leaves
 from swann.index.lock import DirectoryLock
 from swann.index.sharded import ShardedWriter
+from swann.index.source import Progress
 from swann.index.state import State
 
 __all__ = ["Split", "commit_shards", "split_shard"]
@@ -77,6 +78,7 @@ def commit_shards(
     docids: Docids | None,
     executor: Executor,
     most_bytes: int,
+    report: Progress,
 ) -> None:
     """Split an index whose arrays are in `folder`, and make the shards the index of `root`.
 
@@ -92,6 +94,8 @@ def commit_shards(
         Makes the shards.
     most_bytes : int
         That a task reads at a time.
+    report : callable
+        Told how many shards are made, and the head.
 
     Raises
     ------
@@ -104,7 +108,14 @@ def commit_shards(
     owners = spread_leaves(packed.centroids, np.diff(packed.leaf_starts), num_shards)
     parts = [np.zeros(len(owners), np.bool_), *(owners == i for i in range(num_shards))]
     tasks = [Split(str(folder), entries, fields, owned, most_bytes) for owned in parts]
-    told = executor.run(split_shard, tasks)
+    done = 0
+
+    def on_done(*_: object) -> None:
+        nonlocal done
+        done += 1
+        report("split", done, len(tasks))
+
+    told = executor.run(split_shard, tasks, on_done)
     with DirectoryLock(root, "save"), ShardedWriter(root) as out:
         shards = []
         for one in told:

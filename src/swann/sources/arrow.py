@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.errors import DTypeError, InvalidInputError, MissingExtraError, ShapeError
+from swann.errors import (
+    DTypeError,
+    InvalidInputError,
+    MissingExtraError,
+    ShapeError,
+    SwannError,
+)
 from swann.sources.parts import file_fingerprint
 
 __all__ = ["ARROW_SUFFIXES", "ArrowPart"]
@@ -47,10 +54,16 @@ class ArrowPart:
         self._path = path
         self._parquet = path.suffix.lower() == ".parquet"
         self._file: Any = None
+        with _reading(path):
+            self._look(column)
+        if self.num_rows and not self.dimension:
+            raise ShapeError(f"{self.name}: row 0 is empty or null; expected numbers")
+
+    def _look(self, column: str | None) -> None:
         file = self._opened()
         schema = file.schema_arrow if self._parquet else file.schema
-        self._column = _chosen(schema, column, path)
-        self.name = f"{path}:{self._column}"
+        self._column = _chosen(schema, column, self._path)
+        self.name = f"{self._path}:{self._column}"
         if self._parquet:
             groups = range(file.metadata.num_row_groups)
             sizes = [file.metadata.row_group(i).num_rows for i in groups]
@@ -65,32 +78,18 @@ class ArrowPart:
         if not self.dimension and self.num_rows:
             first = next(self._batches(0, 1))
             self.dimension = len(first.flatten()) if first.null_count == 0 else 0
-        if self.num_rows and not self.dimension:
-            raise ShapeError(f"{self.name}: row 0 is empty or null; expected numbers")
 
     def read(self, first: int, last: int) -> NDArray[Any]:
         """Return rows."""
         out = np.empty((last - first, self.dimension), self.dtype)
         done = 0
-        for column in self._batches(first, last):
-            rows = self._rows(column, first + done)
-            out[done : done + len(rows)] = rows
-            done += len(rows)
+        with _reading(self._path):
+            for column in self._batches(first, last):
+                rows = self._rows(column, first + done)
+                out[done : done + len(rows)] = rows
+                done += len(rows)
         if done != len(out):
             raise InvalidInputError(f"{self.name} ends at row {first + done}; expected {last}")
-        return out
-
-    def take(self, ids: NDArray[np.int64]) -> NDArray[Any]:
-        """Return rows of ascending numbers; the groups that hold them are read whole."""
-        out = np.empty((len(ids), self.dimension), self.dtype)
-        first = 0
-        for end in self._ends:
-            inside = ids[(ids >= first) & (ids < end)]
-            if len(inside):
-                at = int(np.searchsorted(ids, inside[0]))
-                begin = int(inside[0])
-                out[at : at + len(inside)] = self.read(begin, int(inside[-1]) + 1)[inside - begin]
-            first = end
         return out
 
     def fingerprint(self) -> list[Any]:
@@ -130,6 +129,7 @@ class ArrowPart:
 
     def _rows(self, column: Any, start: int) -> NDArray[Any]:
         column = getattr(column, "storage", column)
+        column.validate()  # offsets of a damaged file may lead anywhere
         if column.null_count:
             row = start + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
             raise InvalidInputError(f"{self.name}: row {row} is null; expected numbers")
@@ -149,6 +149,17 @@ class ArrowPart:
             raise InvalidInputError(f"{self.name}: row {row} holds a null; expected numbers")
         rows: NDArray[Any] = values.to_numpy(zero_copy_only=False)
         return rows.reshape(-1, self.dimension)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Make errors of pyarrow, which are of many kinds where a file is damaged, name the file."""
+    try:
+        yield
+    except SwannError:
+        raise
+    except Exception as error:
+        raise InvalidInputError(f"{path} cannot be read: {error}") from error
 
 
 def _open(path: Path, parquet: bool) -> Any:

@@ -16,8 +16,6 @@ from swann.vectors import PageReleaser, as_database
 
 __all__ = ["ArrayPart", "FilePart", "Part", "file_fingerprint"]
 
-_TAKEN = 128
-"""Rows that are read at a time from here and there in a file: each brings 64 KB around it."""
 _DIGESTED = 1 << 24
 
 
@@ -44,9 +42,6 @@ class Part(Protocol):
 
     def read(self, first: int, last: int) -> NDArray[Any]:
         """Return rows, maybe as a view of a memory map."""
-
-    def take(self, ids: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the rows of ascending numbers."""
 
     def fingerprint(self) -> list[Any]:
         """Return what changes when the content does."""
@@ -89,10 +84,6 @@ class ArrayPart:
     def read(self, first: int, last: int) -> NDArray[Any]:
         """Return a view."""
         return self.array[first:last]
-
-    def take(self, ids: NDArray[np.int64]) -> NDArray[Any]:
-        """Return a copy."""
-        return _take(self.array, ids)
 
     def fingerprint(self) -> list[Any]:
         """Return the shape, the dtype and a digest of all values: it is read once."""
@@ -152,13 +143,6 @@ class FilePart:
             return rows
         return self._opened()[first:last]
 
-    def take(self, ids: NDArray[np.int64]) -> NDArray[Any]:
-        """Return a copy."""
-        if self._sliced:
-            rows: NDArray[Any] = with_hdf5(self._location, lambda f, at: f[at.key][ids])
-            return rows
-        return _take(self._opened(), ids)
-
     def fingerprint(self) -> list[Any]:
         """Return the file's, and the key."""
         return [*file_fingerprint(self._location.path), self._location.key]
@@ -174,14 +158,3 @@ def _kind(dataset: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
 def _is_in_chunks(file: Any, location: Location) -> bool:
     dataset = file.get(location.key)
     return hasattr(dataset, "dtype") and dataset.id.get_offset() is None and dataset.size > 0
-
-
-def _take(array: NDArray[Any], ids: NDArray[np.int64]) -> NDArray[Any]:
-    pages = PageReleaser(array)
-    if not pages.mapped:
-        return array[ids]
-    out = np.empty((len(ids), array.shape[1]), array.dtype)
-    for first in range(0, len(ids), _TAKEN):
-        out[first : first + _TAKEN] = array[ids[first : first + _TAKEN]]
-        pages.release()
-    return out

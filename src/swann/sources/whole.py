@@ -91,7 +91,7 @@ class Sources:
             return given
         folder = None if spool is None else check_path("spool", spool)
         if isinstance(given, (str, os.PathLike)):
-            return cls([part for path in _expand(given) for part in [_open(path)]])
+            return cls([_open(path) for path in _expand(given)])
         if isinstance(given, (list, tuple)) and given:
             if all(isinstance(one, (str, os.PathLike)) for one in given):
                 return cls([_open(path) for one in given for path in _expand(one)])
@@ -128,20 +128,6 @@ class Sources:
         if len(pieces) == 1:
             return pieces[0]
         return np.concatenate(pieces, dtype=self.dtype)
-
-    def take(self, ids: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the rows of ascending numbers."""
-        out = np.empty((len(ids), self.dimension), self.dtype)
-        for part, (first, last) in zip(self.parts, pairwise(self._starts), strict=True):
-            inside = slice(*np.searchsorted(ids, [first, last]))
-            if inside.start < inside.stop:
-                out[inside] = part.take(ids[inside] - first)
-        return out
-
-    def place(self, row: int) -> tuple[Part, int]:
-        """Return the part that a row is in, and its number there."""
-        number = bisect_right(self._starts, row) - 1
-        return self.parts[number], row - self._starts[number]
 
     def spans(self, rows: int) -> list[tuple[int, int]]:
         """Cut all rows into spans of at most so many, at the ends of files where that suits.
@@ -286,9 +272,6 @@ class _Absent:
         self.dtype, self.cuts = part.dtype, part.cuts
 
     def read(self, first: int, last: int) -> NDArray[Any]:
-        raise AssertionError(self.name)
-
-    def take(self, ids: NDArray[np.int64]) -> NDArray[Any]:
         raise AssertionError(self.name)
 
     def fingerprint(self) -> list[Any]:
