@@ -80,8 +80,8 @@ EXEMPT = {
     "a function that is called, no setting": ("Weight", "plan.calibrate", "Executor.run"),
     "parts of a build, with what its other parts computed": (
         "Sources", "Sources.fingerprint_of", "Sources.in_memory_kept", "Sources.part_of",
-        "Sources.pieces", "Sources.place", "Sources.read", "Sources.spans", "Sources.start",
-        "Sources.take", "ProductQuantizer.fit_tiles", "Profile.matched", "autopilot.build_tuned",
+        "Sources.pieces", "Sources.read", "Sources.spans", "Sources.start",
+        "ProductQuantizer.fit_tiles", "Profile.matched", "autopilot.build_tuned",
         "autopilot.check_sample_queries", "autopilot.choose_for", "autopilot.outgrown",
     ),
     "what build gives it": ("LocalExecutor.run", "ProcessExecutor.run", "RayExecutor.run"),

@@ -165,10 +165,8 @@ class LiveIndex(Turns):
         before = native.num_rows(), view.books.changes
         journal = self.journal if count else None
         take_back = None if journal is None else journal.begin()
-        self._unsettled = partial(
-            settle_upsert, view, numbers, following, fresh, kind, before, take_back
-        )
-        try:
+
+        def write() -> NDArray[Any]:
             if names is not None and fresh:
                 names.prepare(fresh)
             result = ids.astype(np.int64) if names is None else names.names(ids)
@@ -178,8 +176,10 @@ class LiveIndex(Turns):
             bad = native.upsert(rows, ids, threads) if count else 0
             if bad < count:
                 raise bad_vector(rows, bad)
-        finally:
-            self._settle()
+            return result
+
+        note = partial(settle_upsert, view, numbers, following, fresh, kind, before, take_back)
+        result = self._noted(note, write)
         if len(fresh) < count:  # others have died
             self._tidy()
         return result
@@ -202,10 +202,8 @@ class LiveIndex(Turns):
         before = native.num_rows(), books.changes
         journal = self.journal
         take_back = None if journal is None else journal.begin()
-        self._unsettled = partial(
-            settle_upsert, view, [number], following, fresh, kind, before, take_back
-        )
-        try:
+
+        def write() -> NDArray[Any]:
             if fresh and names is not None:
                 names.prepare(fresh)
             result = np.array([number]) if names is None else names.name(number)
@@ -213,8 +211,10 @@ class LiveIndex(Turns):
                 journal.upsert(None if names is None else [docid], number, row[None])
             if not native.upsert_one(row, number):
                 raise bad_vector(row[None], 0)
-        finally:
-            self._settle()
+            return result
+
+        note = partial(settle_upsert, view, [number], following, fresh, kind, before, take_back)
+        result = self._noted(note, write)
         if known is not None:
             self._tidy()
         return result
@@ -234,13 +234,13 @@ class LiveIndex(Turns):
         native = updates.begin(view.packed)
         changes, journal = view.books.changes, self.journal
         take_back = None if journal is None else journal.begin()
-        self._unsettled = partial(settle_delete, view, [number], [docid], changes, take_back)
-        try:
+
+        def erase() -> None:
             if journal is not None:
                 journal.delete([docid])
             native.erase_one(number)
-        finally:
-            self._settle()
+
+        self._noted(partial(settle_delete, view, [number], [docid], changes, take_back), erase)
         self._tidy()
 
     @in_turn
@@ -253,13 +253,13 @@ class LiveIndex(Turns):
         native = updates.begin(view.packed)
         changes, journal = view.books.changes, self.journal
         take_back = None if journal is None else journal.begin()
-        self._unsettled = partial(settle_delete, view, numbers, given, changes, take_back)
-        try:
+
+        def erase() -> None:
             if journal is not None:
                 journal.delete(given)
             native.erase(np.array(numbers, np.uint32))
-        finally:
-            self._settle()
+
+        self._noted(partial(settle_delete, view, numbers, given, changes, take_back), erase)
         self._tidy()
 
     @in_turn
