@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <utility>
 
 #include "kernels.h"
 
@@ -363,6 +364,44 @@ inline void offer(const PackedLeaf& leaf, size_t group, const uint16_t* sums,
 
 #include "lut256_scan.inl"
 
+// ---- Rows of 8 bits
+
+#include "unrolled.inl"
+
+constexpr size_t kI8Tile = 5, kI8Groups = 4;
+constexpr int32_t kI8Most = 63;  // two products of a query's byte and a row's fit 16 bits
+
+struct I16 {
+  __m256i a, b;
+};
+using I8Quad = __m256i;
+
+inline I16 i16_start(int32_t start) noexcept {
+  return {_mm256_set1_epi32(start), _mm256_set1_epi32(start)};
+}
+inline I8Quad i8_quad(const int8_t* bytes) noexcept {
+  int32_t four;
+  __builtin_memcpy(&four, bytes, 4);
+  return _mm256_set1_epi32(four);
+}
+inline __m256i products_of(const uint8_t* rows, I8Quad quad) noexcept {
+  return _mm256_madd_epi16(_mm256_maddubs_epi16(load_two(rows), quad), _mm256_set1_epi16(1));
+}
+inline void add_products(I16& sums, const uint8_t* rows, I8Quad quad) noexcept {
+  sums.a = _mm256_add_epi32(sums.a, products_of(rows, quad));
+  sums.b = _mm256_add_epi32(sums.b, products_of(rows + 32, quad));
+}
+inline F16 f16_from(I16 sums) noexcept {
+  return {_mm256_cvtepi32_ps(sums.a), _mm256_cvtepi32_ps(sums.b)};
+}
+inline uint32_t not_below(F16 x, F16 y) noexcept {
+  const int low = _mm256_movemask_ps(_mm256_cmp_ps(x.a, y.a, _CMP_NLT_UQ));
+  const int high = _mm256_movemask_ps(_mm256_cmp_ps(x.b, y.b, _CMP_NLT_UQ));
+  return uint32_t(low) | uint32_t(high) << 8;
+}
+
+#include "i8.inl"
+
 }  // namespace
 
 const KernelTable avx2_table = {
@@ -372,7 +411,8 @@ const KernelTable avx2_table = {
     dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
     lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
     at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,
-    dot_tiles_f32,   nullptr,         nullptr,         nullptr,         nullptr,         nullptr,
+    dot_tiles_f32,   i8_pack,         i8_filter,       i8_bounds,       nullptr,         nullptr,
+    kI8Most,
 };
 
 }  // namespace swann

@@ -1,6 +1,7 @@
 // What this machine can run, asked once: CPUID for the instructions, XGETBV for the registers the
-// operating system saves, and Linux for those of tiles, whose products are then compared. SWANN_SIMD names a level to force it; avx512 is the best of those
-// whose names begin so.
+// operating system saves, and Linux for those of tiles, whose products are then compared; on ARM the
+// system is asked. SWANN_SIMD names a level to force it; avx512 is the best of those whose names
+// begin so.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -14,6 +15,11 @@
 #if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(_WIN32)
+#include <windows.h>
 #endif
 
 namespace swann {
@@ -65,6 +71,19 @@ Cpu detect() noexcept {
   return cpu;
 }
 
+// Bytes are multiplied as avx2 does; all else is of this level.
+const KernelTable& complete_bw_table() noexcept {
+  static const KernelTable table = [] {
+    KernelTable t = avx512bw_table;
+    t.i8_pack = avx2_table.i8_pack;
+    t.i8_filter = avx2_table.i8_filter;
+    t.i8_bounds = avx2_table.i8_bounds;
+    t.i8_most = avx2_table.i8_most;
+    return t;
+  }();
+  return table;
+}
+
 // What VBMI and VNNI make faster; all else is that of avx512bw.
 const KernelTable& complete_vnni_table() noexcept {
   static const KernelTable table = [] {
@@ -77,6 +96,7 @@ const KernelTable& complete_vnni_table() noexcept {
     t.i8_pack = avx512vnni_table.i8_pack;
     t.i8_filter = avx512vnni_table.i8_filter;
     t.i8_bounds = avx512vnni_table.i8_bounds;
+    t.i8_most = avx512vnni_table.i8_most;
     t.lut16_unpack = avx512vnni_table.lut16_unpack;
     t.lut16_scan_marked = avx512vnni_table.lut16_scan_marked;
     return t;
@@ -89,6 +109,35 @@ const KernelTable& complete_amx_table() noexcept {
     KernelTable t = complete_vnni_table();
     t.level = amx_table.level;
     t.i8_filter = amx_table.i8_filter;
+    return t;
+  }();
+  return table;
+}
+
+#elif defined(__aarch64__)
+
+bool has_dot_products() noexcept {
+#if defined(__linux__)
+  constexpr unsigned long kDotProducts = 1ul << 20;  // HWCAP_ASIMDDP
+  return (getauxval(AT_HWCAP) & kDotProducts) != 0;
+#elif defined(_WIN32)
+  constexpr DWORD kDotProducts = 43;  // PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE
+  return IsProcessorFeaturePresent(kDotProducts) != 0;
+#elif defined(__APPLE__)
+  return true;
+#else
+  return false;
+#endif
+}
+
+const KernelTable& complete_dot_table() noexcept {
+  static const KernelTable table = [] {
+    KernelTable t = neon_table;
+    t.level = neondot_table.level;
+    t.i8_pack = neondot_table.i8_pack;
+    t.i8_filter = neondot_table.i8_filter;
+    t.i8_bounds = neondot_table.i8_bounds;
+    t.i8_most = neondot_table.i8_most;
     return t;
   }();
   return table;
@@ -143,9 +192,10 @@ struct Levels {
     const Cpu cpu = detect();
     if (cpu.amx && filters_agree(amx_table, avx512vnni_table)) add(complete_amx_table());
     if (cpu.vnni) add(complete_vnni_table());
-    if (cpu.avx512) add(avx512bw_table);
+    if (cpu.avx512) add(complete_bw_table());
     if (cpu.avx2) add(avx2_table);
 #elif defined(__aarch64__)
+    if (has_dot_products()) add(complete_dot_table());
     add(neon_table);
 #endif
     add(scalar_table);

@@ -1,6 +1,6 @@
 // The whole contract between the pipeline and the instruction sets: plain pointers and sizes.
 //
-// Each level (scalar, avx2, avx512bw, avx512vnni, amx, neon) fills one KernelTable. A null entry falls
+// Each level (scalar, avx2, avx512bw, avx512vnni, amx, neon, neondot) fills one KernelTable. A null entry falls
 // through to the level below. Integer kernels agree exactly between levels. Float kernels sum in a fixed
 // order: lane j % 16 takes dimension j by fused multiply-add, then lanes fold 16 -> 8 -> 4 -> 2
 // -> 1. Levels with fma therefore agree bit for bit, and a score never depends on how many
@@ -206,6 +206,8 @@ struct KernelTable {
   // kAllScanned.
   size_t (*lut16_scan_marked)(const PackedLeaf* leaf, const uint8_t* codes, const uint16_t* masks,
                               size_t stride, size_t first, ScanQuery* query) noexcept;
+  // The greatest byte of a query, either way, that i8_filter and i8_bounds take.
+  int32_t i8_most = 127;
 };
 
 // Levels in the order of preference, best first. `table` is complete (null entries filled in).
@@ -229,6 +231,7 @@ extern const KernelTable amx_table;
 bool filters_agree(const KernelTable& one, const KernelTable& other) noexcept;
 #elif defined(__aarch64__)
 extern const KernelTable neon_table;
+extern const KernelTable neondot_table;
 #endif
 
 }  // namespace swann

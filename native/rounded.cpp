@@ -20,7 +20,7 @@ void RoundedQueries::round(const float* query, size_t dim, size_t q) {
   float greatest = 1e-18f;
   for (size_t j = 0; j < dim; ++j)
     greatest = std::max(greatest, std::fabs(value_of(j)));
-  const float inverse = 127.0f / greatest, step = 1.0f / inverse;
+  const float inverse = float(kernels().i8_most) / greatest, step = 1.0f / inverse;
   double error = 0, length = 0, square = 0;
   int32_t sum = 0;
   int8_t* to = bytes.data() + q * ((dim + 3) / 4 * 4);

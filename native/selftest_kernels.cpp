@@ -385,14 +385,14 @@ void test_i8_filter_once(const KernelTable& k, Random& random, size_t dim, size_
     const auto value = [&](size_t j) { return double(wanted[q * dim + j]) / double(weights[j]); };
     for (size_t j = 0; j < dim; ++j) greatest = std::max(greatest, std::fabs(value(j)));
     for (size_t j = 0; j < dim; ++j) {
-      const double whole = std::round(value(j) * 127 / greatest);
-      const double off = value(j) - whole * greatest / 127;
+      const double whole = std::round(value(j) * k.i8_most / greatest);
+      const double off = value(j) - whole * greatest / k.i8_most;
       query_bytes[q * quads * 4 + j] = int8_t(whole);
       starts[q] -= 128 * int32_t(whole);
       error += off * off;
       length += value(j) * value(j);
     }
-    query_inverses[q] = float(127 / greatest);
+    query_inverses[q] = float(k.i8_most / greatest);
     query_lengths[q] = float(std::sqrt(length) * 1.0001);
     query_errors[q] = float(std::sqrt(error) * 1.0001 + std::sqrt(length) * 1e-5);
     for (size_t r = 0; r < rows; ++r) {
@@ -420,11 +420,21 @@ void test_i8_filter_once(const KernelTable& k, Random& random, size_t dim, size_
     }
   check(all, "i8_filter names all rows that reach", dim, rows);
   check(few, "i8_filter leaves out what is far below", dim, rows);
+
+  std::vector<float> lower(groups * kI8Group), upper(lower.size());
+  k.i8_bounds(&packed, groups, quads, &side, squared_l2, 1e-5f, 1e-6f, lower.data(), upper.data());
+  bool within = true, near = true;
+  for (size_t r = 0; r < rows; ++r) {
+    within &= double(lower[r]) <= scores[r * count] && scores[r * count] <= double(upper[r]);
+    near &= double(upper[r]) - double(lower[r]) < 1.0 + 0.05 * double(dim);
+  }
+  check(within, "i8_bounds hold the score", dim, rows);
+  check(near, "i8_bounds are near each other", dim, rows);
 }
 
 void test_i8_filter(const KernelTable& k) {
   if (k.i8_filter == nullptr) return;
-  Group group(std::string(k.level) + ": i8_pack, i8_filter");
+  Group group(std::string(k.level) + ": i8_pack, i8_filter, i8_bounds");
   Random random;
   for (const size_t dim : {1, 3, 4, 5, 15, 16, 17, 64, 100})
     for (const size_t rows : {1, 15, 16, 17, 63, 64, 65, 130})
@@ -477,15 +487,20 @@ void test_kernels() {
   const Level* all = levels(&count);
   for (size_t i = 0; i < count; ++i) {
     const KernelTable& k = *all[i].table;
+    const KernelTable none = {}, &below = i + 1 < count ? *all[i + 1].table : none;
     const Reference reference{std::strcmp(all[i].name, "scalar") != 0};
+    // What a level has from the one below is tested there.
+    if (k.lut16_scan != below.lut16_scan) {
+      test_scan(k, "lut16_scan", k.lut16_scan, kWords16, kMaxEntry16);
+      test_scan(k, "lut16_wide_scan", k.lut16_wide_scan, kWords16, kMaxEntryWide);
+      test_scan(k, "lut256_scan", k.lut256_scan, kWords256, kMaxEntry256);
+    }
+    if (k.i8_filter != below.i8_filter) test_i8_filter(k);
+    if (k.dot_f32 == below.dot_f32) continue;
     test_pairs(k, reference);
     test_narrow_rows(k, reference);
     test_tiled(k, reference);
     test_choosing(k);
-    test_scan(k, "lut16_scan", k.lut16_scan, kWords16, kMaxEntry16);
-    test_scan(k, "lut16_wide_scan", k.lut16_wide_scan, kWords16, kMaxEntryWide);
-    test_i8_filter(k);
-    test_scan(k, "lut256_scan", k.lut256_scan, kWords256, kMaxEntry256);
     for (const size_t codewords : {kWords16, kWords256}) {
       test_tables(k, reference, codewords);
       test_encode(k, reference, codewords);

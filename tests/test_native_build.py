@@ -24,7 +24,14 @@ if "LD_PRELOAD" in os.environ:
 
 ROOT = Path(__file__).parents[1]
 X86 = platform.machine() in {"x86_64", "AMD64"}
-LEVELS = {"avx2", "avx512bw", "avx512vnni", "amx", "neon"}  # may use more than the oldest machine
+LEVELS = {
+    "avx2",
+    "avx512bw",
+    "avx512vnni",
+    "amx",
+    "neon",
+    "neondot",
+}  # may use more than the oldest machine
 TABLES = LEVELS | {"scalar"}
 EMULATED = {"amx_emulated"}  # of the self-test
 x86_only = pytest.mark.skipif(not X86, reason="about x86 instructions")

@@ -1,0 +1,196 @@
+// Rows and queries of 8 bits: packing, filtering, bounds (kernels.h, I8Rows), for levels without
+// masked loads. Included inside a level file's unnamed namespace, after unrolled.inl. The level says
+// what its registers hold (kI8Tile queries, kI8Groups groups) and brings
+//   I16, i16_start(start)           sums of the products of a group's sixteen rows; where they begin,
+//                                   `start` being the query's, for bytes that are not signed
+//   I8Quad, i8_quad(bytes)          four bytes of a query, for all rows
+//   add_products(sums, rows, quad)  adds the products of a quad; rows are [16][4]
+//   f16_from(sums), not_below(x, y) sums as floats; a mask of the lanes where not x < y
+
+// One row, as `place` of its group. Adds up squared lengths of the error, of what stands for the
+// row, and of the row.
+inline void pack_row(const float* row, size_t dim, const float* weights, float inverse,
+                     size_t place, uint8_t* bytes, F16& error, F16& length, F16& square) noexcept {
+  const F16 scale = f16_set(inverse), step = f16_set(1.0f / inverse);
+  for (size_t j = 0; j < dim; j += 16) {
+    const size_t left = dim - j;
+    const F16 given = left >= 16 ? f16_load(row + j) : f16_load_first(row + j, left);
+    const F16 x =
+        f16_mul(given, left >= 16 ? f16_load(weights + j) : f16_load_first(weights + j, left));
+    alignas(16) uint8_t all[16];
+    f16_store_u8(all, f16_fma(x, scale, f16_set(128.5f)));
+    alignas(16) int8_t whole[16];
+    for (int i = 0; i < 16; ++i) whole[i] = int8_t(all[i] ^ 0x80);
+    const F16 near = f16_mul(f16_load_i8(whole), step);
+    const F16 off = f16_sub(x, near);
+    error = f16_fma(off, off, error);
+    length = f16_fma(near, near, length);
+    square = f16_fma(given, given, square);
+    for (size_t i = 0; i < 4 && j + 4 * i < dim; ++i)
+      __builtin_memcpy(bytes + ((j / 4 + i) * kI8Group + place) * 4, all + 4 * i, 4);
+  }
+}
+
+// The greatest size of a value of some rows, times the weight of its dimension.
+inline float greatest_of(const float* rows, size_t count, size_t dim,
+                         const float* weights) noexcept {
+  F16 least = f16_zero(), greatest = f16_zero();
+  for (size_t r = 0; r < count; ++r)
+    for (size_t j = 0; j < dim; j += 16) {
+      const float* row = rows + r * dim + j;
+      const size_t left = dim - j;
+      const F16 x = left >= 16 ? f16_mul(f16_load(row), f16_load(weights + j))
+                               : f16_mul(f16_load_first(row, left), f16_load_first(weights + j, left));
+      least = f16_min(least, x);
+      greatest = f16_min(greatest, f16_sub(f16_zero(), x));
+    }
+  const float down = -f16_lowest(least), up = -f16_lowest(greatest);
+  return down > up ? down : up;
+}
+
+void i8_pack(const float* rows, size_t count, size_t dim, const float* weights,
+             const I8Rows* out) noexcept {
+  const size_t quads = (dim + 3) / 4, group_bytes = quads * kI8Group * 4;
+  for (size_t first = 0, g = 0; first < count; first += kI8Group, ++g) {
+    const size_t here = count - first < kI8Group ? count - first : kI8Group;
+    const float greatest = greatest_of(rows + first * dim, here, dim, weights);
+    // Below this, which is nothing beside other rows, everything rounds to zero.
+    const float inverse = 127.0f / (greatest < 1e-18f ? 1e-18f : greatest);
+    uint8_t* bytes = out->bytes + g * group_bytes;
+    if (here < kI8Group) __builtin_memset(bytes, 128, group_bytes);
+    float error = 0, length = 0;
+    for (size_t r = 0; r < kI8Group; ++r) {
+      F16 errors = f16_zero(), lengths = errors, squares = errors;
+      if (r < here)
+        pack_row(rows + (first + r) * dim, dim, weights, inverse, r, bytes, errors, lengths,
+                 squares);
+      const float e = f16_fold(errors), l = f16_fold(lengths);
+      error = e > error ? e : error;
+      length = l > length ? l : length;
+      out->halves[g * kI8Group + r] = 0.5f * inverse * f16_fold(squares);
+    }
+    constexpr float kUp = 1.0001f;  // sums and roots are rounded, too
+    out->inverses[g] = inverse;
+    out->errors[g] = kUp * __builtin_sqrtf(error);
+    out->lengths[g] = kUp * __builtin_sqrtf(length);
+  }
+}
+
+inline F16 load_up_to_16(const float* p, size_t count) noexcept {
+  return count >= 16 ? f16_load(p) : f16_load_first(p, count);
+}
+
+// What the products of a group must reach, for sixteen queries from q on.
+inline void least_products(const I8Rows& rows, size_t group, const I8Queries& queries, size_t q,
+                           float* least) noexcept {
+  const size_t left = queries.count - q;
+  const F16 by_row = f16_mul(load_up_to_16(queries.lengths + q, left), f16_set(rows.errors[group]));
+  const F16 off = f16_fma(load_up_to_16(queries.errors + q, left), f16_set(rows.lengths[group]),
+                          by_row);
+  const F16 bound = f16_sub(load_up_to_16(queries.thresholds + q, left), off);
+  const F16 products = f16_mul(bound, f16_mul(load_up_to_16(queries.inverses + q, left),
+                                              f16_set(rows.inverses[group])));
+  // The roundings of this very computation.
+  const F16 negative = f16_sub(f16_zero(), products), size = f16_sub(f16_zero(), f16_min(products, negative));
+  f16_store(least, f16_sub(f16_fma(size, f16_set(-1e-5f), products), f16_set(2.0f)));
+}
+
+// The rows of a group whose products with query q reach `least`, that of least_products.
+template <bool squared_l2>
+inline uint16_t reaching(const I8Rows& rows, size_t group, const I8Queries& queries, size_t q,
+                         I16 products, float least, float slack) noexcept {
+  F16 bound = f16_set(least);
+  if (squared_l2) {
+    const F16 halves =
+        f16_mul(f16_load(rows.halves + group * kI8Group), f16_set(queries.inverses[q]));
+    bound = f16_add(bound, f16_mul(halves, f16_set(1.0f - 1e-5f - slack)));
+  }
+  return uint16_t(not_below(f16_from(products), bound));
+}
+
+// A group against Q queries from q on; `least` is of these.
+template <size_t Q, bool squared_l2>
+inline void filter_tile(const I8Rows& rows, size_t group, size_t quads, const I8Queries& queries,
+                        size_t q, const float* least, float slack, uint16_t* masks) noexcept {
+  I16 sums[Q];
+  unrolled<Q>([&](auto i) SWANN_INLINE { sums[i] = i16_start(queries.starts[q + i]); });
+  const uint8_t* bytes = rows.bytes + group * quads * 64;
+  const int8_t* query = queries.bytes + q * quads * 4;
+  for (size_t j = 0; j < quads; ++j)
+    unrolled<Q>([&](auto i) SWANN_INLINE {
+      add_products(sums[i], bytes + j * 64, i8_quad(query + (i * quads + j) * 4));
+    });
+  unrolled<Q>([&](auto i) SWANN_INLINE {
+    masks[q + i] = reaching<squared_l2>(rows, group, queries, q + i, sums[i], least[i], slack);
+  });
+}
+
+template <bool squared_l2>
+inline void filter_all(const I8Rows& rows, size_t groups, size_t quads, const I8Queries& queries,
+                       float slack, uint16_t* masks) noexcept {
+  alignas(64) float least[16];
+  for (size_t g = 0; g < groups; ++g, masks += queries.count)
+    for (size_t base = 0; base < queries.count; base += 16) {
+      const size_t end = queries.count - base < 16 ? queries.count : base + 16;
+      least_products(rows, g, queries, base, least);
+      size_t q = base;
+      for (; q + kI8Tile <= end; q += kI8Tile)
+        filter_tile<kI8Tile, squared_l2>(rows, g, quads, queries, q, least + (q - base), slack,
+                                         masks);
+      for (; q < end; ++q)
+        filter_tile<1, squared_l2>(rows, g, quads, queries, q, least + (q - base), slack, masks);
+    }
+}
+
+void i8_filter(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
+               bool squared_l2, float slack, uint16_t* masks) noexcept {
+  if (squared_l2)
+    filter_all<true>(*rows, groups, quads, *queries, slack, masks);
+  else
+    filter_all<false>(*rows, groups, quads, *queries, slack, masks);
+}
+
+template <size_t G, bool squared_l2>
+inline void bound_groups(const I8Rows& rows, size_t group, size_t quads, const I8Queries& query,
+                         float slack, float extra, float* lower, float* upper) noexcept {
+  I16 sums[G];
+  unrolled<G>([&](auto g) SWANN_INLINE { sums[g] = i16_start(query.starts[0]); });
+  const uint8_t* bytes = rows.bytes + group * quads * 64;
+  for (size_t j = 0; j < quads; ++j) {
+    const I8Quad quad = i8_quad(query.bytes + j * 4);
+    unrolled<G>([&](auto g) SWANN_INLINE {
+      add_products(sums[g], bytes + (g * quads + j) * 64, quad);
+    });
+  }
+  unrolled<G>([&](auto g) SWANN_INLINE {
+    const size_t at = group + g;
+    const float step = 1.0f / rows.inverses[at];
+    F16 score = f16_mul(f16_from(sums[g]), f16_set(step / query.inverses[0]));
+    F16 off = f16_set(query.lengths[0] * rows.errors[at] + query.errors[0] * rows.lengths[at] + extra);
+    if (squared_l2) {
+      const F16 halves = f16_mul(f16_load(rows.halves + at * kI8Group), f16_set(step));
+      score = f16_sub(score, halves);
+      off = f16_fma(halves, f16_set(slack), off);
+    }
+    f16_store(lower + at * kI8Group, f16_sub(score, off));
+    f16_store(upper + at * kI8Group, f16_add(score, off));
+  });
+}
+
+template <bool squared_l2>
+inline void bound_all(const I8Rows& rows, size_t groups, size_t quads, const I8Queries& query,
+                      float slack, float extra, float* lower, float* upper) noexcept {
+  size_t g = 0;
+  for (; g + kI8Groups <= groups; g += kI8Groups)
+    bound_groups<kI8Groups, squared_l2>(rows, g, quads, query, slack, extra, lower, upper);
+  for (; g < groups; ++g)
+    bound_groups<1, squared_l2>(rows, g, quads, query, slack, extra, lower, upper);
+}
+
+void i8_bounds(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
+               bool squared_l2, float slack, float extra, float* lower, float* upper) noexcept {
+  if (squared_l2)
+    bound_all<true>(*rows, groups, quads, *queries, slack, extra, lower, upper);
+  else
+    bound_all<false>(*rows, groups, quads, *queries, slack, extra, lower, upper);
+}
