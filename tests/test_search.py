@@ -446,3 +446,28 @@ def test_a_copied_searcher_answers_the_same(again: Any) -> None:
     np.testing.assert_array_equal(
         twin.search_batched(db[:50]).indices, searcher.search_batched(db[:50]).indices
     )
+
+
+def test_limits_are_checked_however_often_they_come() -> None:
+    db = np.random.default_rng(0).standard_normal((300, 8), dtype=np.float32)
+    searcher = swann.builder(db, 5, "dot_product").tree(10, 2).score_ah(2).reorder(20).build()
+    want = searcher.search(db[0], 3, 10, 4)
+    tries: list[Any] = [(3, 10, 4), (3, 10, np.int64(4)), (4, 10, 4), (3, 11, 4), (3, 10, 5)]
+    worse: list[Any] = [(3.0, 10, 4), (3, True, 4), (3, 10, 0), (3, 10, 4.0)]
+    for _ in range(2):
+        for limits in tries:
+            found = searcher.search(db[0], *limits)
+            assert len(found.indices) == limits[0]
+            np.testing.assert_array_equal(
+                found.indices[:3], searcher.search(db[0], 3, *limits[1:])[0]
+            )
+        again = searcher.search(db[0], 3, 10, 4)
+        np.testing.assert_array_equal(again.indices, want.indices)
+        for bad in worse:
+            with pytest.raises(swann.ConfigError):
+                searcher.search(db[0], *bad)
+    searcher.search(db[0], 1, 1, 1)
+    assert searcher._resolve(1, 1, 1) == (1, 1, 1)
+    changed = swann.builder(db, 5, "dot_product").tree(10, 2, soar_lambda=1.0).score_ah(2)
+    searcher.rebalance(changed.reorder(20).create_config())
+    assert searcher._resolve(1, 1, 1) == (1, 2, 1)  # twice as many, for twins

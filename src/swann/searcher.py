@@ -34,6 +34,11 @@ __all__ = ["SearchResult", "Searcher"]
 
 
 _MOST = 2**63 - 1
+_CONSTANT = frozenset({int, type(None)})  # types of limits that stay what they are
+
+_Limits = tuple[int, int, int]  # neighbors, candidates, leaves
+# What was asked for, what it means, and the defaults then.
+_Resolved = tuple[int | None, int | None, int | None, _Limits, _Limits]
 
 
 class SearchResult(NamedTuple):
@@ -100,6 +105,7 @@ class Searcher:
             1 if tree is None else self._leaves_to_search(tree),
         )
         self._defaults = self._limits(*self._asked)
+        self._resolved: _Resolved = (None, None, None, self._defaults, self._asked)
         # Whether changes have consequences; see _keep_up.
         grows = config.autopilot is not None and config.autopilot.mode is not IncrementalMode.NONE
         self._keeps_up = grows or (tree is not None and tree.incremental_threshold is not None)
@@ -213,9 +219,7 @@ class Searcher:
         check_count("batch_size", batch_size)
         return self._search(matrix, limits, self._threads)
 
-    def _search(
-        self, queries: NDArray[np.float32], limits: tuple[int, int, int], threads: int
-    ) -> SearchResult:
+    def _search(self, queries: NDArray[np.float32], limits: _Limits, threads: int) -> SearchResult:
         k, candidates, leaves = limits
         count = len(queries)
         ids, distances = _room((count, k))
@@ -230,19 +234,27 @@ class Searcher:
 
     def _resolve(
         self, neighbors: int | None, candidates: int | None, leaves: int | None
-    ) -> tuple[int, int, int]:
+    ) -> _Limits:
         if neighbors is None and candidates is None and leaves is None:
             return self._defaults
-        k, c, visited = self._asked
+        # Most calls ask for what the call before asked for: the same objects need no check.
+        last = self._resolved
+        same = neighbors is last[0] and candidates is last[1] and leaves is last[2]
+        k, c, visited = asked = self._asked
+        if same and last[4] is asked:  # since then the defaults may have changed
+            return last[3]
         if neighbors is not None:
             k = check_count("final_num_neighbors", neighbors)
         if candidates is not None:
             c = check_count("pre_reorder_num_neighbors", candidates)
         if leaves is not None:
             visited = check_count("leaves_to_search", leaves)
-        return self._limits(k, c, visited)
+        limits = self._limits(k, c, visited)
+        if {type(neighbors), type(candidates), type(leaves)} <= _CONSTANT:
+            self._resolved = (neighbors, candidates, leaves, limits, asked)
+        return limits
 
-    def _limits(self, k: int, candidates: int, leaves: int) -> tuple[int, int, int]:
+    def _limits(self, k: int, candidates: int, leaves: int) -> _Limits:
         # The native call lowers what is more than there is.
         candidates = max(k, candidates) if self._reorders else k
         return k, min(math.ceil(candidates * self._overretrieve), _MOST), min(leaves, _MOST)
