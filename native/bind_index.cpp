@@ -234,7 +234,7 @@ void bind_index(nb::module_& m) {
            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
            nb::arg().none())
       .def("upsert", &Index::upsert, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(),
-           nb::arg() = false)
+           nb::arg().none() = nb::none())
       .def("upsert_one", &Index::upsert_one, nb::arg().noconvert(), nb::arg())
       .def("erase", &Index::erase, nb::arg().noconvert())
       .def("erase_one", &Index::erase_one)
@@ -244,6 +244,7 @@ void bind_index(nb::module_& m) {
       .def("rows_of", &Index::rows_of, nb::arg().noconvert(), nb::arg().noconvert())
       .def("row_of", &Index::row_of)
       .def("vectors", &Index::vectors, nb::arg().noconvert(), nb::arg().noconvert())
+      .def("scales", &Index::scales, nb::arg().noconvert(), nb::arg().noconvert())
       .def("num_rows", &Index::num_rows)
       .def("live_rows", &Index::live_rows)
       .def("dead_rows", &Index::dead_rows)

@@ -51,13 +51,16 @@ class ChangingIndex : public IndexArrays {
     updates_.begin(std::move(settings));
   }
 
-  size_t upsert(In<float, 2> rows, In<uint32_t, 1> ids, size_t threads, bool as_kept) {
+  size_t upsert(In<float, 2> rows, In<uint32_t, 1> ids, size_t threads,
+                const std::optional<In<float, 1>>& scales) {
     expect(rows.shape(1) == view_.dim && rows.shape(0) == ids.shape(0), "rows: [ids][dim]");
+    expect(!scales || scales->shape(0) == ids.shape(0), "scales: [ids]");
     const nb::gil_scoped_release released;
     const std::lock_guard<std::mutex> turn(writing_);
     check_ids(ids, false);
     expect(has_room(ids.shape(0)), "too many datapoints");
-    return updates_.upsert(rows.data(), ids.data(), ids.shape(0), threads, as_kept);
+    return updates_.upsert(rows.data(), ids.data(), ids.shape(0), threads,
+                           scales ? scales->data() : nullptr);
   }
 
   // The same for one row [dim]; whether it is a good one.
@@ -110,6 +113,16 @@ class ChangingIndex : public IndexArrays {
     for (size_t i = 0; i < rows.shape(0); ++i)
       expect(rows.data()[i] < updates_.num_rows(), "rows out of range");
     updates_.vectors(rows.data(), rows.shape(0), out.data());
+  }
+
+  void scales(In<uint32_t, 1> rows, Out<float, 1> out) {
+    expect(updates_.begun(), "updates have not begun");
+    expect(out.shape(0) == rows.shape(0), "out: [rows]");
+    const nb::gil_scoped_release released;
+    const std::lock_guard<std::mutex> turn(writing_);
+    for (size_t i = 0; i < rows.shape(0); ++i)
+      expect(rows.data()[i] < updates_.num_rows(), "rows out of range");
+    updates_.scales(rows.data(), rows.shape(0), out.data());
   }
 
   // Whether the numbers of rows and entries, which have 32 bits, suffice for so many more.

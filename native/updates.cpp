@@ -152,8 +152,8 @@ void Updates::change(const Prepare& prepare, const Commit& commit) {
 }
 
 size_t Updates::upsert(const float* rows, const uint32_t* ids, size_t count, size_t threads,
-                       bool as_kept) {
-  const size_t bad = check(rows, count, threads, as_kept);
+                       const float* scales) {
+  const size_t bad = check(rows, count, threads, scales != nullptr);
   if (bad < count || count == 0) return bad;
   assign(count, threads);
   if (index_.codes != nullptr) encode(count, threads);
@@ -164,7 +164,7 @@ size_t Updates::upsert(const float* rows, const uint32_t* ids, size_t count, siz
   where_.resize(std::max<size_t>(where_.size(), size_t(*std::max_element(ids, ids + count)) + 1),
                 kNowhere);
   places_.resize(2 * e.copies * (first + count));
-  write_rows(*store, first, ids, count, threads);
+  write_rows(*store, first, ids, count, threads, scales);
   std::unique_ptr<Encoded> large;  // takes the place of what grew too large to keep
   if (count > kKeptScratch) large = std::make_unique<Encoded>();
   change(

@@ -168,10 +168,11 @@ class Updates {
 
   // Gives the datapoints `ids` [count], which differ, these rows [count][dim], in place of those
   // they had. Returns the number of the first bad row (then nothing has changed), or count.
-  // as_kept: the rows are those that an index keeps. Cosine does not scale them once more, which
+  // With scales [count] the rows are those that an index keeps, if in int8 with these scales (else
+  // they are not looked at), and are kept as they are. Cosine does not scale them once more, which
   // would move them a little each time.
   size_t upsert(const float* rows, const uint32_t* ids, size_t count, size_t threads,
-                bool as_kept = false);
+                const float* scales = nullptr);
   // Forgets datapoints, which differ and are all there.
   void erase(const uint32_t* ids, size_t count);
   // Makes room for this many new datapoints.
@@ -197,6 +198,8 @@ class Updates {
 
   // The vectors of rows, as exact as they are kept: [count][dim].
   void vectors(const uint32_t* rows, size_t count, float* out) const;
+  // Their scales [count], 0 where rows are not kept in int8.
+  void scales(const uint32_t* rows, size_t count, float* out) const;
 
   // All live entries but those of the rows marked in `skip` [num_rows] (or null), as the arrays of
   // a new index. fold_starts fills leaf_starts [num_leaves + 1] and returns the number of rows.
@@ -224,7 +227,7 @@ class Updates {
   void encode_few(size_t copy, size_t count);
   Ref<RowStore> store_for(size_t slots) const;
   void write_rows(RowStore& store, size_t first, const uint32_t* ids, size_t count,
-                  size_t threads);
+                  size_t threads, const float* scales);
   // Runs both on a state that no search holds, and makes it the one to search.
   template <typename Prepare, typename Commit>
   void change(const Prepare& prepare, const Commit& commit);

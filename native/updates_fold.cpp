@@ -78,6 +78,15 @@ void Updates::vectors(const uint32_t* rows, size_t count, float* out) const {
   }
 }
 
+void Updates::scales(const uint32_t* rows, size_t count, float* out) const {
+  const size_t n = index_.num_rows;
+  for (size_t i = 0; i < count; ++i) {
+    const bool old = rows[i] < n;
+    const float* const all = old ? index_.rows.scales : changes_->rows->scales.get();
+    out[i] = all == nullptr ? 0.0f : all[old ? rows[i] : rows[i] - n];
+  }
+}
+
 // ---- Folding
 
 // Calls visit(row, codes, at, correction) for the live entries of a leaf in order: those of the

@@ -191,3 +191,29 @@ def test_the_same_rows_on_any_number_of_threads(quantize: ReorderType) -> None:
         arrays.append(builder.set_n_training_threads(threads).build()._index.arrays())
     for name, array in arrays[0].items():
         np.testing.assert_array_equal(array, arrays[1][name])
+
+
+@pytest.mark.parametrize("measure", ["dot_product", "squared_l2", "cosine"])
+@pytest.mark.parametrize("precision", ["INT8", "BFLOAT16"])
+def test_rows_stay_what_they_are_while_leaves_are_split(precision: str, measure: Any) -> None:
+    """Rows that change leaves are encoded anew, and not rounded anew."""
+    rng = np.random.default_rng(4)
+    db = rng.standard_normal((1200, 7), dtype=np.float32)
+    tree = swann.builder(db[:200], 5, measure).tree(
+        8, 8, min_partition_size=1, soar_lambda=1.5, incremental_threshold=40
+    )
+    threshold = 0.2 if measure != "squared_l2" else 6.0
+    searcher = (
+        tree.score_ah(1, threshold)
+        .reorder(
+            100, quantize=swann.ReorderType[precision], anisotropic_quantization_threshold=threshold
+        )
+        .build()
+    )
+    kept = searcher._live.vectors(np.arange(200))
+    for first in range(200, 1200, 50):
+        searcher.upsert(None, db[first : first + 50])
+        now = searcher._live.vectors(np.arange(first + 50))
+        np.testing.assert_array_equal(now[: len(kept)], kept)
+        kept = now
+    assert searcher._index.num_leaves > 12
