@@ -230,5 +230,6 @@ bool filters_agree(const KernelTable& one, const KernelTable& other) noexcept;
 #elif defined(__aarch64__)
 extern const KernelTable neon_table;
 #endif
+KernelTable emulated_over(const KernelTable& best) noexcept;  // emulated.cpp
 
 }  // namespace swann
