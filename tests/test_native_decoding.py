@@ -1,4 +1,4 @@
-"""What changed native indexes say of vectors that only codes keep, and merged parts, against NumPy."""
+"""Changed native indexes that keep codes alone, and merged parts, against NumPy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLAIN = (None, 0.0, None, 0.0, 1.0, 1.0, 1.0, 2, None, None)
 
 
 class Coded:
-    """An index of codes alone: two leaves, some of six dimensions by a projection or as they are."""
+    """An index of codes alone: two leaves, four dimensions of six."""
 
     def __init__(self, words: int, projected: bool, residual: bool = True, spilled: bool = False):
         self.residual, self.words = residual, words
