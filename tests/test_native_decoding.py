@@ -15,13 +15,13 @@ DIM, REDUCED, COUNT, LEAVES, WIDTH = 6, 4, 5, 2, 2
 LEAF_OF = np.array([0, 0, 1, 1, 1])
 RNG = np.random.default_rng(0)
 CENTROIDS = 3 * RNG.standard_normal((LEAVES, REDUCED)).astype(np.float32)
-PLAIN = (None, 0.0, None, 0.0, 1.0, 1.0, 1.0, 2, None, None)
+PLAIN = (None, 0.0, None, 0.0, 1.0, 1.0, 1.0, 2, None)
 
 
 class Coded:
     """An index of codes alone: two leaves, four dimensions of six."""
 
-    def __init__(self, words: int, projected: bool, residual: bool = True, spilled: bool = False):
+    def __init__(self, words: int, projected: bool, residual: bool, spilled: bool, metric: bool):
         self.residual, self.words = residual, words
         self.book = RNG.standard_normal((REDUCED, words)).astype(np.float32)
         self.basis = np.linalg.qr(RNG.standard_normal((DIM, REDUCED)))[0].T.astype(np.float32)
@@ -54,7 +54,8 @@ class Coded:
             reduced_dim=REDUCED,
             projection=self.basis if projected else None,
         )
-        self.index.begin_updates(*PLAIN)
+        same = np.eye(REDUCED, dtype=np.float32)  # a metric that changes nothing
+        self.index.begin_updates(*PLAIN, same if metric else None)
 
     def words_of(self, codes: NDArray[Any]) -> NDArray[Any]:
         return np.array([self.book[j, codes[j // WIDTH]] for j in range(REDUCED)])
@@ -70,9 +71,12 @@ class Coded:
 
 @pytest.mark.parametrize("words", [16, 256])
 @pytest.mark.parametrize("projected", [False, True])
+@pytest.mark.parametrize("metric", [False, True])
 @pytest.mark.parametrize(("residual", "spilled"), [(True, False), (False, False), (True, True)])
-def test_vectors_and_errors(words: int, projected: bool, residual: bool, spilled: bool) -> None:
-    coded = Coded(words, projected, residual, spilled)
+def test_vectors_and_errors(
+    words: int, projected: bool, residual: bool, spilled: bool, metric: bool
+) -> None:
+    coded = Coded(words, projected, residual, spilled, metric)
     index = coded.index
     added = (RNG.standard_normal((40, DIM)) @ coded.basis.T @ coded.basis).astype(np.float32)
     assert index.upsert(added[:38], np.arange(10, 48, dtype=np.uint32), 2) == 38

@@ -261,6 +261,17 @@ def test_bad_queries_are_counted_by_every_way(bad: float) -> None:
     assert index.gather(queries, zeros(3, 1), f32(3, 1), *rest) == 1
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1e-37, 1e-44])
+def test_short_queries_have_directions_too(scale: float) -> None:
+    rows = np.eye(COUNT, DIM, dtype=np.float32)
+    index = Index(**arrays(distance="cosine", rows=rows, codes=None, corrections=None))
+    found, distances = i64(3, 1), f32(3, 1)
+    queries = (rows[:3] * scale).astype(np.float32)
+    assert index.search(queries, 1, 2, 1, found, distances) == 3
+    assert found[:, 0].tolist() == [10, 11, 12]
+    np.testing.assert_allclose(distances, 1, rtol=1e-6)
+
+
 def test_merging() -> None:
     part = (zeros(1), u64(1, 4), u64(1, 4), f32(1, 4))
     bad = [
