@@ -255,7 +255,8 @@ inline void scan_group(const PackedLeaf& leaf, size_t group, ScanQuery* queries)
   size_t at = 0;
   for (size_t n = leaf.blocks / (2 * together); n > 0; --n, at += 32 * together)
     add_lookups<Q, together, load_two>(codes, luts, at, low, high);
-  for (; at + 32 <= bytes; at += 32) add_lookups<Q, 1, load_two>(codes, luts, at, low, high);
+  if constexpr (together > 1)
+    for (; at + 32 <= bytes; at += 32) add_lookups<Q, 1, load_two>(codes, luts, at, low, high);
   if (at < bytes)  // the absent block looks up a table of zeros
     add_lookups<Q, 1, load_one>(codes, luts, at, low, high);
 #pragma GCC unroll 2

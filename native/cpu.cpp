@@ -63,11 +63,10 @@ Cpu detect() noexcept {
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return cpu;
   const uint64_t saved = enabled_registers();
   cpu.avx2 = (saved & 0x6) == 0x6 && has(b, {3, 5, 8}) && has(ext_c, {5});  // BMI AVX2 BMI2 LZCNT
-  cpu.avx512 =
-      cpu.avx2 && (saved & 0xE6) == 0xE6 && has(b, {16, 17, 28, 30, 31});  // F DQ CD BW VL
+  cpu.avx512 = cpu.avx2 && (saved & 0xE6) == 0xE6 && has(b, {16, 17, 28, 30, 31});  // F DQ CD BW VL
   cpu.vnni = cpu.avx512 && has(c, {1, 11});  // VBMI VNNI
-  cpu.amx = cpu.vnni && (saved & 0x60000) == 0x60000 && has(d, {24, 25}) &&  // AMX-TILE AMX-INT8
-            may_use_tiles();
+  // AMX-TILE AMX-INT8
+  cpu.amx = cpu.vnni && (saved & 0x60000) == 0x60000 && has(d, {24, 25}) && may_use_tiles();
   return cpu;
 }
 
@@ -180,7 +179,7 @@ bool is_meant(const char* level, const char* forced) noexcept {
 }
 
 struct Levels {
-  Level items[5];
+  Level items[6];
   size_t count = 0;
   const KernelTable* chosen = nullptr;
   char error[256] = {};
@@ -199,6 +198,10 @@ struct Levels {
     add(neon_table);
 #endif
     add(scalar_table);
+#if defined(SWANN_EMULATED)
+    static const KernelTable emulated = emulated_over(*items[0].table);
+    add(emulated);
+#endif
     chosen = items[0].table;
     const char* forced = std::getenv("SWANN_SIMD");
     if (forced == nullptr || *forced == '\0') return;

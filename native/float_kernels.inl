@@ -158,8 +158,9 @@ void dot_tiles_f32(const float* rows, size_t num_rows, const float* tiles, size_
   size_t t = 0;
   for (; t + kTilesAtOnce <= num_tiles; t += kTilesAtOnce)
     rows_by_tiles<kTilesAtOnce>(rows, num_rows, tiles + t * dim * 16, dim, out + t * 16, stride);
-  for (; t < num_tiles; ++t)
-    rows_by_tiles<1>(rows, num_rows, tiles + t * dim * 16, dim, out + t * 16, stride);
+  if constexpr (kTilesAtOnce > 1)
+    for (; t < num_tiles; ++t)
+      rows_by_tiles<1>(rows, num_rows, tiles + t * dim * 16, dim, out + t * 16, stride);
 }
 
 template <typename Value>

@@ -109,8 +109,6 @@ class IndexArrays {
     }
   }
 
-  size_t num_groups() const { return view_.group_starts.back(); }
-
  protected:
   // What stands between a query and the centroids.
   void set_levels() {

@@ -233,5 +233,6 @@ bool filters_agree(const KernelTable& one, const KernelTable& other) noexcept;
 extern const KernelTable neon_table;
 extern const KernelTable neondot_table;
 #endif
+KernelTable emulated_over(const KernelTable& best) noexcept;  // emulated.cpp
 
 }  // namespace swann

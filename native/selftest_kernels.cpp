@@ -165,7 +165,7 @@ template <typename Value, typename Pairs, typename Gather>
 void test_narrow(const char* what, const Reference& reference, bool l2, Pairs pairs,
                  Gather gather, float (*widen)(Value)) {
   Random random;
-  for (const size_t dim : {1, 7, 15, 16, 17, 33, 100, 800})
+  for (const size_t dim : {1, 7, 15, 16, 17, 25, 33, 100, 800})
     for (const size_t queries : {1, 2, 3, 4, 5, 9})
       for (const size_t count : {1, 3, 4, 17, 40}) {
         const auto q = random.reals(queries * dim);

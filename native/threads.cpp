@@ -83,7 +83,7 @@ class Pool {
     }
   }
 
-  void work() {
+  [[noreturn]] void work() {
     std::unique_lock lock(mutex_);
     while (true) {
       Job* job = nullptr;
@@ -119,16 +119,14 @@ Pool& pool() {
   Pool* p = current.load(std::memory_order_acquire);
   if (p != nullptr) return *p;
   auto fresh = std::make_unique<Pool>();
-  if (current.compare_exchange_strong(p, fresh.get(), std::memory_order_acq_rel)) {
+  if (!current.compare_exchange_strong(p, fresh.get(), std::memory_order_acq_rel)) return *p;
 #if defined(__unix__) || defined(__APPLE__)
-    static std::once_flag once;
-    std::call_once(once, [] {
-      pthread_atfork(nullptr, nullptr, [] { current.store(nullptr, std::memory_order_release); });
-    });
+  static std::once_flag once;
+  std::call_once(once, [] {
+    pthread_atfork(nullptr, nullptr, [] { current.store(nullptr, std::memory_order_release); });
+  });
 #endif
-    return *fresh.release();
-  }
-  return *p;
+  return *fresh.release();
 }
 
 }  // namespace

@@ -99,6 +99,21 @@ def test_assignment_minimises_the_loss(eta: float, shape: tuple[int, int, int]) 
     np.testing.assert_allclose(scores, exact, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (63, 5, 3), (130, 40, 17), (20, 1100, 4)])
+def test_each_row_may_have_an_eta_of_its_own(shape: tuple[int, int, int]) -> None:
+    n, k, d = shape
+    rows, centroids = normal(n, n, d), normal(k + 1, k, d)
+    rows[-1] = 0
+    etas = np.random.default_rng(n).choice(np.array([0, 0.5, 1, 3, 100], np.float32), n)
+    labels, scores = kernels.assign_leaves(rows, centroids, 2, etas)
+    for i, eta in enumerate(etas):
+        table = losses(rows[i : i + 1], centroids, float(eta))[0]
+        assert table[labels[i]] <= table.min() + 1e-4 * max(eta, 1) + 1e-4 * abs(table.min())
+    exact = (rows.astype(float) * centroids[labels]).sum(axis=1)
+    exact -= (centroids[labels].astype(float) ** 2).sum(axis=1) / 2
+    np.testing.assert_allclose(scores, exact, rtol=1e-4, atol=1e-5)
+
+
 def test_no_length_overflows() -> None:
     rows = normal(3, 60, 5)
     rows *= np.float32(9.9e17) / np.linalg.norm(rows, axis=1, keepdims=True)

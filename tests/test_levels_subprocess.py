@@ -94,6 +94,15 @@ except Exception as error:
     assert all(name in done.stdout for name in LEVELS)
 
 
+def test_avx512_means_the_best_of_them() -> None:
+    family = [level for level in LEVELS if level.startswith("avx512")]
+    done = run("from swann.kernels import active_level; print(active_level())", "avx512")
+    if family:
+        assert done.stdout.strip() == family[0]
+    else:
+        assert 'SWANN_SIMD is "avx512", but this machine can run' in done.stderr
+
+
 def test_an_empty_level_means_the_best() -> None:
     code = "from swann.kernels import active_level; print(active_level())"
     assert run(code, "").stdout.strip() == LEVELS[0]

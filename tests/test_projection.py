@@ -120,6 +120,18 @@ def test_eigenvectors(n: int, rank: int, exponent: int, seed: int) -> None:
     np.testing.assert_allclose((vectors.T * (values / size)) @ vectors, matrix / size, atol=1e-13)
 
 
+def test_eigenvectors_of_many_dimensions() -> None:
+    """So many that rotations are applied in parts, by several threads."""
+    n = 660
+    factor = np.random.default_rng(4).standard_normal((n, n))
+    matrix = factor @ factor.T / n
+    vectors = matrix.copy()
+    values = kernels.symmetric_eigen(vectors, 2)
+    np.testing.assert_allclose(values, np.linalg.eigvalsh(matrix)[::-1], atol=1e-12)
+    np.testing.assert_allclose(vectors @ vectors.T, np.eye(n), atol=1e-12)
+    np.testing.assert_allclose((vectors.T * values) @ vectors, matrix, atol=1e-12)
+
+
 def sample(db: F32) -> tuple[Any, int, float]:
     chunks = (db[i : i + 100] for i in range(0, len(db), 100))
     return chunks, db.shape[1], float(np.linalg.norm(db.astype(np.float64), axis=1).max())
