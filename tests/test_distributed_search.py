@@ -148,12 +148,12 @@ def test_coverage_is_exact_where_a_shard_is_gone(index: tuple[Path, swann.Search
             found = searcher.search_batched(queries)
             assert time.monotonic() - began < 2
             one = searcher.search(queries[7])
-            searcher._strict = True
+            searcher._querying.strict = True
             began = time.monotonic()
             with pytest.raises(swann.IncompleteError, match="coverage"):
                 searcher.search_batched(queries)
             assert time.monotonic() - began < 2
-            searcher._strict = False
+            searcher._querying.strict = False
             generation.ready[lost] = kept
         choices = generation.head.choose(queries, 10)
         sizes = generation.sizes[choices.leaves]
