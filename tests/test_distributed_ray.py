@@ -14,7 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sharded import CONFIGS, same, save, vectors, wait_until
+from sharded import (
+    CONFIGS,
+    check_changes,
+    check_equality,
+    every_config,
+    same,
+    save,
+    vectors,
+    wait_until,
+)
 
 import swann
 from swann.distributed import DistributedSearcher, Executor, LocalExecutor, RayExecutor, build
@@ -48,6 +57,16 @@ def test_actors_answer_as_one_machine(index: tuple[Path, swann.Searcher]) -> Non
         assert same(searcher.search_batched(queries), built.search_batched(queries))
         for query in queries[:10]:
             assert same(searcher.search(query), built.search(query))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_actors_answer_as_one_machine_whatever_the_index(tmp_path: Path) -> None:
+    check_equality(tmp_path, RayPool(num_cpus=0), list(every_config()))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_changed_actors_answer_as_one_machine(tmp_path: Path) -> None:
+    check_changes(tmp_path, RayPool(num_cpus=0), list(every_config())[::13])
 
 
 @pytest.mark.usefixtures("cluster")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sharded import CONFIGS, same, save, tree, vectors, wait_until
+from sharded import CONFIGS, check_equality, every_config, same, save, tree, vectors, wait_until
 
 import swann
 from swann.distributed import DistributedSearcher
@@ -48,6 +48,10 @@ def test_answers_are_those_of_one_machine(name: str, tmp_path: Path) -> None:
             found = searcher.search(queries[0])
             assert same(found, built.search(queries[0]))
             assert found.coverage == 1.0
+
+
+def test_processes_answer_as_one_machine(tmp_path: Path) -> None:
+    check_equality(tmp_path, "process", list(every_config())[::10])  # all of them: on Ray
 
 
 def test_answers_of_processes(index: tuple[Path, swann.Searcher]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sharded import CONFIGS, save, tree, vectors, wait_until
+from sharded import CONFIGS, check_changes, every_config, save, tree, vectors, wait_until
 
 import swann
 from swann.distributed import DistributedSearcher
@@ -95,6 +95,10 @@ def test_a_model_decides(name: str, named: bool, tmp_path: Path) -> None:
         plain = swann.load(tmp_path)
         assert len(plain) == len(model.rows)
         model.check(exhaustive(plain))
+
+
+def test_changed_processes_answer_as_one_machine(tmp_path: Path) -> None:
+    check_changes(tmp_path, "process", list(every_config())[3::16])  # more of them: on Ray
 
 
 def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
