@@ -51,6 +51,7 @@ class Querying:
         axes: Literal[1, 2],
         asked: tuple[Any, Any, Any],
         threads: int,
+        own_threads: int,
     ) -> DistributedResult:
         """Return the neighbors of one query or of many, always as those of many.
 
@@ -66,6 +67,8 @@ class Querying:
             Neighbors, candidates and leaves, or None for those of the index.
         threads : int
             Threads of each worker.
+        own_threads : int
+            Threads that choose leaves and put answers together; workers wait meanwhile.
         """
         began = time.monotonic()
         name = "q" if axes == 1 else "queries"
@@ -79,7 +82,7 @@ class Querying:
         for first in range(0, count, _BLOCK):
             block = slice(first, first + _BLOCK)
             ids[block], distances[block], coverage[block] = self._search_block(
-                generation, logged, queries[block], limits, threads, name
+                generation, logged, queries[block], limits, (threads, own_threads), name
             )
         incomplete = int((coverage < 1).sum())
         self._metrics.answered(count, time.monotonic() - began, float(coverage.sum()), incomplete)
@@ -98,19 +101,20 @@ class Querying:
         logged: Logged | None,
         queries: NDArray[np.float32],
         limits: Resolved,
-        threads: int,
+        threads: tuple[int, int],
         name: str,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64]]:
+        theirs, own = threads
         seconds = self._deadline * max(1.0, len(queries) / _PER_DEADLINE)
         deadline = time.monotonic() + seconds - min(_SPARE, seconds / 20)
         try:
-            choices = generation.head.choose(queries, limits.leaves, threads)
+            choices = generation.head.choose(queries, limits.leaves, own)
         except InvalidInputError:
             if name == "q":
                 raise bad_query(queries[0], name) from None
             raise
         fanout = Fanout(
-            generation, queries, choices, limits, threads, self._pace, self._metrics, self._hedge
+            generation, queries, choices, limits, theirs, self._pace, self._metrics, self._hedge
         )
         whole = fanout.run(deadline, generation.acknowledged)
         if not whole and logged is not None and time.monotonic() < deadline:
@@ -122,6 +126,6 @@ class Querying:
             len(queries),
             limits.k,
             limits.candidates * generation.twins,
-            threads,
+            own,
         )
         return ids, distances, fanout.coverage(generation.sizes)

@@ -191,8 +191,9 @@ class DistributedSearcher:
     def _search(
         self, given: object, axes: Literal[1, 2], asked: tuple[Any, Any, Any], threads: int
     ) -> DistributedResult:
+        own = max(threads, min(self._fleet.wanted, hardware_threads()))
         with self._current.entered() as generation:
-            return self._querying.search(generation, self._logged, given, axes, asked, threads)
+            return self._querying.search(generation, self._logged, given, axes, asked, threads, own)
 
     # ---- Changing
 
