@@ -16,6 +16,7 @@ from sharded import CONFIGS, check_equality, every_config, same, save, tree, vec
 import swann
 from swann.distributed import DistributedSearcher
 from swann.distributed.placement import place
+from swann.distributed.wire import Message
 from swann.index.sharded import save_sharded
 
 
@@ -138,6 +139,28 @@ def test_a_worker_that_hangs_is_hedged(index: tuple[Path, swann.Searcher]) -> No
         finally:
             os.kill(pid, signal.SIGCONT)
         assert searcher.metrics().hedges > 0
+
+
+def test_who_did_not_answer_is_not_asked_again(index: tuple[Path, swann.Searcher]) -> None:
+    folder, built = index
+    with DistributedSearcher.open(folder, 2, workers=2, pool="local", deadline=20) as searcher:
+        refused: list[list[int]] = []
+        handle = searcher._fleet.members()[0].handle
+        call = handle.call
+
+        def refuse(method: str, message: Any, done: Any) -> None:
+            if method == "search":
+                refused.append(message.fields["shards"])
+                done(Message({"shards": []}, []))
+            else:
+                call(method, message, done)
+
+        handle.call = refuse  # type: ignore[method-assign]
+        for query in vectors(30, seed=8):
+            before = len(refused)
+            assert same(searcher.search(query), built.search(query))
+            assert len(refused) <= before + 1
+        assert refused
 
 
 def test_coverage_is_exact_where_a_shard_is_gone(index: tuple[Path, swann.Searcher]) -> None:

@@ -190,35 +190,46 @@ class _RayHandle:
         self.name, self.alive, self.pid = name, True, pid
         self.on_death: Callable[[], None] = lambda: None
         self._ray, self._actor = ray, actor
+        self._numbers = itertools.count()
+        self._waiting: dict[int, Done] = {}
         self._lock = threading.Lock()
 
     def call(self, method: str, message: Message, done: Done) -> None:
-        if not self.alive:
+        number = next(self._numbers)
+        with self._lock:
+            alive = self.alive
+            if alive:
+                self._waiting[number] = done
+        if not alive:
             done(LostError(self.name))
             return
         try:
             # Bytes, in one piece: Ray takes half as long as for arrays, which it pickles.
             ref = self._actor.handle.remote(method, pack_whole(message))
-            ref.future().add_done_callback(lambda future: self._hear(future, done))
-        except Exception as error:  # the cluster is gone
+            # Ray keeps what it is to call, for ever if it is shut down before: not `done`.
+            ref.future().add_done_callback(lambda future: self._hear(future, number))
+        except Exception:  # the cluster is gone
             self._end()
-            done(LostError(f"{self.name}: {error}"))
 
-    def _hear(self, future: Any, done: Done) -> None:
-        error = future.exception()
-        if error is None:
-            done(unpack_whole(future.result()))
+    def _hear(self, future: Any, number: int) -> None:
+        if future.exception() is not None:
+            self._end()  # a worker answers with its errors: this one is gone, or not reached
             return
-        self._end()  # a worker answers with its errors: this one is gone, or cannot be reached
-        done(LostError(f"{self.name}: {error}"))
+        with self._lock:
+            done = self._waiting.pop(number, None)
+        if done is not None:
+            done(unpack_whole(future.result()))
 
     def _end(self) -> None:
         with self._lock:
             was, self.alive = self.alive, False
+            waiting, self._waiting = self._waiting, {}
         if was:
             # Not here: this may be Ray's own thread, which the call would wait for.
             threading.Thread(target=self._kill, daemon=True).start()
             self.on_death()
+        for done in waiting.values():
+            done(LostError(self.name))
 
     def _kill(self) -> None:
         with suppress(Exception):
