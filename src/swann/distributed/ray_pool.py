@@ -153,6 +153,7 @@ class _Actor:
                 except OSError:
                     continue
                 if hmac.compare_digest(said, token):
+                    listener.close()
                     _prepare(connection)
                     serve(connection, self._worker)
                     return
