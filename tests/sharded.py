@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import swann
+from swann.distributed import DistributedSearcher
 from swann.index.sharded import save_sharded
 
 
@@ -37,6 +39,116 @@ CONFIGS: dict[str, Callable[[np.ndarray], swann.Builder]] = {
     ),
     "pca": lambda db: tree(db).score_ah(2, 0.2).reorder(60).pca(8),
 }
+
+
+_SCORES: dict[str, Callable[[swann.Builder], swann.Builder]] = {
+    "float32": lambda builder: builder.score_brute_force(),
+    "bfloat16": lambda builder: builder.score_brute_force(swann.ReorderType.BFLOAT16),
+    "int8": lambda builder: builder.score_brute_force(swann.ReorderType.INT8),
+    "codes": lambda builder: builder.score_ah(2),
+    "bytes": lambda builder: builder.score_ah(4, hash_type="lut256"),
+    "codes, float32": lambda builder: builder.score_ah(2).reorder(60),
+    "codes, bfloat16": lambda builder: builder.score_ah(2).reorder(
+        60, quantize=swann.ReorderType.BFLOAT16
+    ),
+    "codes, int8": lambda builder: builder.score_ah(2).reorder(60, quantize=True),
+    "bytes, float32": lambda builder: builder.score_ah(4, hash_type="lut256").reorder(60),
+}
+
+
+def every_config() -> dict[str, Callable[[np.ndarray], swann.Builder]]:
+    """Return each measure with each score; second leaves, an upper tree, fewer dimensions."""
+    trees: dict[str, Callable[..., swann.Builder]] = {
+        "plain": tree,
+        "soar": lambda db, measure: tree(db, measure, soar_lambda=1.0),
+        "upper": lambda db, measure: tree(db, measure).upper_tree(8, 4),
+        "pca": lambda db, measure: tree(db, measure).pca(8),
+    }
+    made: dict[str, Callable[[np.ndarray], swann.Builder]] = {}
+    for kind, plant in trees.items():
+        for measure in ("dot_product", "cosine", "squared_l2"):
+            for score, scored in _SCORES.items():
+                refused = kind == "soar" and measure == "squared_l2"
+                repeated = kind == "pca" and score not in ("codes", "codes, float32")
+                if not refused and not repeated:
+                    made[f"{kind}, {measure}: {score}"] = (
+                        lambda db, plant=plant, measure=measure, scored=scored: scored(
+                            plant(db, measure)
+                        )
+                    )
+    return made
+
+
+def check_equality(folder: Path, pool: Any, names: list[str]) -> None:
+    """Compare workers with one machine, bit for bit, for 1 to 16 shards."""
+    db, queries = _rows_and_queries()
+    searcher: DistributedSearcher | None = None
+    try:
+        for name in names:
+            built = _built(name, db)
+            for shards in (1, 2, 4, 8, 16):
+                shutil.rmtree(folder / "index", ignore_errors=True)
+                save(folder / "index", shards, built)
+                if searcher is None:
+                    searcher = DistributedSearcher.open(
+                        folder / "index", 1, workers=2, pool=pool, deadline=20
+                    )
+                else:
+                    searcher.roll(folder / "index")
+                what = name, shards
+                for limits in ((), (3, 30, 4), (40, 100, 40)):
+                    found = searcher.search_batched(queries, *limits)
+                    assert same(found, built.search_batched(queries, *limits)), (what, limits)
+                    assert np.all(found.coverage == 1), (what, limits)
+                assert same(searcher.search(queries[0]), built.search(queries[0])), what
+    finally:
+        if searcher is not None:
+            searcher.close()
+
+
+def check_changes(folder: Path, pool: Any, names: list[str]) -> None:
+    """Compare workers with one machine after changes, and after the checkpoint of them."""
+    db, queries = _rows_and_queries()
+    new = vectors(50, seed=2)
+    for number, name in enumerate(names):
+        where = folder / str(number)
+        built = save(where, 4, _built(name, db))
+        with DistributedSearcher.open(
+            where, 2, workers=2, pool=pool, deadline=20, mode="rw"
+        ) as searcher:
+            old: list[Any] = ["d7", "d900", "d12"] if _has_docids(name) else [7, 900, 12]
+            for one in (built, searcher):
+                one.delete(old[:2])
+                one.upsert(old[2:], new[:1])
+                one.upsert([f"n{i}" for i in range(49)] if _has_docids(name) else None, new[1:])
+            # All leaves and candidates: where fewer are kept, ties may be broken otherwise.
+            wanted = built.search_batched(queries, 20, 4000, 40)
+            found = searcher.search_batched(queries, 20, 4000, 40)
+            assert np.array_equal(found.distances, wanted.distances), name
+            if "codes" != name.split(": ")[1] != "bytes":
+                assert same(found, wanted), name
+            searcher.checkpoint()
+            plain = swann.load(where)
+            for limits in ((), (3, 30, 4), (40, 100, 40)):
+                found = searcher.search_batched(queries, *limits)
+                assert same(found, plain.search_batched(queries, *limits)), (name, limits)
+
+
+def _rows_and_queries() -> tuple[np.ndarray, np.ndarray]:
+    """Return rows, some of them twice, and queries, some of which are rows."""
+    db, queries = vectors(1600), vectors(40, seed=1)
+    db[800:900] = db[:100]
+    queries[:5] = db[:5]
+    return db, queries
+
+
+def _has_docids(name: str) -> bool:
+    return list(every_config()).index(name) % 2 == 1
+
+
+def _built(name: str, db: np.ndarray) -> swann.Searcher:
+    docids = [f"d{i}" for i in range(len(db))] if _has_docids(name) else None
+    return every_config()[name](db).build(docids=docids)
 
 
 def save(folder: Path, shards: int, searcher: swann.Searcher) -> swann.Searcher:

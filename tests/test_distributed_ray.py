@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import urllib.error
 import urllib.request
 import warnings
@@ -14,10 +15,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sharded import CONFIGS, same, save, vectors, wait_until
+from sharded import (
+    CONFIGS,
+    check_changes,
+    check_equality,
+    every_config,
+    same,
+    save,
+    vectors,
+    wait_until,
+)
 
 import swann
-from swann.distributed import DistributedSearcher, Executor, LocalExecutor, RayExecutor, build
+from swann.distributed import DistributedSearcher, Executor, LocalExecutor, RayExecutor, build, wire
 from swann.distributed.ray_pool import RayPool
 
 ray = pytest.importorskip("ray")
@@ -40,22 +50,65 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, swann.Searche
 
 
 @pytest.mark.usefixtures("cluster")
-def test_actors_answer_as_one_machine(index: tuple[Path, swann.Searcher]) -> None:
+@pytest.mark.parametrize("how", ["sockets", "calls", "sockets that are refused"])
+def test_actors_answer_as_one_machine(
+    how: str, index: tuple[Path, swann.Searcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if how == "sockets that are refused":
+        refused = socket.create_connection
+
+        def nobody(address: tuple[str, int], timeout: float) -> socket.socket:
+            return refused((address[0], 9), timeout)
+
+        monkeypatch.setattr(socket, "create_connection", nobody)
     folder, built = index
     queries = vectors(1000, seed=1)
-    pool = RayPool(num_cpus=0)
+    pool = RayPool(num_cpus=0, sockets=how != "calls")
     with DistributedSearcher.open(folder, 2, workers=3, pool=pool, deadline=20) as searcher:
         assert same(searcher.search_batched(queries), built.search_batched(queries))
         for query in queries[:10]:
             assert same(searcher.search(query), built.search(query))
+        kinds = {type(member.handle).__name__ for member in searcher._fleet.members()}
+        assert kinds == {"_DirectHandle" if how == "sockets" else "_RayHandle"}
 
 
 @pytest.mark.usefixtures("cluster")
-def test_killed_actors_are_replaced(index: tuple[Path, swann.Searcher]) -> None:
+def test_an_actor_listens_to_who_started_it() -> None:
+    actor = RayPool(num_cpus=0)._actors.remote(None)
+    address = ray.get(actor.listen.remote(b"t" * 32))
+    with socket.create_connection(address, 10) as stranger:
+        stranger.sendall(b"u" * 32)
+        assert stranger.recv(1) == b""
+    with socket.create_connection(address, 10) as ours:
+        ours.sendall(b"t" * 32)
+        ours.settimeout(20)
+        fields = {"id": 7, "method": "health", "fields": {}}
+        wire.send(ours, wire.Message(fields, []))
+        answer = wire.receive(ours)
+        assert answer is not None
+        assert answer.fields["id"] == 7
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(address, 10)
+    ray.kill(actor)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_actors_answer_as_one_machine_whatever_the_index(tmp_path: Path) -> None:
+    check_equality(tmp_path, RayPool(num_cpus=0), list(every_config()))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_changed_actors_answer_as_one_machine(tmp_path: Path) -> None:
+    check_changes(tmp_path, RayPool(num_cpus=0), list(every_config())[::13])
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("sockets", [True, False])
+def test_killed_actors_are_replaced(index: tuple[Path, swann.Searcher], sockets: bool) -> None:
     folder, built = index
     queries = vectors(200, seed=2)
     wanted = built.search_batched(queries)
-    pool = RayPool(num_cpus=0)
+    pool = RayPool(num_cpus=0, sockets=sockets)
     with DistributedSearcher.open(folder, 2, workers=2, pool=pool, deadline=20) as searcher:
         for i, query in enumerate(queries):
             if i == 50:

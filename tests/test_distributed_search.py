@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sharded import CONFIGS, same, save, tree, vectors, wait_until
+from sharded import CONFIGS, check_equality, every_config, same, save, tree, vectors, wait_until
 
 import swann
 from swann.distributed import DistributedSearcher
 from swann.distributed.placement import place
+from swann.distributed.wire import Message
 from swann.index.sharded import save_sharded
 
 
@@ -48,6 +49,10 @@ def test_answers_are_those_of_one_machine(name: str, tmp_path: Path) -> None:
             found = searcher.search(queries[0])
             assert same(found, built.search(queries[0]))
             assert found.coverage == 1.0
+
+
+def test_processes_answer_as_one_machine(tmp_path: Path) -> None:
+    check_equality(tmp_path, "process", list(every_config())[::16])  # all of them: on Ray
 
 
 def test_answers_of_processes(index: tuple[Path, swann.Searcher]) -> None:
@@ -136,6 +141,28 @@ def test_a_worker_that_hangs_is_hedged(index: tuple[Path, swann.Searcher]) -> No
         assert searcher.metrics().hedges > 0
 
 
+def test_who_did_not_answer_is_not_asked_again(index: tuple[Path, swann.Searcher]) -> None:
+    folder, built = index
+    with DistributedSearcher.open(folder, 2, workers=2, pool="local", deadline=20) as searcher:
+        refused: list[list[int]] = []
+        handle = searcher._fleet.members()[0].handle
+        call = handle.call
+
+        def refuse(method: str, message: Any, done: Any) -> None:
+            if method == "search":
+                refused.append(message.fields["shards"])
+                done(Message({"shards": []}, []))
+            else:
+                call(method, message, done)
+
+        handle.call = refuse  # type: ignore[method-assign]
+        for query in vectors(30, seed=8):
+            before = len(refused)
+            assert same(searcher.search(query), built.search(query))
+            assert len(refused) <= before + 1
+        assert refused
+
+
 def test_coverage_is_exact_where_a_shard_is_gone(index: tuple[Path, swann.Searcher]) -> None:
     folder, built = index
     queries = vectors(50, seed=5)
@@ -148,12 +175,12 @@ def test_coverage_is_exact_where_a_shard_is_gone(index: tuple[Path, swann.Search
             found = searcher.search_batched(queries)
             assert time.monotonic() - began < 2
             one = searcher.search(queries[7])
-            searcher._strict = True
+            searcher._querying.strict = True
             began = time.monotonic()
             with pytest.raises(swann.IncompleteError, match="coverage"):
                 searcher.search_batched(queries)
             assert time.monotonic() - began < 2
-            searcher._strict = False
+            searcher._querying.strict = False
             generation.ready[lost] = kept
         choices = generation.head.choose(queries, 10)
         sizes = generation.sizes[choices.leaves]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sharded import CONFIGS, save, tree, vectors, wait_until
+from sharded import CONFIGS, check_changes, every_config, same, save, tree, vectors, wait_until
 
 import swann
 from swann.distributed import DistributedSearcher
@@ -95,6 +95,23 @@ def test_a_model_decides(name: str, named: bool, tmp_path: Path) -> None:
         plain = swann.load(tmp_path)
         assert len(plain) == len(model.rows)
         model.check(exhaustive(plain))
+
+
+def test_changed_processes_answer_as_one_machine(tmp_path: Path) -> None:
+    check_changes(tmp_path, "process", list(every_config())[3::32])  # more of them: on Ray
+
+
+def test_two_entries_of_newcomers_leave_room_for_others(tmp_path: Path) -> None:
+    built = save(tmp_path, 4, tree(vectors(600), soar_lambda=1.0).score_brute_force().build())
+    query = QUERIES[:1]
+    near = (9 * query + vectors(30, seed=5)).astype(np.float32)
+    opened: dict[str, Any] = {"workers": 1, "pool": "local", "deadline": 20, "mode": "rw"}
+    with DistributedSearcher.open(tmp_path, 1, **opened) as searcher:
+        for one in (built, searcher):
+            one.upsert(None, near)
+        assert same(
+            searcher.search_batched(query, 20, 20, 40), built.search_batched(query, 20, 20, 40)
+        )
 
 
 def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pytest
 from sharded import CONFIGS, save, vectors
 
 from swann.distributed.opening import describe, open_message
 from swann.distributed.storage import Storage
-from swann.distributed.wire import Message
+from swann.distributed.wire import Message, pack_whole, unpack_whole
 from swann.distributed.worker import Worker
 
 
@@ -36,3 +38,42 @@ def test_a_shard_that_was_opened_again_is_not_closed_by_what_was_sent_before(
     tell("close", 3)
     tell("open", 4)
     assert is_open()
+
+
+def test_a_worker_that_is_behind_does_not_answer(tmp_path: Path) -> None:
+    save(tmp_path, 1, CONFIGS["dot"](vectors(300)).build())
+    description = describe(Storage(tmp_path))
+    worker = Worker()
+    message = open_message(description, 0)
+    message.fields.update(key="k", shard=0, turn=1)
+    assert worker.handle("open", message).fields == {"upto": 0}
+    queries = vectors(2, seed=1)
+    asked = {"key": "k", "shards": [0], "k": 3, "candidates": 9, "threads": 1, "selected": False}
+    arrays = [queries, *description.open_head().choose(queries, 4)]
+
+    def answer(least: int) -> Message:
+        return worker.handle("search", Message({**asked, "least": least}, arrays))
+
+    assert answer(0).fields == {"shards": [[0, 0, 0]]}
+    assert answer(1) == ({"shards": []}, [])
+
+
+def test_messages_in_one_piece() -> None:
+    arrays = [
+        np.arange(3, dtype=np.uint8),
+        np.arange(6, dtype=np.float32).reshape(2, 3)[:, ::2],
+        np.zeros((0, 4), np.int64),
+        np.arange(5, dtype=np.uint64),
+    ]
+    for fields in ({}, {"key": "ü"}, {"key": "longer", "shards": [1, 2]}):
+        read = unpack_whole(pack_whole(Message(fields, arrays)))
+        assert read.fields == fields
+        for array, wanted in zip(read.arrays, arrays, strict=True):
+            assert array.dtype == wanted.dtype
+            assert array.flags.aligned
+            np.testing.assert_array_equal(array, wanted)
+    whole = pack_whole(Message({}, arrays))
+    objects = whole.replace(b'"|u1"', b'"|O8"')
+    for damaged in (b"", whole[:7], whole[:20], whole[:-9], objects):
+        with pytest.raises(ValueError, match=r"message|array|buffer|char"):
+            unpack_whole(damaged)

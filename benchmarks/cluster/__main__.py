@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import swann
 from benchmarks.cluster import builds
+from benchmarks.cluster.processes import processor_seconds
 from benchmarks.paths import DATA
 from swann.distributed import DistributedSearcher
 from swann.distributed.opening import describe
@@ -109,7 +110,7 @@ def overhead(kind: str, shards: int, workers: int, count: int) -> None:
         )
         names = ("here, 1", f"here, {workers}", "there", "there, parallel")
         batches: dict[str, list[float]] = {name: [] for name in names}
-        for turn in range(15):
+        for turn in range(40):
             some = queries[1000 * (turn % 10) : 1000 * (turn % 10) + 1000]
             for name in batches:
                 began = time.perf_counter()
@@ -121,7 +122,21 @@ def overhead(kind: str, shards: int, workers: int, count: int) -> None:
                     here(some, int(name.split(", ")[1]))
                 batches[name].append(1e3 * (time.perf_counter() - began))
         text = ", ".join(f"{n}: {np.median(t):.1f} ms" for n, t in batches.items())
-        print(f"batches of 1,000, median of 15: {text}")
+        more = np.median(batches["there, parallel"]) / np.median(batches[f"here, {workers}"]) - 1
+        print(f"batches of 1,000, median of 40: {text}; parallel {100 * more:+.0f} %")
+        for name, search in (
+            (f"here, {workers}", lambda some: here(some, workers)),
+            ("there, parallel", searcher.search_batched_parallel),
+        ):
+            before = processor_seconds()
+            for turn in range(50):
+                search(queries[1000 * (turn % 10) : 1000 * (turn % 10) + 1000])
+            spent = {
+                program: 20 * (seconds - before.get(program, 0.0))
+                for program, seconds in processor_seconds().items()
+            }
+            each = ", ".join(f"{program} {ms:.1f}" for program, ms in spent.items() if ms >= 0.5)
+            print(f"processor ms a batch, {name}: {sum(spent.values()):.1f} ({each})")
 
 
 def chaos(kind: str, shards: int, workers: int, count: int, kills: int) -> None:
@@ -139,7 +154,8 @@ def chaos(kind: str, shards: int, workers: int, count: int, kills: int) -> None:
         searcher.search_batched(queries[:100])
 
         def whole() -> bool:
-            return all(n == 2 for n in searcher.health()["ready_replicas"])
+            alive = all(member.handle.alive for member in searcher._fleet.members())
+            return alive and all(n == 2 for n in searcher.health()["ready_replicas"])
 
         def kill() -> None:
             nonlocal killed

@@ -2,65 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
-from swann.config import check_count, check_flag, check_number, check_path
-from swann.distributed.fanout import Fanout, Pace
+from swann.config import check_count, check_flag, check_path
+from swann.distributed.current import Current
 from swann.distributed.fleet import Fleet
 from swann.distributed.generation import Generation
-from swann.distributed.limits import Resolved
 from swann.distributed.logged import Logged, open_logged
 from swann.distributed.metrics import Metrics
-from swann.distributed.pools import LocalPool, Pool
-from swann.distributed.process_pool import ProcessPool
+from swann.distributed.pools import Pool
+from swann.distributed.querying import Querying
+from swann.distributed.results import DistributedResult
+from swann.distributed.settings import (
+    Where,
+    check_seconds,
+    check_wait,
+    make_pool,
+    number_of_workers,
+)
 from swann.distributed.storage import Storage
-from swann.errors import ConfigError, IncompleteError, InvalidInputError, ReadOnlyError
+from swann.errors import ConfigError, ReadOnlyError
 from swann.index.journal import Durability
-from swann.index.shards import merge
 from swann.kernels import hardware_threads
-from swann.searcher import SearchResult
-from swann.vectors import as_queries, bad_query
 
 __all__ = ["DistributedResult", "DistributedSearcher"]
 
-_BLOCK = 4096  # queries that go out together
-_PER_DEADLINE = 1000  # queries of a batch that have one deadline
-_SPARE = 0.03  # seconds of a deadline that are for putting the answer together
-_LONGEST = 1e6  # seconds that anything may take
 _PATIENCE = 120.0  # seconds for workers to open an index
-
-Where = str | os.PathLike[str]
-
-
-class DistributedResult(SearchResult):
-    """Neighbors, and how much of what the queries visit was searched.
-
-    Attributes
-    ----------
-    indices, distances : arrays
-        As in `swann.SearchResult`.
-    coverage : float, or float64 array of shape (num_queries,)
-        The share of the entries in the leaves visited that was searched: 1 unless all replicas of a
-        shard were late or gone.
-    """
-
-    coverage: Any
-
-    def __new__(
-        cls, indices: NDArray[Any], distances: NDArray[np.float32], coverage: Any
-    ) -> DistributedResult:
-        """Return neighbors with their coverage."""
-        made = super().__new__(cls, indices, distances)
-        made.coverage = coverage
-        return made
 
 
 class DistributedSearcher:
@@ -74,22 +44,17 @@ class DistributedSearcher:
         self,
         generation: Generation,
         fleet: Fleet,
-        metrics: Metrics,
         logged: Logged | None,
-        *,
+        querying: Querying,
+        metrics: Metrics,
         deadline: float,
-        strict: bool,
-        hedge_after: float | None,
         cache: Where | None,
     ) -> None:
-        self._generation, self._fleet, self._logged = generation, fleet, logged
-        self._metrics, self._pace = metrics, Pace()
-        self._deadline, self._strict, self._hedge = deadline, strict, hedge_after
+        self._current, self._fleet, self._logged = Current(generation), fleet, logged
+        self._querying, self._metrics, self._deadline = querying, metrics, deadline
         self._cache = cache
         self._threads = hardware_threads()
-        self._swapping = threading.Lock()  # held for a moment
         self._rolling = threading.Lock()  # held for a whole roll or checkpoint
-        self._closed = False
 
     @classmethod
     def open(
@@ -156,17 +121,17 @@ class DistributedSearcher:
         if not isinstance(mode, str) or mode not in ("r", "rw"):
             raise ConfigError(f"mode is {mode!r}; expected 'r' or 'rw'")
         strict = check_flag("strict", strict)
-        deadline = _seconds("deadline", deadline)
+        deadline = check_seconds("deadline", deadline)
         if hedge_after is not None:
-            hedge_after = _seconds("hedge_after", hedge_after)
+            hedge_after = check_seconds("hedge_after", hedge_after)
         if log is not None:
             log = check_path("log", log)
         generation, logged = open_logged(Storage(manifest, cache), mode, log, durability)
         fleet = None
         try:
-            count = _workers(workers, replicas, generation.num_shards)
+            count = number_of_workers(workers, replicas, generation.num_shards)
             metrics = Metrics()
-            fleet = Fleet(_pool(pool, ray_address, cache), count, replicas, metrics)
+            fleet = Fleet(make_pool(pool, ray_address, cache), count, replicas, metrics)
             fleet.add(generation, _PATIENCE)
         except BaseException:
             if fleet is not None:
@@ -174,16 +139,8 @@ class DistributedSearcher:
             if logged is not None:
                 logged.close()
             raise
-        return cls(
-            generation,
-            fleet,
-            metrics,
-            logged,
-            deadline=deadline,
-            strict=strict,
-            hedge_after=hedge_after,
-            cache=cache,
-        )
+        querying = Querying(metrics, deadline, strict, hedge_after)
+        return cls(generation, fleet, logged, querying, metrics, deadline, cache)
 
     # ---- Searching
 
@@ -234,79 +191,9 @@ class DistributedSearcher:
     def _search(
         self, given: object, axes: Literal[1, 2], asked: tuple[Any, Any, Any], threads: int
     ) -> DistributedResult:
-        began = time.monotonic()
-        with self._entered() as generation:
-            name = "q" if axes == 1 else "queries"
-            queries = as_queries(given, generation.description.dimension, axes, name)
-            queries = queries.reshape(-1, generation.description.dimension)
-            limits = generation.limits.resolve(*asked)
-            count = len(queries)
-            ids = np.empty((count, limits.k), np.int64)
-            distances = np.empty((count, limits.k), np.float32)
-            coverage = np.ones(count)
-            for first in range(0, count, _BLOCK):
-                block = slice(first, first + _BLOCK)
-                ids[block], distances[block], coverage[block] = self._search_block(
-                    generation, queries[block], limits, threads, name
-                )
-            incomplete = int((coverage < 1).sum())
-            self._metrics.answered(
-                count, time.monotonic() - began, float(coverage.sum()), incomplete
-            )
-            if incomplete and self._strict:
-                least = float(coverage.min())
-                raise IncompleteError(
-                    f"{incomplete} of {count} queries were not searched in all shards that they "
-                    f"visit within {self._deadline:g} seconds; the least coverage is {least:.4f}",
-                    least,
-                )
-            return DistributedResult(generation.names(ids), distances, coverage)
-
-    def _search_block(
-        self,
-        generation: Generation,
-        queries: NDArray[np.float32],
-        limits: Resolved,
-        threads: int,
-        name: str,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64]]:
-        seconds = self._deadline * max(1.0, len(queries) / _PER_DEADLINE)
-        deadline = time.monotonic() + seconds - min(_SPARE, seconds / 20)
-        try:
-            choices = generation.head.choose(queries, limits.leaves, threads)
-        except InvalidInputError:
-            if name == "q":
-                raise bad_query(queries[0], name) from None
-            raise
-        fanout = Fanout(
-            generation, queries, choices, limits, threads, self._pace, self._metrics, self._hedge
-        )
-        whole = fanout.run(deadline, generation.acknowledged)
-        if not whole and self._logged is not None and time.monotonic() < deadline:
-            with self._logged.lock:  # changes come too fast to see one moment
-                fanout.run(deadline, generation.tail.last)
-        ids, distances = merge(
-            generation.head.packed,
-            fanout.parts(),
-            len(queries),
-            limits.k,
-            limits.candidates * generation.twins,
-            threads,
-        )
-        return ids, distances, fanout.coverage(generation.sizes)
-
-    @contextmanager
-    def _entered(self) -> Iterator[Generation]:
-        """Keep the generation that there is open."""
-        with self._swapping:
-            if self._closed:
-                raise ReadOnlyError("this searcher was closed")
-            generation = self._generation
-            generation.enter()
-        try:
-            yield generation
-        finally:
-            generation.leave()
+        own = max(threads, min(self._fleet.wanted, hardware_threads()))
+        with self._current.entered() as generation:
+            return self._querying.search(generation, self._logged, given, axes, asked, threads, own)
 
     # ---- Changing
 
@@ -366,14 +253,15 @@ class DistributedSearcher:
             with logged.lock:
                 changes = logged.follow(description)
                 self._fleet.add(changes.generation, _PATIENCE)
-                self._swap(changes.generation)
+                self._current.swap(changes.generation)
                 logged.changes = changes
             self._retire(old)
             logged.forget(old.description, description)
 
     def _writable(self) -> Logged:
-        if self._closed or self._logged is None or self._logged.journal is None:
-            why = "it was closed" if self._closed else "it was opened with mode='r'"
+        closed = self._current.closed
+        if closed or self._logged is None or self._logged.journal is None:
+            why = "it was closed" if closed else "it was opened with mode='r'"
             raise ReadOnlyError(f"this index cannot be changed: {why}")
         return self._logged
 
@@ -400,15 +288,9 @@ class DistributedSearcher:
             if generation.key == self._generation.key:
                 return
             self._fleet.add(generation, _PATIENCE)
-            old = self._generation
-            self._swap(generation)
+            old = self._current.swap(generation)
             self._logged = logged
             self._retire(old)
-
-    def _swap(self, generation: Generation) -> None:
-        """Let searches that begin from now on go to a generation that is open."""
-        with self._swapping:
-            self._generation = generation
 
     def _retire(self, generation: Generation) -> None:
         """Close a generation when the searches that began in it have ended."""
@@ -423,18 +305,22 @@ class DistributedSearcher:
         bool
             Whether they have their shards within `wait` seconds.
         """
-        wait = check_number("wait", wait, most=_LONGEST)
+        wait = check_wait(wait)
         self._fleet.resize(self._fleet.wanted + check_count("count", count))
         return self._fleet.wait_settled(wait)
 
     def remove_workers(self, count: int = 1, *, wait: float = 60.0) -> bool:
         """Have fewer workers, one at least; they end when others have their shards."""
-        wait = check_number("wait", wait, most=_LONGEST)
+        wait = check_wait(wait)
         count = min(check_count("count", count), self._fleet.wanted - 1)
         self._fleet.resize(self._fleet.wanted - count)
         return self._fleet.wait_settled(wait)
 
     # ---- What it is
+
+    @property
+    def _generation(self) -> Generation:
+        return self._current.generation
 
     @property
     def config(self) -> Any:
@@ -493,9 +379,7 @@ class DistributedSearcher:
 
     def close(self) -> None:
         """End the workers, and let other writers in; does nothing the second time."""
-        with self._swapping:
-            was, self._closed = self._closed, True
-        if was:
+        if not self._current.close():
             return
         try:
             if self._logged is not None:
@@ -508,31 +392,3 @@ class DistributedSearcher:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _workers(workers: int | None, replicas: int, shards: int) -> int:
-    if workers is not None:
-        return check_count("workers", workers)
-    return max(replicas, min(shards * replicas, os.cpu_count() or 1))
-
-
-def _seconds(name: str, value: object) -> float:
-    return check_number(name, value, most=_LONGEST, open_ends=(True, False))
-
-
-def _pool(pool: Any, ray_address: str | None, cache: Where | None) -> Pool:
-    kept = None if cache is None else os.fspath(cache)
-    kind = pool if pool is not None else ("process" if ray_address is None else "ray")
-    named = kind if isinstance(kind, str) else ""
-    if named == "process":
-        return ProcessPool(kept)
-    if named == "local":
-        return LocalPool(kept)
-    if named == "ray":
-        from swann.distributed.ray_pool import RayPool
-
-        return RayPool(kept, ray_address)
-    if not (hasattr(kind, "start") and hasattr(kind, "close")) or isinstance(kind, type):
-        raise ConfigError(f"pool is {kind!r}; expected 'process', 'local', 'ray' or a Pool")
-    made: Pool = kind
-    return made

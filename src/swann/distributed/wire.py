@@ -5,6 +5,8 @@
     length of the header, uint32 | header, JSON | the bytes of each array, one after the other
 
     header    {"fields": {...}, "arrays": [[dtype, [shape]], ...]}
+
+`pack_whole` makes one piece of bytes of it, in which header and arrays begin at multiples of eight.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Message", "Parts", "pack", "push", "receive", "send"]
+__all__ = ["Message", "Parts", "pack", "pack_whole", "push", "receive", "send", "unpack_whole"]
 
 _LENGTH = struct.Struct("<I")
+_WHOLE = struct.Struct("<Q")
+_UNIT = 8  # bytes; what arrays are aligned to
 _LONGEST_HEADER = 1 << 26
 _MOST_PARTS = 512  # buffers in one call of the system
 _DTYPES = {np.dtype(code).str for code in ("u1", "i1", "u2", "<u4", "<u8", "<i8", "<f4", "<f8")}
@@ -46,11 +50,60 @@ Parts = list[memoryview]
 
 def pack(message: Message) -> Parts:
     """Return the bytes of a message, in parts; arrays are not copied."""
+    header, arrays = _describe(message)
+    parts = [memoryview(_LENGTH.pack(len(header)) + header)]
+    return parts + [_bytes_of(array) for array in arrays if array.size]
+
+
+def pack_whole(message: Message) -> bytes:
+    """Return the bytes of a message, in one piece; `unpack_whole` reads it."""
+    header, arrays = _describe(message)
+    parts: list[bytes | memoryview] = [_WHOLE.pack(len(header)), header, _padding(len(header))]
+    for array in arrays:
+        parts += [_bytes_of(array), _padding(array.nbytes)]
+    return b"".join(parts)
+
+
+def unpack_whole(data: bytes) -> Message:
+    """Return a message that `pack_whole` packed; its arrays are views of the bytes.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    if len(data) < _WHOLE.size:
+        raise ValueError(f"a message of {len(data)} bytes")
+    at, size = _WHOLE.size, _WHOLE.unpack_from(data)[0]
+    content = json.loads(data[at : at + size])
+    at += size + -size % _UNIT
+    arrays = []
+    for dtype, shape in content["arrays"]:
+        _check(dtype, shape)
+        count = math.prod(shape)
+        array: NDArray[Any] = np.frombuffer(data, dtype, count, at) if count else np.empty(0, dtype)
+        at += array.nbytes + -array.nbytes % _UNIT
+        arrays.append(array.reshape(shape))
+    return Message(content["fields"], arrays)
+
+
+def _describe(message: Message) -> tuple[bytes, list[NDArray[Any]]]:
     arrays = [np.ascontiguousarray(array) for array in message.arrays]
     described = [[array.dtype.str, array.shape] for array in arrays]
-    header = json.dumps({"fields": message.fields, "arrays": described}).encode()
-    parts = [memoryview(_LENGTH.pack(len(header)) + header)]
-    return parts + [array.reshape(-1).view(np.uint8).data for array in arrays if array.size]
+    return json.dumps({"fields": message.fields, "arrays": described}).encode(), arrays
+
+
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % _UNIT)
+
+
+def _check(dtype: object, shape: Any) -> None:
+    if dtype not in _DTYPES or any(type(n) is not int or n < 0 for n in shape):
+        raise ValueError(f"an array of dtype {dtype!r} and shape {shape!r}")
 
 
 def push(connection: socket.socket, parts: Parts, flags: int = 0) -> Parts:
@@ -99,10 +152,9 @@ def receive(connection: socket.socket) -> Message | None:
     content = json.loads(header)
     arrays = []
     for dtype, shape in content["arrays"]:
-        if dtype not in _DTYPES or any(type(n) is not int or n < 0 for n in shape):
-            raise ValueError(f"an array of dtype {dtype!r} and shape {shape!r}")
+        _check(dtype, shape)
         array: NDArray[Any] = np.empty(shape, dtype)
-        if math.prod(shape) and not _fill(connection, array.reshape(-1).view(np.uint8).data):
+        if math.prod(shape) and not _fill(connection, _bytes_of(array)):
             return None
         arrays.append(array)
     return Message(content["fields"], arrays)
