@@ -153,14 +153,20 @@ inline void rows_by_tiles(const float* rows, size_t num_rows, const float* tiles
     dots_of_tiles<1, T>(rows + i * dim, tiles, dim, out + i * stride, stride);
 }
 
+template <int together>
+inline void rows_by_all_tiles(const float* rows, size_t num_rows, const float* tiles,
+                              size_t num_tiles, size_t dim, float* out, size_t stride) noexcept {
+  size_t t = 0;
+  for (; t + together <= num_tiles; t += together)
+    rows_by_tiles<together>(rows, num_rows, tiles + t * dim * 16, dim, out + t * 16, stride);
+  if constexpr (together > 1)
+    rows_by_all_tiles<1>(rows, num_rows, tiles + t * dim * 16, num_tiles - t, dim, out + t * 16,
+                         stride);
+}
+
 void dot_tiles_f32(const float* rows, size_t num_rows, const float* tiles, size_t num_tiles,
                    size_t dim, float* out, size_t stride) noexcept {
-  size_t t = 0;
-  for (; t + kTilesAtOnce <= num_tiles; t += kTilesAtOnce)
-    rows_by_tiles<kTilesAtOnce>(rows, num_rows, tiles + t * dim * 16, dim, out + t * 16, stride);
-  if constexpr (kTilesAtOnce > 1)
-    for (; t < num_tiles; ++t)
-      rows_by_tiles<1>(rows, num_rows, tiles + t * dim * 16, dim, out + t * 16, stride);
+  rows_by_all_tiles<kTilesAtOnce>(rows, num_rows, tiles, num_tiles, dim, out, stride);
 }
 
 template <typename Value>
