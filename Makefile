@@ -25,7 +25,7 @@ ARM64 ?= aarch64-linux-gnu
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help env demo cluster-demo test test-arm64 test-keras test-ray cluster lint format bench paper \
-	parity trust sanitize coverage clean
+	parity trust sanitize sanitize-damage coverage clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -98,8 +98,13 @@ trust: $(DEV) ## crashes, damage, interrupts, forks, lack of memory, and other l
 	$(BIN)/python -m benchmarks.trust $(ARGS)
 
 # The module under test goes to a folder of its own, found before the one in the environment.
+# SANITIZED: how Python runs with it. Leaks are not looked for: Python itself does not free all.
+SANITIZED = PYTHONPATH=$(CURDIR)/build/asan-site PYTHONMALLOC=malloc \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" $(BIN)/python
 sanitize: export UBSAN_OPTIONS := halt_on_error=1:print_stacktrace=1
-sanitize: $(DEV) ## the self-test under ASan+UBSan and TSan, then the tests under ASan+UBSan
+sanitize: $(DEV) build/asan-site ## the self-test under ASan+UBSan and TSan, then the tests under ASan+UBSan
 	$(SELFTEST) -B build/asan -DSWANN_SANITIZE=address,undefined
 	$(BIN)/cmake --build build/asan
 	build/asan/swann_selftest
@@ -108,12 +113,16 @@ sanitize: $(DEV) ## the self-test under ASan+UBSan and TSan, then the tests unde
 	$(SELFTEST) -B build/tsan -DSWANN_SANITIZE=thread
 	$(BIN)/cmake --build build/tsan
 	build/tsan/swann_selftest no-fork
-	rm -rf build/asan-site
+	$(SANITIZED) -m pytest --deselect tests/test_public_names.py::test_import_is_fast $(ARGS)
+
+sanitize-damage: $(DEV) build/asan-site ## damaged indexes under ASan+UBSan (ARGS="--n 20000 --seed 1")
+	$(SANITIZED) -m benchmarks.trust damage $(or $(ARGS),--n 20000)
+
+build/asan-site: $(SOURCES)
+	rm -rf $@
 	SKBUILD_BUILD_DIR=build/asan-module SKBUILD_CMAKE_DEFINE='SWANN_SANITIZE=address,undefined' \
-		tools/bootstrap --no-deps --target build/asan-site .
-	PYTHONPATH=$(CURDIR)/build/asan-site PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
-		LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
-		$(BIN)/python -m pytest --deselect tests/test_public_names.py::test_import_is_fast $(ARGS)
+		tools/bootstrap --no-deps --target $@ .
+	touch $@
 
 # The native code of build/coverage-site counts what runs; so does coverage.py for Python. Counts of the
 # run before are deleted. Tests of time, of what is built, and of the campaign tell nothing new here.

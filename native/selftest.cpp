@@ -122,6 +122,7 @@ int main(int count, char** arguments) {
   test_projection();
   test_centroids();
   test_updates();
+  test_together();
   test_code_tiles();
   test_threads();
   if (count < 2 || std::strcmp(arguments[1], "no-fork") != 0) test_fork();

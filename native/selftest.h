@@ -86,6 +86,7 @@ void test_pipeline();  // selftest_pipeline.cpp
 void test_centroids();  // selftest_centroids.cpp
 void test_projection();  // selftest_projection.cpp
 void test_updates();  // selftest_updates.cpp
+void test_together();  // selftest_together.cpp
 void test_code_tiles();  // selftest_tiles.cpp
 
 }  // namespace selftest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.paths import ROOT
-from benchmarks.trust.worker import OUTCOMES, Board
+from benchmarks.trust.worker import OUTCOMES, Board, is_sanitized
 
 HANG = 2.0  # seconds of CPU time that a case may take
+SANITIZED_HANG = 10.0  # the same under a sanitizer
 STUCK = 20.0  # seconds that it may wait, unless it is stopped
+_TELLING = re.compile("^Fatal|ERROR: AddressSanitizer|: runtime error: ")  # of what is on stderr
 _TICK = os.sysconf("SC_CLK_TCK")
 _POLL = 0.05
 _PAUSE = 2.0  # seconds between two looks that say that somebody stopped us
@@ -111,7 +114,7 @@ def _cpu_seconds(pid: int) -> tuple[float, bool]:
 
 def _reason(status: int, stderr: Path) -> str:
     lines = [line for line in stderr.read_text(errors="replace").splitlines() if line.strip()]
-    told = next((line for line in lines if line.startswith("Fatal")), lines[-1] if lines else "")
+    told = next(filter(_TELLING.search, lines), lines[-1] if lines else "")
     return f"status {status}, {told[:200]}"
 
 
@@ -146,16 +149,18 @@ def try_all(
     variables : dict, optional
         More environment variables of the workers.
     hang : float, optional
-        Seconds of CPU time that a case may take; `HANG` unless given.
+        Seconds of CPU time that a case may take; `HANG` or `SANITIZED_HANG` unless given.
     on_progress : callable
         Told how many are done.
     """
     begin = time.monotonic()
+    if hang is None:
+        hang = SANITIZED_HANG if is_sanitized() else HANG
     processes = [
         _Process(
             python or Path(sys.executable), subject, lanes,
             {"first": first + i, "step": workers, "end": first + n, "seed": seed},
-            folder / f"worker{i}", variables or {}, HANG if hang is None else hang,
+            folder / f"worker{i}", variables or {}, hang,
         )
         for i in range(min(workers, n))
     ]  # fmt: skip

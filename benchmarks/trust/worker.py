@@ -32,6 +32,7 @@ earlier: an earlier state of an index that changes; later: one change more than 
 different: answers that are not the index's."""
 
 MARGIN = 64 << 20  # of memory, beside twice the files
+SANITIZED_MARGIN = 4 << 30  # where memory cannot be measured, so that the machine is left some
 _NUMBER, _DONE, _PEAK, _COUNTS = 0, 1, 2, 3
 
 
@@ -139,8 +140,7 @@ def main() -> None:
     board = Board(folder / "board", list(subject.allowed))
     before = peak_memory()
     measures_memory = not is_sanitized()
-    if measures_memory:
-        limit_memory(subject.margin + 2 * subject.size)
+    limit_memory(subject.margin + 2 * subject.size if measures_memory else SANITIZED_MARGIN)
     with open(folder / "failures", "a") as failures:
         for number in range(asked["first"], asked["end"], asked["step"]):
             board.begin(number)

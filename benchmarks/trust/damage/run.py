@@ -39,4 +39,4 @@ def run(options: Options) -> Report:
     return Report(figures, failures)
 
 
-EXPERIMENT = Experiment("damage", "damaged and lying indexes", 4_000, 1_000_000, run)
+EXPERIMENT = Experiment("damage", "damaged and lying indexes", 20_000, 1_000_000, run)
