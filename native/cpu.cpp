@@ -25,6 +25,14 @@
 namespace swann {
 namespace {
 
+// Lets a level multiply bytes as another does.
+[[maybe_unused]] void take_i8(KernelTable& table, const KernelTable& from) noexcept {
+  table.i8_pack = from.i8_pack;
+  table.i8_filter = from.i8_filter;
+  table.i8_bounds = from.i8_bounds;
+  table.i8_most = from.i8_most;
+}
+
 #if defined(__x86_64__)
 
 struct Cpu {
@@ -74,10 +82,7 @@ Cpu detect() noexcept {
 const KernelTable& complete_bw_table() noexcept {
   static const KernelTable table = [] {
     KernelTable t = avx512bw_table;
-    t.i8_pack = avx2_table.i8_pack;
-    t.i8_filter = avx2_table.i8_filter;
-    t.i8_bounds = avx2_table.i8_bounds;
-    t.i8_most = avx2_table.i8_most;
+    take_i8(t, avx2_table);
     return t;
   }();
   return table;
@@ -92,10 +97,7 @@ const KernelTable& complete_vnni_table() noexcept {
     t.lut16_scan = avx512vnni_table.lut16_scan;
     t.lut16_wide_scan = avx512vnni_table.lut16_wide_scan;
     t.lut256_scan = avx512vnni_table.lut256_scan;
-    t.i8_pack = avx512vnni_table.i8_pack;
-    t.i8_filter = avx512vnni_table.i8_filter;
-    t.i8_bounds = avx512vnni_table.i8_bounds;
-    t.i8_most = avx512vnni_table.i8_most;
+    take_i8(t, avx512vnni_table);
     t.lut16_unpack = avx512vnni_table.lut16_unpack;
     t.lut16_scan_marked = avx512vnni_table.lut16_scan_marked;
     return t;
@@ -133,10 +135,7 @@ const KernelTable& complete_dot_table() noexcept {
   static const KernelTable table = [] {
     KernelTable t = neon_table;
     t.level = neondot_table.level;
-    t.i8_pack = neondot_table.i8_pack;
-    t.i8_filter = neondot_table.i8_filter;
-    t.i8_bounds = neondot_table.i8_bounds;
-    t.i8_most = neondot_table.i8_most;
+    take_i8(t, neondot_table);
     return t;
   }();
   return table;
