@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,35 +200,39 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         build(tmp_path / "x.fbin", config, tmp_path / "index")
 
 
+class KillsWorkers(ProcessExecutor):
+    """Kills a worker whenever one more of some tasks is done, however fast the machine is."""
+
+    def __init__(self) -> None:
+        super().__init__(2, tries=50)
+        self.done = self.killed = 0
+
+    def run(self, function: Any, tasks: Sequence[Any], on_done: Any = None) -> list[Any]:
+        def kill(number: int, result: Any) -> None:
+            self.done += 1
+            if self.done in (1, 4, 9):
+                os.kill(self.pids()[0], signal.SIGKILL)
+                self.killed += 1
+            if on_done is not None:
+                on_done(number, result)
+
+        return super().run(function, tasks, kill)
+
+
 def test_workers_that_are_killed_change_nothing(tmp_path: Path) -> None:
     db, builder = rows_of(), settings("cosine", "plain")
     np.save(tmp_path / "a.npy", db)
-    rng, over = np.random.default_rng(0), threading.Event()
-    killed = []
-
-    with ProcessExecutor(2, tries=50) as executor:
-
-        def kill() -> None:
-            while not over.wait(float(rng.uniform(0.5, 1.5))) and len(killed) < 3:
-                for pid in executor.pids()[:1]:
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
-
-        helper = threading.Thread(target=kill)
-        helper.start()
-        try:
-            build(
-                tmp_path / "a.npy",
-                builder.create_config(),
-                tmp_path / "index",
-                memory_budget=400_000,
-                sample_rows=N,
-                executor=executor,
-            )
-        finally:
-            over.set()
-            helper.join()
-    assert killed
+    executor = KillsWorkers()
+    with executor:
+        build(
+            tmp_path / "a.npy",
+            builder.create_config(),
+            tmp_path / "index",
+            memory_budget=400_000,
+            sample_rows=N,
+            executor=executor,
+        )
+    assert executor.killed == 3
     assert_same(tmp_path / "index", builder.build())
 
 
