@@ -13,7 +13,7 @@ namespace swann {
 
 constexpr size_t kGroup = 32;         // datapoints in one group of packed codes
 constexpr size_t kLanes = 16;         // datapoints in a training tile
-constexpr size_t kMaxScanQueries = 6; // queries that share one pass over a leaf, at most
+constexpr size_t kMaxScanQueries = 12;  // queries that share one pass over a leaf, at most
 
 // A block has 16 codewords, and codes of 4 bits (LUT16), or 256, and codes of 8 bits (LUT256). The
 // greatest entries of their quantized lookup tables: three of LUT16 add up in 8 bits.

@@ -21,13 +21,21 @@ inline void append(ScanQuery& query, const PackedLeaf& leaf, size_t group, uint3
   }
 }
 
-// Asks for the codes that come a little after `bytes` from `at` on, in the leaf or in what is
-// scanned after it. Far memory is asked early, and answers into the second-level cache: the first
-// holds the tables and little more. Without `next` only what follows in the leaf is of use.
-inline void fetch_ahead(const PackedLeaf& leaf, size_t at, size_t bytes) noexcept {
-  constexpr size_t kAhead = 16384;
+// What to ask for while `bytes` from `at` on are scanned: the codes that come `distance` later, in the
+// leaf or in what is scanned after it. Without `next` only what follows in memory is of use.
+inline const uint8_t* codes_ahead(const PackedLeaf& leaf, size_t at, size_t bytes,
+                                  size_t distance) noexcept {
   const size_t end = (leaf.count + kGroup - 1) / kGroup * leaf.blocks * 16;
-  const bool inside = at + kAhead + bytes <= end || leaf.next == nullptr;
-  const uint8_t* from = inside ? leaf.codes + at + kAhead : leaf.next + (at + kAhead + bytes - end);
+  const bool inside = at + distance + bytes <= end || leaf.next == nullptr;
+  return inside ? leaf.codes + at + distance : leaf.next + (at + distance + bytes - end);
+}
+
+// Far memory is asked early, and answers into the second-level cache: the first holds the tables and
+// little more.
+inline void fetch(const uint8_t* from, size_t bytes) noexcept {
   for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
+}
+
+inline void fetch_ahead(const PackedLeaf& leaf, size_t at, size_t bytes) noexcept {
+  fetch(codes_ahead(leaf, at, bytes, 16384), bytes);
 }

@@ -88,11 +88,19 @@ void scan_codes(const Block& block, const PackedLeaf& packed, const uint32_t* sl
   }
 }
 
+// In as few passes as there can be, of the same size: a pass of one query costs most.
+void scan_in_passes(const Block& block, const PackedLeaf& leaf, const uint32_t* slots,
+                    const uint32_t* visits, size_t count) {
+  const size_t together = kernels().scan_queries, passes = (count + together - 1) / together;
+  for (size_t i = 0; i < passes; ++i) {
+    const size_t begin = count * i / passes, end = count * (i + 1) / passes;
+    scan_codes(block, leaf, slots, visits + begin, end - begin);
+  }
+}
+
 void scan_by_tables(const Block& block, const PackedLeaf& leaf, const uint32_t* visits,
                     size_t count) {
-  const size_t together = kernels().scan_queries;
-  for (size_t i = 0; i < count; i += together)
-    scan_codes(block, leaf, nullptr, visits + i, std::min(together, count - i));
+  scan_in_passes(block, leaf, nullptr, visits, count);
 }
 
 // ---- By tiles
@@ -207,13 +215,11 @@ void scan_leaf(const Block& block, size_t leaf, const uint32_t* visits, size_t c
   }
   if (leaf_size(block.index, leaf) > 0)
     scan_datapoints(block, packed_leaf(block.index, leaf, next), visits, count);
-  const size_t together = kernels().scan_queries;
   for (size_t c = 0; added != nullptr && c * Chunk::kMost < added->count; ++c) {
     const Chunk& chunk = *added->chunks[c];
     const size_t filled = std::min(Chunk::kMost, added->count - c * Chunk::kMost);
-    for (size_t i = 0; i < count; i += together)
-      scan_codes(block, packed_chunk(block.index, chunk, filled), chunk.slots.data(), visits + i,
-                 std::min(together, count - i));
+    scan_in_passes(block, packed_chunk(block.index, chunk, filled), chunk.slots.data(), visits,
+                   count);
   }
 }
 
