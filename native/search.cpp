@@ -122,6 +122,10 @@ void drop_twins(const IndexView& index, Candidates& best, std::vector<uint32_t>&
   constexpr uint32_t kNone = ~0u;  // no row
   const int bits = std::bit_width(2 * best.size);
   table.assign(size_t(1) << bits, kNone);
+  for (size_t i = 0; i < best.size; ++i) {
+    const uint32_t entry = key_row(best.keys[i]);
+    if (entry < index.num_entries) __builtin_prefetch(index.entry_rows + entry);
+  }
   size_t kept = 0;
   for (size_t i = 0; i < best.size; ++i) {
     const uint32_t row = candidate_row(index, best.keys[i]);
