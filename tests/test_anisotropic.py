@@ -50,7 +50,7 @@ def test_the_recursion_gives_the_same(ratio: float, dimension: int) -> None:
 
 
 @given(ratio=st.floats(1e-4, 0.999), dimension=st.integers(2, 2000))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_recursion_holds_everywhere(ratio: float, dimension: int) -> None:
     value = eta_recursion(ratio, dimension)
     assert value == pytest.approx(eta(ratio, dimension), rel=1e-10)
@@ -71,7 +71,7 @@ def test_eta_is_what_uniform_queries_see(ratio: float, dimension: int) -> None:
 
 
 @given(ratio=st.floats(0, 0.999), dimension=st.integers(1, 5000))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_an_error_along_never_costs_less_than_one_across(ratio: float, dimension: int) -> None:
     value = eta(ratio, dimension)
     assert 1.0 - 1e-9 <= value < math.inf

@@ -20,7 +20,7 @@ from swann.partition.avq import move_to_datapoints, reach_out
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 MEASURES = ("dot_product", "squared_l2", "cosine")
-some = settings(max_examples=40, deadline=None)
+some = settings(max_examples=40)
 
 
 def normal(seed: int, *shape: int) -> F32:

@@ -34,7 +34,7 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 U8 = NDArray[np.uint8]
 
-some = settings(max_examples=60, deadline=None)
+some = settings(max_examples=60)
 D, BITS = 5, 3
 
 

@@ -307,7 +307,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(kind=st.sampled_from(["str", "int"]), todo=steps)
 def test_the_table_is_a_list_and_a_dict(kind: str, todo: list[tuple[str, list[int]]]) -> None:
     """Whatever is done, numbers lead to docids and back, and old tables stay as they were."""

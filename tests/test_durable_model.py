@@ -123,4 +123,4 @@ def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestModel(Machine.TestCase):  # type: ignore[misc,name-defined]
-    settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
+    settings = settings(max_examples=20, stateful_step_count=15)

@@ -45,7 +45,7 @@ LUTS = [
 each_lut = pytest.mark.parametrize("lut", LUTS, ids=lambda lut: lut.scan)
 each_level = pytest.mark.parametrize("level", LEVELS)
 each_dimension = pytest.mark.parametrize("dimension", DIMENSIONS)
-some = settings(max_examples=150, deadline=None)
+some = settings(max_examples=150)
 
 Rng = np.random.Generator
 Seeds = st.integers(0, 2**32 - 1)
@@ -312,7 +312,7 @@ def random_codes(rng: Rng, lut: Lut, groups: int, blocks: int) -> NDArray[np.uin
     return rng.integers(0, 256, (groups, blocks, lut.block_bytes), np.uint8)
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 @given(
     lut=st.sampled_from(LUTS),
     seed=Seeds,

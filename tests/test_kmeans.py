@@ -16,7 +16,7 @@ from swann.partition import kmeans
 from swann.partition.kmeans import train_centroids
 
 F32 = NDArray[np.float32]
-some = settings(max_examples=40, deadline=None)
+some = settings(max_examples=40)
 
 
 def blobs(seed: int, n: int = 1500, d: int = 12, centers: int = 20, noise: float = 0.05) -> F32:

@@ -331,7 +331,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_damage_is_a_typed_error_or_an_index(scratch: Path, data: st.DataObject) -> None:
     """Bytes lost, changed or put in: never a crash, a hang, or another kind of error."""

@@ -105,7 +105,7 @@ def test_all_reordered_is_as_brute_force(measure: str, quantize: str, soar: floa
     assert_same(found, same.search_batched(QUERIES))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 1000),
     n=st.integers(1, 700),

@@ -23,7 +23,6 @@ from swann import Searcher, SearchResult
 
 @settings(
     max_examples=50,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 @given(rng=st.randoms(use_true_random=False))

@@ -18,7 +18,7 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 U8 = NDArray[np.uint8]
 
-some = settings(max_examples=40, deadline=None)
+some = settings(max_examples=40)
 each_size = pytest.mark.parametrize("words", [16, 256])
 both_losses = pytest.mark.parametrize("anisotropic", [False, True], ids=["l2", "anisotropic"])
 # Dimensions and block widths: even, short last block, one block, blocks of one.

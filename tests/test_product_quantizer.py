@@ -224,7 +224,7 @@ def test_queries_as_they_are_score_better_than_their_codes() -> None:
 
 
 @given(seed=st.integers(0, 1000), count=st.integers(0, 40))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_no_answer_depends_on_the_others(seed: int, count: int) -> None:
     rows = normal(0, 200, 9)
     quantizer = ProductQuantizer(2, threshold=1.0, iterations=2).fit(rows)

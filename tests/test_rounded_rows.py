@@ -52,7 +52,7 @@ def vectors(rng: np.random.Generator, kind: str, n: int, d: int) -> np.ndarray[A
 KINDS = ["plain", "ties", "twins", "lengths", "dimensions", "close", "images", "huge", "tiny"]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     seed=st.integers(0, 2**32 - 1),
     measure=st.sampled_from(MEASURES),
@@ -95,7 +95,7 @@ def test_changed_indexes(measure: Measure) -> None:
     assert not np.isin(searcher.search_batched(queries, 9).indices, dead).any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     measure=st.sampled_from(MEASURES),

@@ -134,7 +134,7 @@ def test_many_blocks_of_queries_on_any_number_of_threads(pipeline: Pipeline, mea
         assert_same(one, SearchResult(expected.indices[row], expected.distances[row]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     seed=st.integers(0, 10_000),
     n=st.integers(1, 150),

@@ -279,4 +279,4 @@ def _tidy_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestModel(Machine.TestCase):  # type: ignore[misc,name-defined]
-    settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+    settings = settings(max_examples=60, stateful_step_count=25)

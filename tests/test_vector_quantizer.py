@@ -27,7 +27,7 @@ LOSSES: list[dict[str, Any]] = [
 each_loss = pytest.mark.parametrize(
     "loss", LOSSES, ids=["l2", "threshold", "steps", "exponential", "around zero"]
 )
-some = settings(max_examples=30, deadline=None)
+some = settings(max_examples=30)
 
 
 def normal(seed: int, *shape: int) -> F32:

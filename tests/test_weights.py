@@ -28,7 +28,7 @@ from swann.quantize import (
 F64 = NDArray[np.float64]
 RNG = np.random.default_rng(0)
 
-some = settings(max_examples=60, deadline=None)
+some = settings(max_examples=60)
 
 
 def test_the_names() -> None:
@@ -166,7 +166,7 @@ def monotone(draw: st.DrawFn) -> Callable[[F64], F64]:
 
 
 @given(weight=monotone(), norm=st.floats(0.5, 2.0), dimension=st.integers(2, 300))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_rising_weights_count_errors_along_more(
     weight: Callable[[F64], F64], norm: float, dimension: int
 ) -> None:
@@ -184,7 +184,7 @@ def test_rising_weights_count_errors_along_more(
     norm=st.floats(0.1, 9),
     dimension=st.integers(2, 2000),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_only_constant_weights_count_all_errors_alike(
     base: float, rise: float, step: float, norm: float, dimension: int
 ) -> None:
