@@ -134,7 +134,9 @@ build/asan-site: $(SOURCES)
 # Where a time limit of another test is too short for this build, the report comes all the same.
 COVERAGE_TESTS ?= tests --ignore tests/test_native_build.py --ignore tests/test_trust.py \
 	--ignore tests/test_paper.py --ignore tests/test_benchmarks.py --ignore tests/test_examples.py \
-	--deselect tests/test_public_names.py::test_import_is_fast
+	--deselect tests/test_public_names.py::test_import_is_fast \
+	--deselect tests/test_building.py::test_ctrl_c_is_heard_within_200_ms \
+	--deselect tests/test_building.py::test_ctrl_c_ends_a_native_call_of_seconds
 coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage-python
 coverage: $(DEV) ## which lines and branches of native/ the tests run (half an hour), and of swann/index
 	$(SELFTEST) -B build/coverage-selftest -DSWANN_COVERAGE=ON

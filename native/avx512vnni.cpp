@@ -111,13 +111,15 @@ inline void keep_survivors(const PackedLeaf& leaf, size_t group, Sums sums,
   append_keys(query, sixteen_from(row + 16), mask >> 16, sums.high);
 }
 
+constexpr size_t kAhead = 16384;  // bytes from what is scanned to what is asked for
+
 // G groups against Q queries in one pass.
 template <size_t G, size_t Q>
 inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
   constexpr __mmask64 kAll = ~__mmask64(0);
   const size_t bytes = leaf.blocks * 16;
   const uint8_t* codes = leaf.codes + group * bytes;
-  if constexpr (Q == 1) fetch_ahead(leaf, group * bytes, G * bytes);
+  if constexpr (Q == 1) fetch(codes_ahead(leaf, group * bytes, G * bytes, kAhead), G * bytes);
   Sums sums[G][Q];
 #pragma GCC unroll 4
   for (size_t g = 0; g < G; ++g)

@@ -35,7 +35,3 @@ inline const uint8_t* codes_ahead(const PackedLeaf& leaf, size_t at, size_t byte
 inline void fetch(const uint8_t* from, size_t bytes) noexcept {
   for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
 }
-
-inline void fetch_ahead(const PackedLeaf& leaf, size_t at, size_t bytes) noexcept {
-  fetch(codes_ahead(leaf, at, bytes, 16384), bytes);
-}

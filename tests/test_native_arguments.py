@@ -329,7 +329,7 @@ KERNELS: list[tuple[str, tuple[Any, ...], Refusals]] = [
             (6, u8(1, BLOCKS, 17), "codes and luts"),
             (6, u8(1, 3, 16), "codes and luts"),
             (6, u8(0, BLOCKS, 16), "queries in one pass"),
-            (6, u8(7, BLOCKS, 16), "queries in one pass"),
+            (6, u8(13, BLOCKS, 16), "queries in one pass"),
             (7, [0, 0], "one entry a query"),
             (7, [-1], "thresholds in"),
             (7, [65536], "thresholds in"),
