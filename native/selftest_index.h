@@ -9,6 +9,7 @@
 #include "search.h"
 #include "selftest.h"
 #include "train.h"
+#include "updates.h"
 
 namespace selftest {
 
@@ -142,5 +143,15 @@ struct SmallIndex {
     return corrections[view.group_starts[leaf] * kGroup + row - starts[leaf]];
   }
 };
+
+// Of changes to a small index.
+inline EncoderSettings small_settings(bool spills) {
+  EncoderSettings settings;
+  settings.code_weights = {0.5, 1.0, 3.0}, settings.code_threshold = 0.2;
+  settings.spills = spills;
+  settings.soar_lambda = 1.0f;
+  settings.sweeps = 10;
+  return settings;
+}
 
 }  // namespace selftest

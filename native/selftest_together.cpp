@@ -35,15 +35,6 @@ struct Kind {
   bool spills;
 };
 
-EncoderSettings settings_of(const Kind& kind) {
-  EncoderSettings settings;
-  settings.code_weights = {0.5, 1.0, 3.0}, settings.code_threshold = 0.2;
-  settings.spills = kind.spills;
-  settings.soar_lambda = 1.0f;
-  settings.sweeps = 10;
-  return settings;
-}
-
 // The arrays of a fold, as a new index of the same centroids and codebook.
 struct FoldedIndex {
   std::vector<uint32_t> starts, ids, entry_rows;
@@ -103,7 +94,7 @@ struct Together {
 
   explicit Together(const Kind& kind)
       : index(random, Distance::dot_product, kCount, kDim, kind.leaves, kind.per_block),
-        settings(settings_of(kind)) {
+        settings(small_settings(kind.spills)) {
     index.give_rows(32);
     if (kind.spills) index.spill(2);
     state = std::make_shared<State>(index.view, settings);

@@ -36,15 +36,6 @@ constexpr Kind kKinds[] = {
     {"tree, spilled", kLeaves, 0, kWords16, 32, true},
 };
 
-EncoderSettings settings_of(const Kind& kind) {
-  EncoderSettings settings;
-  settings.code_weights = {0.5, 1.0, 3.0}, settings.code_threshold = 0.2;
-  settings.spills = kind.spills;
-  settings.soar_lambda = 1.0f;
-  settings.sweeps = 10;
-  return settings;
-}
-
 // An index of small integers, whose scores are exact, with its changes.
 struct Changing {
   Random random;
@@ -57,7 +48,7 @@ struct Changing {
         updates(index.view) {
     index.give_rows(kind.bits);
     if (kind.spills) index.spill(2);
-    updates.begin(settings_of(kind));
+    updates.begin(small_settings(kind.spills));
   }
 
   // The k best of all rows, in one state of the index.
