@@ -7,6 +7,7 @@
 #include "arrays.h"
 #include "index_changes.h"
 #include "kernels.h"
+#include "numpy_arrays.h"
 #include "search.h"
 #include "threads.h"
 #include "train.h"
@@ -37,14 +38,17 @@ class Index : public ChangingIndex {
                distances.data());
   }
 
-  // The same for one query [dim]; ids and distances are [k]. Returns 0 for a bad query, else 1.
-  size_t search_one(In<float, 1> query, size_t candidates, size_t leaves, Out<int64_t, 1> ids,
-                    Out<float, 1> distances) const {
-    expect(query.shape(0) == view_.dim, "query must be [dim]");
-    expect(ids.shape(0) == distances.shape(0), "ids and distances must be [k]");
-    const size_t k = ids.shape(0);
+  // The same for one query: a tuple of new arrays, ids and distances [k]. False for a bad query, and
+  // None for what is no float32 array [dim] that can be read as it lies.
+  nb::object search_one(nb::handle query, size_t k, size_t candidates, size_t leaves) const {
     expect(k >= 1 && candidates >= 1 && leaves >= 1, "limits must be positive");
-    return run(query.data(), 1, {k, candidates, leaves}, 1, ids.data(), distances.data());
+    const float* const values = plain_floats(query, view_.dim);
+    if (values == nullptr) return nb::none();
+    const NewArray ids = new_int64(k), distances = new_float32(k);
+    const size_t good = run(values, 1, {k, candidates, leaves}, 1,
+                            static_cast<int64_t*>(ids.values), static_cast<float*>(distances.values));
+    if (good == 0) return nb::bool_(false);
+    return nb::make_tuple(ids.array, distances.array);
   }
 
   // ---- Parts of an index; see search.h.
@@ -220,8 +224,7 @@ void bind_index(nb::module_& m) {
            "rounded_centroids"_a.none() = nb::none(), "upper"_a = std::vector<LevelArrays>())
       .def("search", &Index::search, nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg(),
            nb::arg().noconvert(), nb::arg().noconvert())
-      .def("search_one", &Index::search_one, nb::arg().noconvert(), nb::arg(), nb::arg(),
-           nb::arg().noconvert(), nb::arg().noconvert())
+      .def("search_one", &Index::search_one, nb::arg().none(), nb::arg(), nb::arg(), nb::arg())
       .def("kept", &Index::kept)
       .def("choose", &Index::choose, nb::arg().noconvert(), nb::arg(), nb::arg().noconvert(),
            nb::arg().noconvert())

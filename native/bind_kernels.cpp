@@ -169,6 +169,11 @@ void keys_from(const std::string& level, In<float, 1> scores, std::optional<In<f
                                 keys.data());
 }
 
+float least_of_best(const std::string& level, In<float, 1> scores, size_t limit) {
+  expect(limit >= 1, "limit must be positive");
+  return at_level(level).least_of_best_f32(scores.data(), scores.shape(0), limit);
+}
+
 void encode(const std::string& level, In<float, 2> target,
             std::optional<In<float, 2>> direction, In<float, 1> weight, In<float, 2> codebook,
             size_t dims_per_block, size_t sweeps, bool warm, Out<uint8_t, 2> codes,
@@ -252,6 +257,7 @@ void bind_kernels(nb::module_& m) {
   m.def("kernel_keys_from_f32", &keys_from, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
         nb::arg());
   m.def("kernel_keep_best", &keep);
+  m.def("kernel_least_of_best_f32", &least_of_best);
 }
 
 }  // namespace swann

@@ -1,10 +1,12 @@
 // The Python module. Arrays arrive checked by swann.kernels; the binding pages check sizes again,
 // because behind them pointers are trusted.
 #include "arrays.h"
+#include "numpy_arrays.h"
 #include "threads.h"
 
 NB_MODULE(_native, m) {
   using namespace swann;
+  import_numpy();
   m.def("hardware_threads", &hardware_threads);
   bind_index(m);
   bind_building(m);

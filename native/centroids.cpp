@@ -20,7 +20,8 @@ struct Scratch {
   std::vector<uint32_t> leaves, owners;       // of each visit: its leaf, its query
   std::vector<size_t> places, ends;           // where a visit's keys go; where a query's keys end
   std::vector<uint32_t> starts, visits;       // leaf -> its visits
-  std::vector<float> scores, gathered;
+  std::vector<float> scores, gathered, sums;
+  std::vector<uint32_t> numbers;
 };
 
 struct Queries {
@@ -36,6 +37,38 @@ struct Queries {
 
 size_t size_of(const UpperLevel& level, size_t leaf) {
   return level.starts[leaf + 1] - level.starts[leaf];
+}
+
+// What a leaf may have beyond its centroid's score.
+struct Reach {
+  const float* spreads;  // or null
+  float length;          // of the query
+
+  const float* added(const float* scores, size_t count, std::vector<float>& sums) const {
+    if (spreads == nullptr) return scores;
+    sums.resize(count);
+    for (size_t i = 0; i < count; ++i) sums[i] = scores[i] + length * spreads[i];
+    return sums.data();
+  }
+};
+
+// The keys of the best scores, in any order.
+void best_keys(const float* scores, const Reach& reach, size_t count, size_t wanted, Scratch& s,
+               Key* best) {
+  const KernelTable& k = kernels();
+  const float* sums = reach.added(scores, count, s.sums);
+  s.numbers.resize(count);
+  s.keys.resize(count);
+  const float least = k.least_of_best_f32(sums, count, wanted);
+  size_t found = k.at_least_f32(sums, count, least, s.numbers.data());
+  for (size_t i = 0; i < found; ++i)
+    s.keys[i] = make_key(ordered(sums[s.numbers[i]]), s.numbers[i]);
+  if (found < wanted) {  // some are no numbers
+    k.keys_from_f32(sums, nullptr, 0.0f, count, s.keys.data());
+    found = count;
+  }
+  cut_to(s.keys.data(), found, wanted);
+  std::copy_n(s.keys.data(), wanted, best);
 }
 
 class Descent {
@@ -73,13 +106,10 @@ class Descent {
     rows.dim = index_.reduced_dim;
     if (lowest && index_.rounded.present()) rows = index_.rounded;
     s.scores.resize(queries.count * n);
-    s.keys.resize(n);
     score_run(rows, index_.squared_l2(), queries.rows, queries.count, 0, n, s.scores.data(), n);
     for (size_t q = 0; q < queries.count; ++q) {
-      kernels().keys_from_f32(s.scores.data() + q * n, spreads, queries.lengths[q], n,
-                              s.keys.data());
-      cut_to(s.keys.data(), n, wanted);
-      std::copy_n(s.keys.data(), wanted, best + q * wanted);
+      const Reach reach{spreads, queries.lengths[q]};
+      best_keys(s.scores.data() + q * n, reach, n, wanted, s, best + q * wanted);
     }
     return s.scores.data();
   }
@@ -193,9 +223,9 @@ class Descent {
   std::vector<Scratch>& scratch_;
 };
 
-// The best kFirstLeaves come first; of a single query all are in order.
-void arrange(Key* keys, size_t leaves, bool in_order) {
-  const size_t first = in_order ? leaves : std::min(leaves, kFirstLeaves);
+// The best kFirstLeaves come first.
+void arrange(Key* keys, size_t leaves) {
+  const size_t first = std::min(leaves, kFirstLeaves);
   std::partial_sort(keys, keys + first, keys + leaves, std::greater<>());
 }
 
@@ -206,7 +236,7 @@ bool choose_by_bounds(const IndexView& index, const float* query, float length, 
                       LeafChoice* choices) {
   struct Memory {
     RoundedQueries query;
-    std::vector<float> lower, upper, scores;
+    std::vector<float> lower, upper, scores, least, most;
     std::vector<uint32_t> near;
     std::vector<Key> keys;
   };
@@ -219,34 +249,31 @@ bool choose_by_bounds(const IndexView& index, const float* query, float length, 
   m.query.round(query, dim, 0);
   for (auto* values : {&m.lower, &m.upper, &m.scores}) values->resize(groups * kI8Group);
   m.near.resize(n);
-  m.keys.resize(n);
   const float slack = 4 * rounding(dim);
   const float extra = l2 ? slack * m.query.halves[0] : 1e-6f * length * index.widest_spread;
   const I8Rows rows = index.bounds.view();
   const I8Queries side = m.query.view();
   k.i8_bounds(&rows, groups, (dim + 3) / 4, &side, l2, slack, extra, m.lower.data(),
               m.upper.data());
-  k.keys_from_f32(m.lower.data(), index.spreads, length, n, m.keys.data());
-  Key least = 0;
-  k.keep_best(m.keys.data(), n, leaves, leaves, &least);
-  if (least == 0) return false;  // all are wanted
-  const float threshold = from_ordered(key_score(least));
-  for (size_t i = 0; i < n && index.spreads != nullptr; ++i)
-    m.upper[i] += length * index.spreads[i];
-  const size_t count = k.at_least_f32(m.upper.data(), n, threshold, m.near.data());
-  if (count > n / 2) return false;
+  const Reach reach{index.spreads, length};
+  const float threshold =
+      k.least_of_best_f32(reach.added(m.lower.data(), n, m.least), n, leaves);
+  const size_t count =
+      k.at_least_f32(reach.added(m.upper.data(), n, m.most), n, threshold, m.near.data());
+  if (count < leaves || count > n / 2) return false;
   ExactRows exact;
   exact.f32 = index.centroids;
   exact.dim = dim;
   score_rows(exact, l2, query, m.near.data(), count, m.scores.data());
+  m.keys.resize(count);
   for (size_t i = 0; i < count; ++i) {
     const uint32_t leaf = m.near[i];
-    const float reach = index.spreads == nullptr ? 0.0f : length * index.spreads[leaf];
-    m.keys[i] = make_key(ordered(m.scores[i] + reach), leaf);
+    const float added = index.spreads == nullptr ? 0.0f : length * index.spreads[leaf];
+    m.keys[i] = make_key(ordered(m.scores[i] + added), leaf);
     m.lower[leaf] = m.scores[i];
   }
   cut_to(m.keys.data(), count, leaves);
-  arrange(m.keys.data(), leaves, true);
+  arrange(m.keys.data(), leaves);
   for (size_t i = 0; i < leaves; ++i) {
     const uint32_t leaf = key_row(m.keys[i]);
     choices[i] = {leaf, m.lower[leaf]};
@@ -301,7 +328,7 @@ void choose_leaves(const IndexView& index, const float* queries, size_t count, s
       const float* found = descent.score_all(0, part, leaves, best.data());
       for (size_t q = 0; q < part.count; ++q) {
         Key* const keys = best.data() + q * leaves;
-        arrange(keys, leaves, count == 1);
+        arrange(keys, leaves);
         for (size_t i = 0; i < leaves; ++i)
           choices[(first + q) * leaves + i] = {key_row(keys[i]),
                                                found[q * index.num_leaves + key_row(keys[i])]};
@@ -317,7 +344,7 @@ void choose_leaves(const IndexView& index, const float* queries, size_t count, s
   numbers.resize(leaves), scores.resize(leaves);
   for (size_t q = 0; q < count; ++q) {
     Key* const keys = best.data() + q * leaves;
-    arrange(keys, leaves, count == 1);
+    arrange(keys, leaves);
     for (size_t i = 0; i < leaves; ++i) numbers[i] = key_row(keys[i]);
     score_rows(centroids, index.squared_l2(), all.row(q), numbers.data(), leaves, scores.data());
     for (size_t i = 0; i < leaves; ++i) choices[q * leaves + i] = {numbers[i], scores[i]};

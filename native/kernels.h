@@ -170,6 +170,9 @@ struct KernelTable {
   // keys[i] = the key of scores[i] + length * reach[i] (reach null: of scores[i]) and row i.
   void (*keys_from_f32)(const float* scores, const float* reach, float length, size_t count,
                         Key* keys) noexcept;
+  // A score that `limit` of the scores reach at least, and few more; -infinity where there are too few
+  // or too many are wanted. Scores are numbers.
+  float (*least_of_best_f32)(const float* scores, size_t count, size_t limit) noexcept;
 
   // out[i * stride + j] = <rows[i], vector j>, of vectors in tiles of sixteen: [tiles][dim][16]. A
   // lane is a vector, so dimensions are summed one after the other (by fused multiply-add): where

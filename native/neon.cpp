@@ -150,7 +150,7 @@ const KernelTable neon_table = {
     dot_f32,         squared_l2_f32,  dot_bf16,        squared_l2_bf16, dot_i8,
     dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
     lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
-    at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,
+    at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,   least_of_best_f32,
     dot_tiles_f32,   nullptr,         nullptr,         nullptr,         nullptr,         nullptr,
 };
 

@@ -161,7 +161,7 @@ const float* reduce(const IndexView& index, const float* vectors, size_t count, 
 constexpr size_t kFirstLeaves = 3;
 
 // Fills choices [count][leaves] with each query's best leaves, ties to the lowest number. The first
-// few come first; of a single query all are in order. Without a tree there is one leaf. Queries are
+// few come first. Without a tree there is one leaf. Queries are
 // reduced, here and below.
 void choose_leaves(const IndexView& index, const float* queries, size_t count, size_t leaves,
                    LeafChoice* choices);

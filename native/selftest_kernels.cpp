@@ -344,6 +344,17 @@ void test_choosing(const KernelTable& k) {
       found.resize(k.at_least_f32(scores.data(), count, threshold, found.data()));
       check(found == want, "at_least_f32", count);
     }
+    for (const size_t limit : {size_t(1), count / 9 + 1, count, count + 1}) {
+      const float least = k.least_of_best_f32(sums.data(), count, limit);
+      const auto reach = [&](float score) {
+        return size_t(std::count_if(sums.begin(), sums.end(), [&](float s) { return s >= score; }));
+      };
+      check(reach(least) >= std::min(limit, count), "least_of_best_f32", count, limit);
+      // The next higher score that there is: too few reach it, or not many fewer.
+      const float next = std::nextafter(least, std::numeric_limits<float>::infinity());
+      check(std::isinf(least) || reach(next) <= 2 * limit + 20, "least_of_best_f32: tight", count,
+            limit);
+    }
     for (const uint32_t different : {1u, 3u, 50u, 0xFFFFFFFFu})
       for (const size_t limit : {size_t(1), count / 3 + 1, count, count + 1}) {
         std::vector<Key> keys(count);

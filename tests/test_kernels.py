@@ -566,6 +566,55 @@ def test_keep_best_and_a_few_more(seed: int, size: int, limit: int, more: int, v
         assert len(kept) <= max(limit + more, len(best))
 
 
+@some
+@given(
+    seed=Seeds,
+    size=st.integers(5_000, 9_000),
+    limit=st.integers(1, 4_500),
+    values=st.sampled_from([2, 300, 2**32]),
+)
+def test_keep_best_of_very_many(seed: int, size: int, limit: int, values: int) -> None:
+    """More than what is selected from a copy of the scores."""
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, values, size, np.uint64)
+    keys = scores << np.uint64(32) | rng.integers(0, 2**32, size, np.uint64)
+    expected = reference.keep_best(keys, limit)
+    for level in LEVELS:
+        kept, _ = call_kernel("keep_best", level, keys, limit)
+        np.testing.assert_array_equal(kept, expected)
+
+
+@some
+@given(
+    seed=Seeds,
+    size=st.integers(0, 2_000),
+    limit=st.integers(1, 300),
+    values=st.sampled_from([1, 5, 1_000_000]),
+)
+def test_least_of_best(seed: int, size: int, limit: int, values: int) -> None:
+    """The limit best reach it, and few others: fewer than half as many where scores differ."""
+    rng = np.random.default_rng(seed)
+    scores = (rng.integers(-values, values, size) / 8).astype(np.float32)
+    least = {call_kernel("least_of_best_f32", level, scores, limit) for level in LEVELS}
+    assert len(least) == 1
+    (score,) = least
+    assert score <= reference.least_of_best_f32(scores, limit)
+    reached = np.count_nonzero(scores >= score)
+    assert reached >= min(size, limit)
+    if size >= limit and limit <= 250 and values > size:
+        assert reached <= 2 * limit + 20
+
+
+def test_least_of_best_of_wild_scores() -> None:
+    wild = np.array([-np.inf, -3e38, -0.0, 0.0, 1e-45, 3e38, np.inf] * 20, np.float32)
+    for level in LEVELS:
+        score = call_kernel("least_of_best_f32", level, wild, 20)
+        assert np.count_nonzero(wild >= score) == 20
+        assert call_kernel("least_of_best_f32", level, wild, 140) == -np.inf
+        assert call_kernel("least_of_best_f32", level, wild, 141) == -np.inf
+        assert call_kernel("least_of_best_f32", level, wild[2:4], 2) == 0.0
+
+
 @pytest.mark.parametrize("score", [0, 1, 2**32 - 1])
 def test_keep_best_of_equal_scores_keeps_all(score: int) -> None:
     keys = np.uint64(score << 32) | np.arange(100, dtype=np.uint64)

@@ -197,14 +197,8 @@ SEARCHES: list[tuple[str, tuple[Any, ...], Refusals]] = [
     ),
     (
         "search_one",
-        (QUERIES[0], 5, 2, i64(2), f32(2)),
-        [
-            (0, f32(3), "query must be"),
-            (1, 0, "limits must be"),
-            (2, 0, "limits must be"),
-            (4, f32(3), "ids and distances"),
-            ((3, 4), (i64(0), f32(0)), "limits must be"),
-        ],
+        (QUERIES[0], 2, 5, 2),
+        [(1, 0, "limits must be"), (2, 0, "limits must be"), (3, 0, "limits must be")],
     ),
     (
         "choose",
@@ -255,10 +249,51 @@ def test_bad_queries_are_counted_by_every_way(bad: float) -> None:
     index = Index(**arrays(distance="cosine"))
     queries = np.array([[1] * DIM, [bad] * DIM, [1] * DIM], np.float32)
     assert index.search(queries, 5, 2, 1, i64(3, 2), f32(3, 2)) == 1
-    assert index.search_one(queries[1], 5, 2, i64(2), f32(2)) == 0
+    assert index.search_one(queries[1], 2, 5, 2) is False
+    assert index.search_one(queries[0], 2, 5, 2)[0].shape == (2,)
     assert index.choose(queries, 1, zeros(3, 2), f32(3, 2)) == 1
     rest = (1, u32(0, 2, COUNT), u64(3, 4), u64(3, 4), f32(3, 4))
     assert index.gather(queries, zeros(3, 1), f32(3, 1), *rest) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        f32(DIM - 1),
+        f32(DIM + 1),
+        f32(1, DIM),
+        f32(2 * DIM)[::2],
+        f32(DIM)[::-1],
+        f32(DIM).astype(np.float64),
+        f32(DIM).astype(np.int32),
+        f32(DIM).astype(">f4"),
+        np.frombuffer(bytes(4 * DIM + 1), np.uint8)[1:].view(np.float32),
+        f32(DIM).view(np.memmap),
+        [1.0] * DIM,
+        None,
+    ],
+    ids=lambda other: f"{type(other).__name__}-{getattr(other, 'dtype', '')}",
+)
+def test_what_is_no_plain_query_is_left_to_the_caller(other: object) -> None:
+    assert Index(**arrays()).search_one(other, 2, 5, 2) is None
+
+
+def test_read_only_queries_are_plain() -> None:
+    query = QUERIES[0].copy()
+    query.flags.writeable = False
+    index = Index(**arrays())
+    ids, distances = i64(1, 2), f32(1, 2)
+    assert index.search(query[None], 5, 2, 1, ids, distances) == 1
+    found = index.search_one(query, 2, 5, 2)
+    np.testing.assert_array_equal(found[0], ids[0])
+    np.testing.assert_array_equal(found[1], distances[0])
+    assert (found[0].dtype, found[1].dtype) == (np.int64, np.float32)
+
+
+@pytest.mark.parametrize("k", [2**40, 2**61, 2**63 - 1])
+def test_no_room_for_results_of_one_query(k: int) -> None:
+    with pytest.raises(MemoryError):
+        Index(**arrays()).search_one(QUERIES[0], k, 5, 2)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e-37, 1e-44])

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import os
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -84,7 +85,7 @@ class Searcher:
     def __init__(self, index: PackedIndex | State) -> None:
         self._live = LiveIndex(index if isinstance(index, State) else State.of(index))
         self._threads = kernels.hardware_threads()
-        self._query_shape = (self._index.dimension,)
+        self._dimension = self._index.dimension
         self._settle()
 
     @property
@@ -152,19 +153,16 @@ class Searcher:
             If a limit is below 1.
         """
         limits = self._resolve(final_num_neighbors, pre_reorder_num_neighbors, leaves_to_search)
-        # The usual query needs no conversion, and the native call finds bad values itself.
-        if type(q) is np.ndarray and q.dtype == np.float32 and q.shape == self._query_shape:
-            query = q if q.flags.c_contiguous and q.flags.aligned else q.copy()
-        else:
-            query = as_queries(q, self._query_shape[0], 1, "q")
-        k, candidates, leaves = limits
-        ids, distances = _room((k,))
         view = self._live.view
-        if view.packed.native.search_one(query, candidates, leaves, ids, distances) == 0:
-            raise bad_query(query, "q")
+        found = view.packed.native.search_one(q, *limits)
+        if not found:  # what is no plain float32 array, or has bad values
+            query = as_queries(q, self._dimension, 1, "q")
+            found = view.packed.native.search_one(query, *limits)
+            if not found:
+                raise bad_query(query, "q")
         if view.docids is not None:
-            return SearchResult(view.docids.names(ids), distances)
-        return SearchResult(ids, distances)
+            return SearchResult(view.docids.names(found[0]), found[1])
+        return _as_result(SearchResult, found)
 
     def search_batched(
         self,
@@ -188,7 +186,7 @@ class Searcher:
         SearchResult
             Arrays of shape (num_queries, k).
         """
-        matrix = as_queries(queries, self._query_shape[0], 2, "queries")
+        matrix = as_queries(queries, self._dimension, 2, "queries")
         limits = self._resolve(final_num_neighbors, pre_reorder_num_neighbors, leaves_to_search)
         return self._search(matrix, limits, 1)
 
@@ -214,7 +212,7 @@ class Searcher:
         SearchResult
             Arrays of shape (num_queries, k).
         """
-        matrix = as_queries(queries, self._query_shape[0], 2, "queries")
+        matrix = as_queries(queries, self._dimension, 2, "queries")
         limits = self._resolve(final_num_neighbors, pre_reorder_num_neighbors, leaves_to_search)
         check_count("batch_size", batch_size)
         return self._search(matrix, limits, self._threads)
@@ -449,7 +447,7 @@ class Searcher:
     @property
     def dimension(self) -> int:
         """Dimension of datapoints and queries."""
-        return self._query_shape[0]
+        return self._dimension
 
     @property
     def nbytes(self) -> int:
@@ -542,6 +540,12 @@ class Searcher:
         """
         check_path("artifacts_dir", artifacts_dir)
         save_state(self._live.state(), artifacts_dir)
+
+
+# A tuple as it is; the constructor that NamedTuple makes takes twice as long.
+_as_result: Callable[[type[SearchResult], tuple[NDArray[Any], NDArray[Any]]], SearchResult] = (
+    tuple.__new__
+)
 
 
 def _room(shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

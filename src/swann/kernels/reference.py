@@ -33,6 +33,7 @@ __all__ = [
     "from_bf16",
     "keep_best",
     "keys_from_f32",
+    "least_of_best_f32",
     "lut16_scan",
     "lut16_wide_scan",
     "lut256_scan",
@@ -313,3 +314,8 @@ def keys_from_f32(scores: F32, reach: F32 | None, length: float) -> U64:
     bits = (values + np.float32(0)).view(np.int32)
     in_order = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
     return np.array([make_key(int(score), i) for i, score in enumerate(in_order)], np.uint64)
+
+
+def least_of_best_f32(scores: F32, limit: int) -> float:
+    """Return the limit-th best score: kernels may return a lower one that few more reach."""
+    return float(np.sort(scores)[-limit]) if limit <= len(scores) else -np.inf

@@ -241,5 +241,6 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "encode_one": _encode_one,
     "keep_best": _keep_best,
     "keys_from_f32": _keys_from,
+    "least_of_best_f32": _native.kernel_least_of_best_f32,
 }
 """The kernels of ``native/kernels.h`` by name."""
