@@ -229,56 +229,89 @@ void arrange(Key* keys, size_t leaves) {
   std::partial_sort(keys, keys + first, keys + leaves, std::greater<>());
 }
 
-// A single query reads all centroids from memory that its codes and rows have pushed out of the
-// near cache. In 8 bits they are a quarter as long, and bounds of their scores leave few to be
-// scored. Returns false where the bounds leave too many.
-bool choose_by_bounds(const IndexView& index, const float* query, float length, size_t leaves,
-                      LeafChoice* choices) {
-  struct Memory {
-    RoundedQueries query;
-    std::vector<float> lower, upper, scores, least, most;
-    std::vector<uint32_t> near;
-    std::vector<Key> keys;
-  };
-  thread_local Memory m;
-  const KernelTable& k = kernels();
-  const size_t n = index.num_leaves, dim = index.reduced_dim;
-  const size_t groups = (n + kI8Group - 1) / kI8Group;
-  const bool l2 = index.squared_l2();
-  m.query.resize(1, dim);
-  m.query.round(query, dim, 0);
-  for (auto* values : {&m.lower, &m.upper, &m.scores}) values->resize(groups * kI8Group);
-  m.near.resize(n);
-  const float slack = 4 * rounding(dim);
-  const float extra = l2 ? slack * m.query.halves[0] : 1e-6f * length * index.widest_spread;
-  const I8Rows rows = index.bounds.view();
-  const I8Queries side = m.query.view();
-  k.i8_bounds(&rows, groups, (dim + 3) / 4, &side, l2, slack, extra, m.lower.data(),
-              m.upper.data());
-  const Reach reach{index.spreads, length};
-  const float threshold =
-      k.least_of_best_f32(reach.added(m.lower.data(), n, m.least), n, leaves);
-  const size_t count =
-      k.at_least_f32(reach.added(m.upper.data(), n, m.most), n, threshold, m.near.data());
-  if (count < leaves || count > n / 2) return false;
-  ExactRows exact;
-  exact.f32 = index.centroids;
-  exact.dim = dim;
-  score_rows(exact, l2, query, m.near.data(), count, m.scores.data());
-  m.keys.resize(count);
-  for (size_t i = 0; i < count; ++i) {
-    const uint32_t leaf = m.near[i];
-    const float added = index.spreads == nullptr ? 0.0f : length * index.spreads[leaf];
-    m.keys[i] = make_key(ordered(m.scores[i] + added), leaf);
-    m.lower[leaf] = m.scores[i];
+// In 8 bits centroids are a quarter as long and several times as fast to score, and bounds of their
+// scores leave few to be scored exactly.
+class NearCentroids {
+ public:
+  static constexpr size_t kQueries = 8;  // at once: their bounds stay in the cache
+
+  // Fills choices [count][leaves]; false where the bounds leave too many.
+  bool choose(const IndexView& index, const Queries& queries, size_t leaves, LeafChoice* choices) {
+    bound(index, queries);
+    for (size_t q = 0; q < queries.count; ++q)
+      if (!choose(index, queries, q, leaves, choices + q * leaves)) return false;
+    return true;
   }
-  cut_to(m.keys.data(), count, leaves);
-  arrange(m.keys.data(), leaves);
-  for (size_t i = 0; i < leaves; ++i) {
-    const uint32_t leaf = key_row(m.keys[i]);
-    choices[i] = {leaf, m.lower[leaf]};
+
+ private:
+  void bound(const IndexView& index, const Queries& queries) {
+    constexpr size_t kGroups = 16;  // that stay in the first-level cache for all queries
+    const size_t dim = queries.dim, quads = (dim + 3) / 4;
+    const size_t groups = (index.num_leaves + kI8Group - 1) / kI8Group;
+    stride_ = groups * kI8Group;
+    lower_.resize(queries.count * stride_), upper_.resize(queries.count * stride_);
+    rounded_.resize(queries.count, dim);
+    for (size_t q = 0; q < queries.count; ++q) rounded_.round(queries.row(q), dim, q);
+    const bool l2 = index.squared_l2();
+    const float slack = 4 * rounding(dim);
+    const size_t together = queries.count == 1 ? groups : kGroups;
+    for (size_t g = 0; g < groups; g += together) {
+      const I8Rows rows = index.bounds.view(g, dim);
+      for (size_t q = 0; q < queries.count; ++q) {
+        const float extra =
+            l2 ? slack * rounded_.halves[q] : 1e-6f * queries.lengths[q] * index.widest_spread;
+        const I8Queries side = rounded_.view(q, dim);
+        const size_t at = q * stride_ + g * kI8Group;
+        kernels().i8_bounds(&rows, std::min(together, groups - g), quads, &side, l2, slack, extra,
+                            lower_.data() + at, upper_.data() + at);
+      }
+    }
   }
-  return true;
+
+  bool choose(const IndexView& index, const Queries& queries, size_t q, size_t leaves,
+              LeafChoice* choices) {
+    const KernelTable& k = kernels();
+    const size_t n = index.num_leaves;
+    const float length = queries.lengths[q];
+    const Reach reach{index.spreads, length};
+    float* const lower = lower_.data() + q * stride_;
+    const float least = k.least_of_best_f32(reach.added(lower, n, sums_), n, leaves);
+    near_.resize(n);
+    const float* const upper = reach.added(upper_.data() + q * stride_, n, sums_);
+    const size_t count = k.at_least_f32(upper, n, least, near_.data());
+    if (count < leaves || count > n / 2) return false;
+    ExactRows exact;
+    exact.f32 = index.centroids;
+    exact.dim = queries.dim;
+    scores_.resize(count), keys_.resize(count);
+    score_rows(exact, index.squared_l2(), queries.row(q), near_.data(), count, scores_.data());
+    for (size_t i = 0; i < count; ++i) {
+      const uint32_t leaf = near_[i];
+      const float added = index.spreads == nullptr ? 0.0f : length * index.spreads[leaf];
+      keys_[i] = make_key(ordered(scores_[i] + added), leaf);
+      lower[leaf] = scores_[i];
+    }
+    cut_to(keys_.data(), count, leaves);
+    arrange(keys_.data(), leaves);
+    for (size_t i = 0; i < leaves; ++i) {
+      const uint32_t leaf = key_row(keys_[i]);
+      choices[i] = {leaf, lower[leaf]};
+    }
+    return true;
+  }
+
+  RoundedQueries rounded_;
+  size_t stride_ = 0;
+  std::vector<float> lower_, upper_, sums_, scores_;
+  std::vector<uint32_t> near_;
+  std::vector<Key> keys_;
+};
+
+// Whether bounds pay: a single query reads all centroids from memory that its codes and rows have
+// pushed out of the near cache; many share the reading, and gain where few leaves are wanted.
+bool bounds_pay(const IndexView& index, size_t count, size_t leaves) {
+  constexpr size_t kShare = 16;
+  return !index.bounds.empty() && (count == 1 || leaves * kShare <= index.num_leaves);
 }
 
 }  // namespace
@@ -320,11 +353,12 @@ void choose_leaves(const IndexView& index, const float* queries, size_t count, s
   const Descent descent(index, scratch);
   best.resize(count * leaves);
   if (index.upper.empty() && !index.rounded.present()) {
-    if (count == 1 && !index.bounds.empty() &&
-        choose_by_bounds(index, queries, lengths[0], leaves, choices))
-      return;
-    for (size_t first = 0; first < count; first += kQueriesAtOnce) {
-      const Queries part = all.part(first, kQueriesAtOnce);
+    thread_local NearCentroids near;
+    const bool by_bounds = bounds_pay(index, count, leaves);
+    const size_t together = by_bounds ? NearCentroids::kQueries : kQueriesAtOnce;
+    for (size_t first = 0; first < count; first += together) {
+      const Queries part = all.part(first, together);
+      if (by_bounds && near.choose(index, part, leaves, choices + first * leaves)) continue;
       const float* found = descent.score_all(0, part, leaves, best.data());
       for (size_t q = 0; q < part.count; ++q) {
         Key* const keys = best.data() + q * leaves;

@@ -313,6 +313,34 @@ def test_no_manifest(text: str, error: type[Exception], tmp_path: Path) -> None:
     assert_refused(tmp_path, error)
 
 
+@pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda p: p.name)
+def test_load_into_memory(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Nothing that is searched refers to the files then, and lines of the cache are whole."""
+    searcher = built(pipeline, "squared_l2")
+    saved(tmp_path, pipeline, "squared_l2")
+    loaded = swann.load(tmp_path, memory_map=False)
+    for file in array_files(tmp_path):
+        with file.open("r+b") as opened:  # the mapped ones would see it
+            opened.write(b"\0" * file.stat().st_size)
+    assert_same_index(loaded, searcher)
+    for array in loaded._live.view.packed.arrays().values():
+        assert array.size == 0 or not array.flags.writeable
+    codes = loaded._live.view.packed.codes
+    assert codes is None or codes.ctypes.data % 64 == 0
+
+
+def test_codes_of_a_build_begin_on_a_cache_line() -> None:
+    for pipeline in PIPELINES:
+        codes = built(pipeline, "dot_product")._live.view.packed.codes
+        assert codes is None or codes.ctypes.data % 64 == 0
+
+
+@pytest.mark.parametrize("flag", [None, 1, "yes"])
+def test_memory_map_is_a_flag(flag: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="memory_map"):
+        swann.load(saved(tmp_path), memory_map=flag)
+
+
 def test_verify_is_checked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="verify is 'fast'"):
         load_searcher(saved(tmp_path), verify="fast")  # type: ignore[arg-type]

@@ -72,7 +72,7 @@ class Swann(System):
         index.serialize(str(folder))
 
     def load(self, folder: Path, train: Path, build: Settings, threads: int) -> Any:
-        index = peer(self.module).load_searcher(str(folder))
+        index = peer(self.module).load_searcher(str(folder), memory_map=False)
         index.set_num_threads(threads)
         return index
 

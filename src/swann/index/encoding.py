@@ -14,6 +14,7 @@ from swann.kernels import GROUP
 from swann.quantize.anisotropic import anisotropic_weights
 from swann.quantize.codebook import MAX_SWEEPS
 from swann.quantize.metric import SHAPED_SWEEPS
+from swann.vectors import aligned
 
 __all__ = ["Encoder", "has_corrections", "pack", "pack_corrections", "unpack"]
 
@@ -69,7 +70,8 @@ class Encoder:
     def begin(self, num_groups: int) -> None:
         """Make room for the codes of so many groups of datapoints."""
         blocks = kernels.num_blocks(len(self.codebook), self.ah.dimensions_per_block)
-        self.codes = np.zeros((num_groups, blocks, kernels.block_bytes(self.ah.codewords)), "u1")
+        shape = num_groups, blocks, kernels.block_bytes(self.ah.codewords)
+        self.codes = aligned(shape, np.uint8, zeros=True)
         if has_corrections(self.config, self.origins is not None):
             self.corrections = np.full(num_groups * GROUP, np.nan, np.float32)
 

@@ -58,6 +58,7 @@ from swann.config import AHConfig, IndexConfig
 from swann.index.routes import native_routes
 from swann.kernels import NativeIndex
 from swann.quantize.projection import project
+from swann.vectors import aligned
 
 __all__ = ["ARRAYS", "PackedIndex", "ranks_by_reach", "unprojected_dim"]
 
@@ -199,6 +200,15 @@ class PackedIndex:
         """Pickle and copy the arrays and settings; the native view is made anew."""
         kept = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
         return _make_index, (kept,)
+
+    def in_memory(self) -> PackedIndex:
+        """Return the same with copies of the arrays, for which NumPy asks for large pages."""
+        copies: dict[str, Any] = {}
+        for name, array in self.arrays().items():
+            if name in ARRAYS:
+                copies[name] = aligned(array.shape, array.dtype)
+                copies[name][...] = array
+        return dataclasses.replace(self, **copies)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that this index has, by name."""

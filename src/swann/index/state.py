@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from swann.config import IndexConfig
@@ -60,6 +61,10 @@ class State:
         return self.next_number != packed.num_datapoints or (
             packed.config.tree is None and packed.ids is not None
         )
+
+    def in_memory(self) -> State:
+        """Return the same with the index's arrays in memory of their own."""
+        return dataclasses.replace(self, packed=self.packed.in_memory())
 
     @classmethod
     def of(cls, packed: PackedIndex, docids: Docids | None = None) -> State:
