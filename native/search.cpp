@@ -7,6 +7,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 namespace swann {
@@ -265,6 +266,18 @@ Scratch& fresh_scratch() {
   return scratch;
 }
 
+// The queries in an order in which those with the same best leaf follow each other: they have many
+// candidates in common, whose rows are near then.
+const std::vector<uint32_t>& by_best_leaf(const Block& block) {
+  Scratch& s = block.scratch;
+  s.visits.resize(block.count);
+  std::iota(s.visits.begin(), s.visits.end(), 0u);
+  const auto leaf = [&](uint32_t q) { return s.choices[q * block.limits.leaves].leaf; };
+  std::sort(s.visits.begin(), s.visits.end(),
+            [&](uint32_t a, uint32_t b) { return leaf(a) < leaf(b); });
+  return s.visits;
+}
+
 // A candidate as it counts in an index of which this one has some leaves.
 Key whole_key(const Block& block, const uint32_t* whole_starts, Key key) {
   const IndexView& index = block.index;
@@ -312,7 +325,7 @@ void search_block(const IndexView& index, const Changes* changes, const SearchLi
   scratch.choices.resize(count * limits.leaves);
   choose_leaves(index, block.reduced, count, limits.leaves, scratch.choices.data());
   scan_choices(block);
-  for (size_t q = 0; q < count; ++q)
+  for (const uint32_t q : by_best_leaf(block))
     write_result(block, q, ids + q * limits.neighbors, distances + q * limits.neighbors);
 }
 
