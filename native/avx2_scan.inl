@@ -25,6 +25,9 @@ inline __m256i high_codes(__m256i packed) noexcept {
   return low_codes(_mm256_srli_epi16(packed, 4));
 }
 
+// Of a table: any three add up in 8 bits, or those of six blocks do where the query says so.
+enum class Entries { small, any };
+
 // Of lookups that add up in 8 bits, a 16-bit lane holds two: `both` adds whole lanes (low byte plus 256
 // times high byte), `odd` the high bytes; sums of the low bytes follow by subtraction.
 struct Sums {
@@ -124,8 +127,14 @@ inline __m256i blocks_added(__m256i low, __m256i high) noexcept {
                           _mm256_permute2x128_si256(low, high, 0x31));
 }
 
-// G groups for Q queries; up to `together` lookups, of two blocks each, are added in 8 bits.
-template <size_t together, size_t G, size_t Q>
+// Whether lookups of six blocks may be added in 8 bits, three at a time.
+template <Entries entries>
+inline bool are_small(const ScanQuery& query, size_t six) noexcept {
+  return entries == Entries::small || (query.sixes != nullptr && query.sixes[six] != 0);
+}
+
+// G groups for Q queries.
+template <Entries entries, size_t G, size_t Q>
 inline void scan_for_few(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
   const size_t bytes = leaf.blocks * 16;
   const uint8_t* codes = leaf.codes + group * bytes;
@@ -134,12 +143,17 @@ inline void scan_for_few(const PackedLeaf& leaf, size_t group, ScanQuery* querie
   for (size_t q = 0; q < Q; ++q) luts[q] = queries[q].lut;
   GroupSums sums[G][Q] = {};
   size_t at = 0;
-  for (; at + 32 * together <= bytes; at += 32 * together) {
-    fetch(ahead + G * at, G * 32 * together);
-    add_lookups<G, Q, together, load_two>(codes, bytes, luts, at, sums);
+  for (; at + 96 <= bytes; at += 96) {
+    fetch(ahead + G * at, G * 96);
+    bool small = true;
+    for (size_t q = 0; q < Q; ++q) small &= are_small<entries>(queries[q], at / 96);
+    if (small)
+      add_lookups<G, Q, 3, load_two>(codes, bytes, luts, at, sums);
+    else
+      for (size_t i = at; i < at + 96; i += 32)
+        add_lookups<G, Q, 1, load_two>(codes, bytes, luts, i, sums);
   }
-  if constexpr (together > 1)
-    for (; at + 32 <= bytes; at += 32) add_lookups<G, Q, 1, load_two>(codes, bytes, luts, at, sums);
+  for (; at + 32 <= bytes; at += 32) add_lookups<G, Q, 1, load_two>(codes, bytes, luts, at, sums);
   if (at < bytes) add_lookups<G, Q, 1, load_one>(codes, bytes, luts, at, sums);
 #pragma GCC unroll 2
   for (size_t g = 0; g < G; ++g)
@@ -198,16 +212,28 @@ __attribute__((always_inline)) inline void add_unpacked(const __m256i (*codes)[k
   }
 }
 
-template <size_t together, size_t P>
-inline void add_blocks(const Unpacked& unpacked, size_t blocks, const uint8_t* lut,
+// `from` is the first block of those that are unpacked: a multiple of six.
+template <Entries entries, size_t P>
+inline void add_blocks(const Unpacked& unpacked, size_t from, size_t blocks, const ScanQuery& query,
                        GroupSums (&sums)[P]) noexcept {
+  const uint8_t* lut = query.lut + 16 * from;
   size_t m = 0;
-  for (; m + together <= blocks; m += together)
-    add_unpacked<P, together>(unpacked.codes + m, lut + 16 * m, sums);
-  if constexpr (together > 1) {
+  if constexpr (entries == Entries::small) {
+    for (; m + 3 <= blocks; m += 3) add_unpacked<P, 3>(unpacked.codes + m, lut + 16 * m, sums);
     const size_t left = blocks - m;
     if (left == 2) add_unpacked<P, 2>(unpacked.codes + m, lut + 16 * m, sums);
     if (left == 1) add_unpacked<P, 1>(unpacked.codes + m, lut + 16 * m, sums);
+  } else {
+    for (; m + 6 <= blocks; m += 6) {
+      const bool small = are_small<entries>(query, (from + m) / 6);
+      if (small)
+        for (size_t i = m; i < m + 6; i += 3)
+          add_unpacked<P, 3>(unpacked.codes + i, lut + 16 * i, sums);
+      else
+        for (size_t i = m; i < m + 6; ++i)
+          add_unpacked<P, 1>(unpacked.codes + i, lut + 16 * i, sums);
+    }
+    for (; m < blocks; ++m) add_unpacked<P, 1>(unpacked.codes + m, lut + 16 * m, sums);
   }
 }
 
@@ -224,7 +250,7 @@ inline void keep_survivors(const PackedLeaf& leaf, size_t group, bool has_second
 }
 
 // `count` groups, the last of which may be half a pair.
-template <size_t together, size_t P>
+template <Entries entries, size_t P>
 inline void scan_for_many(const PackedLeaf& leaf, size_t group, size_t count, ScanQuery* queries,
                           size_t num_queries) noexcept {
   GroupSums kept[kMaxScanQueries][P];  // from one part of the blocks to the next
@@ -244,7 +270,7 @@ inline void scan_for_many(const PackedLeaf& leaf, size_t group, size_t count, Sc
       if (from > 0)
 #pragma GCC unroll 2
         for (size_t p = 0; p < P; ++p) sums[p] = kept[q][p];
-      add_blocks<together>(unpacked, blocks, queries[q].lut + 16 * from, sums);
+      add_blocks<entries>(unpacked, from, blocks, queries[q], sums);
       if (left > kUnpackedBlocks) {
 #pragma GCC unroll 2
         for (size_t p = 0; p < P; ++p) kept[q][p] = sums[p];
@@ -262,7 +288,7 @@ inline void scan_for_many(const PackedLeaf& leaf, size_t group, size_t count, Sc
 constexpr size_t kMany = 4;  // from here on it pays to unpack
 
 // Scans up to four groups from one on; returns how many.
-template <size_t together>
+template <Entries entries>
 inline size_t scan_groups(const PackedLeaf& leaf, size_t group, size_t left, ScanQuery* queries,
                           size_t num_queries) noexcept {
   const bool many = num_queries >= kMany;
@@ -271,36 +297,36 @@ inline size_t scan_groups(const PackedLeaf& leaf, size_t group, size_t left, Sca
                                                                         : 1;
   const size_t count = left < fit ? left : fit;
   if (many && count > 2) {
-    scan_for_many<together, 2>(leaf, group, count, queries, num_queries);
+    scan_for_many<entries, 2>(leaf, group, count, queries, num_queries);
   } else if (many) {
-    scan_for_many<together, 1>(leaf, group, count, queries, num_queries);
+    scan_for_many<entries, 1>(leaf, group, count, queries, num_queries);
   } else {
     if (num_queries > 1)
-      for (size_t g = 0; g < count; ++g) scan_for_few<together, 1, 2>(leaf, group + g, queries);
+      for (size_t g = 0; g < count; ++g) scan_for_few<entries, 1, 2>(leaf, group + g, queries);
     ScanQuery* last = queries + num_queries - 1;
-    if (num_queries != 2 && count == 2) scan_for_few<together, 2, 1>(leaf, group, last);
-    if (num_queries != 2 && count == 1) scan_for_few<together, 1, 1>(leaf, group, last);
+    if (num_queries != 2 && count == 2) scan_for_few<entries, 2, 1>(leaf, group, last);
+    if (num_queries != 2 && count == 1) scan_for_few<entries, 1, 1>(leaf, group, last);
   }
   return count;
 }
 
-template <size_t together>
+template <Entries entries>
 inline size_t scan(const PackedLeaf& leaf, size_t first_group, ScanQuery* queries,
                    size_t num_queries) noexcept {
   const size_t groups = (leaf.count + kGroup - 1) / kGroup;
   for (size_t g = first_group; g < groups;) {
     if (!has_room(queries, num_queries, kGroup)) return g;
-    g += scan_groups<together>(leaf, g, groups - g, queries, num_queries);
+    g += scan_groups<entries>(leaf, g, groups - g, queries, num_queries);
   }
   return groups;
 }
 
 size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
                   size_t num_queries) noexcept {
-  return scan<3>(*leaf, first_group, queries, num_queries);
+  return scan<Entries::small>(*leaf, first_group, queries, num_queries);
 }
 
 size_t lut16_wide_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
                        size_t num_queries) noexcept {
-  return scan<1>(*leaf, first_group, queries, num_queries);
+  return scan<Entries::any>(*leaf, first_group, queries, num_queries);
 }

@@ -8,6 +8,7 @@
 
 #include "arrays.h"
 #include "kernels.h"
+#include "search.h"
 #include "tiles.h"
 
 namespace swann {
@@ -132,11 +133,16 @@ size_t scan(const std::string& level, In<uint8_t, 3> codes,
          "one entry a query");
   const PackedLeaf leaf{codes.data(), pointer(corrections), blocks, count, first_row, nullptr};
   ScanQuery scans[kMaxScanQueries];
+  std::vector<uint8_t> sixes(wide ? queries * (blocks / 6) : 0);
   for (size_t q = 0; q < queries; ++q) {
     expect(sizes.data()[q] <= keys.shape(1), "sizes within capacity");
     expect(thresholds[q] >= 0 && thresholds[q] <= 65535, "thresholds in 0..65535");
     scans[q] = {luts.data() + q * blocks * words, thresholds[q], biases[q], multipliers[q],
                 keys.data() + q * keys.shape(1), size_t(sizes.data()[q]), keys.shape(1)};
+    if (!wide || words != kWords16) continue;
+    uint8_t* const marks = sixes.data() + q * (blocks / 6);
+    mark_sixes(scans[q].lut, blocks, marks);
+    scans[q].sixes = marks;
   }
   const KernelTable& k = at_level(level);
   const auto kernel = words == kWords256 ? k.lut256_scan

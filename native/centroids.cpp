@@ -323,6 +323,7 @@ void bound_centroids(IndexView& index) {
       (index.squared_l2() && index.spreads != nullptr))
     return;
   index.bounds.resize(index.num_leaves, index.reduced_dim);
+  index.bounds_trial = std::make_shared<BoundsTrial>();
   const std::vector<float> weights(index.reduced_dim, 1.0f);
   const I8Rows rows = index.bounds.view();
   kernels().i8_pack(index.centroids, index.num_leaves, index.reduced_dim, weights.data(), &rows);
@@ -354,11 +355,16 @@ void choose_leaves(const IndexView& index, const float* queries, size_t count, s
   best.resize(count * leaves);
   if (index.upper.empty() && !index.rounded.present()) {
     thread_local NearCentroids near;
-    const bool by_bounds = bounds_pay(index, count, leaves);
-    const size_t together = by_bounds ? NearCentroids::kQueries : kQueriesAtOnce;
-    for (size_t first = 0; first < count; first += together) {
+    const bool bounds = bounds_pay(index, count, leaves);
+    for (size_t first = 0, together; first < count; first += together) {
+      const bool tried = bounds && index.bounds_trial->worth_it();
+      together = tried ? NearCentroids::kQueries : kQueriesAtOnce;
       const Queries part = all.part(first, together);
-      if (by_bounds && near.choose(index, part, leaves, choices + first * leaves)) continue;
+      if (tried) {
+        const bool enough = near.choose(index, part, leaves, choices + first * leaves);
+        index.bounds_trial->report(enough);
+        if (enough) continue;
+      }
       const float* found = descent.score_all(0, part, leaves, best.data());
       for (size_t q = 0; q < part.count; ++q) {
         Key* const keys = best.data() + q * leaves;

@@ -60,6 +60,9 @@ struct ScanQuery {
   Key* out;
   size_t size;         // keys in out
   size_t capacity;     // the scan stops at a group when fewer than 32 places are left
+  // For lut16_wide_scan, or null: [blocks / 6] whether any three entries of these six blocks add up in 8
+  // bits; see mark_sixes.
+  const uint8_t* sixes = nullptr;
 };
 
 // Rows rounded to 8 bits, 16 in a group, which has one scale: a byte b stands for

@@ -57,6 +57,21 @@ const float* reduce(const IndexView& index, const float* vectors, size_t count, 
   return buffer.data();
 }
 
+void mark_sixes(const uint8_t* lut, size_t blocks, uint8_t* sixes) noexcept {
+  for (size_t six = 0; six < blocks / 6; ++six) {
+    int first = 0, second = 0, third = 0;  // the greatest entries of three blocks
+    for (size_t m = 6 * six; m < 6 * six + 6; ++m) {
+      uint8_t greatest = 0;
+      for (size_t k = 0; k < kWords16; ++k) greatest = std::max(greatest, lut[m * kWords16 + k]);
+      const int most = greatest;
+      third = std::max(third, std::min(second, most));
+      second = std::max(second, std::min(first, most));
+      first = std::max(first, most);
+    }
+    sixes[six] = first + second + third <= 255;
+  }
+}
+
 Table build_table(const IndexView& index, const float* query, float reach, uint8_t* lut) {
   thread_local std::vector<float> entries;
   const size_t blocks = index.blocks, words = index.codewords;

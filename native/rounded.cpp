@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace swann {
 
@@ -14,33 +15,71 @@ void RoundedQueries::resize(size_t count, size_t dim) {
   for (auto* values : {&inverses, &lengths, &errors, &halves}) values->resize(count);
 }
 
-void RoundedQueries::round(const float* query, size_t dim, size_t q) {
-  const float* part = parts.empty() ? nullptr : parts.data();
-  const auto value_of = [&](size_t j) { return part == nullptr ? query[j] : query[j] * part[j]; };
-  float greatest = 1e-18f;
-  for (size_t j = 0; j < dim; ++j)
-    greatest = std::max(greatest, std::fabs(value_of(j)));
-  const float inverse = float(kernels().i8_most) / greatest, step = 1.0f / inverse;
-  double error = 0, length = 0, square = 0;
-  int32_t sum = 0;
-  int8_t* to = bytes.data() + q * ((dim + 3) / 4 * 4);
-  for (size_t j = 0; j < dim; ++j) {
-    const float value = value_of(j);
-    const int32_t whole = int32_t(std::lrint(value * inverse));
-    const double off = double(value) - double(float(whole) * step);
-    error += off * off;
-    length += double(value) * double(value);
-    square += double(query[j]) * double(query[j]);
-    sum += whole;
-    to[j] = int8_t(whole);
+namespace {
+
+constexpr size_t kSums = 8;  // side by side, so that none waits for the one before
+
+// What a query's values are like; rounding adds up the rest.
+struct Lanes {
+  double errors[kSums] = {}, squares[kSums] = {};
+  int32_t sums[kSums] = {};
+
+  void round(const float* x, size_t count, float inverse, float step, int8_t* to) {
+    constexpr float kWhole = 12582912.0f;  // next to it floats are whole numbers: sums are rounded
+    for (size_t l = 0; l < count; ++l) {
+      const float whole = (x[l] * inverse + kWhole) - kWhole;
+      const double off = double(x[l]) - double(whole * step);
+      errors[l] += off * off;
+      squares[l] += double(x[l]) * double(x[l]);
+      sums[l] += int32_t(whole);
+      to[l] = int8_t(whole);
+    }
   }
+};
+
+template <typename T>
+T total(const T (&sums)[kSums]) {
+  return std::accumulate(sums, sums + kSums, T(0));
+}
+
+float greatest_of(const float* values, size_t dim) {
+  float lanes[kSums] = {}, greatest = 0;
+  size_t j = 0;
+  for (; j + kSums <= dim; j += kSums)
+    for (size_t l = 0; l < kSums; ++l) lanes[l] = std::max(lanes[l], std::fabs(values[j + l]));
+  for (; j < dim; ++j) greatest = std::max(greatest, std::fabs(values[j]));
+  return std::max(greatest, *std::max_element(lanes, lanes + kSums));
+}
+
+double square_of(const float* values, size_t dim) {
+  double square = 0;
+  for (size_t j = 0; j < dim; ++j) square += double(values[j]) * double(values[j]);
+  return square;
+}
+
+}  // namespace
+
+void RoundedQueries::round(const float* query, size_t dim, size_t q) {
+  const float* values = query;
+  if (!parts.empty()) {
+    scaled.resize(dim);
+    for (size_t j = 0; j < dim; ++j) scaled[j] = query[j] * parts[j];
+    values = scaled.data();
+  }
+  const float greatest = std::max(greatest_of(values, dim), 1e-18f);
+  const float inverse = float(kernels().i8_most) / greatest, step = 1.0f / inverse;
+  int8_t* to = bytes.data() + q * ((dim + 3) / 4 * 4);
+  Lanes lanes;
+  size_t j = 0;
+  for (; j + kSums <= dim; j += kSums) lanes.round(values + j, kSums, inverse, step, to + j);
+  lanes.round(values + j, dim - j, inverse, step, to + j);
   constexpr double kUp = 1.0001;
-  length = std::sqrt(length) * kUp;
-  starts[q] = -128 * sum;
+  const double square = total(lanes.squares), length = std::sqrt(square) * kUp;
+  starts[q] = -128 * total(lanes.sums);
   inverses[q] = inverse;
   lengths[q] = float(length);
-  errors[q] = float(std::sqrt(error) * kUp + double(rounding(dim)) * length);
-  halves[q] = float(square / 2);
+  errors[q] = float(std::sqrt(total(lanes.errors)) * kUp + double(rounding(dim)) * length);
+  halves[q] = float((parts.empty() ? square : square_of(query, dim)) / 2);
 }
 
 I8Queries RoundedQueries::view() const noexcept {

@@ -22,6 +22,7 @@ struct RoundedQueries {
   std::vector<float> inverses, lengths, errors;  // [count]
   std::vector<float> halves;                     // [count] half the squared length
   std::vector<float> weights, parts;             // [dim] of the dimensions, and 1 over them
+  std::vector<float> scaled;                     // [dim] a query, times parts
 
   void resize(size_t count, size_t dim);
   void round(const float* query, size_t dim, size_t q);  // with the weights, where there are any

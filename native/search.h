@@ -1,7 +1,9 @@
 // The search pipeline: choose leaves, build lookup tables, scan, reorder. It owns no index memory.
 #pragma once
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "kernels.h"
@@ -13,6 +15,27 @@
 namespace swann {
 
 enum class Distance { dot_product, squared_l2, cosine };
+
+// Whether bounds of scores by 8 bits are of use: where queries have a few dimensions that are far greater
+// than the others, they leave all leaves, for one query like for the next. Any thread may say so.
+class BoundsTrial {
+ public:
+  bool worth_it() noexcept {
+    constexpr uint32_t kEnough = 8, kAgain = 256;
+    const uint32_t failed = failed_.load(std::memory_order_relaxed);
+    if (failed < kEnough) return true;
+    failed_.store(failed + 1, std::memory_order_relaxed);
+    return failed % kAgain == 0;  // queries may have changed
+  }
+  void report(bool good) noexcept {
+    const uint32_t failed = failed_.load(std::memory_order_relaxed);
+    if (good ? failed != 0 : failed < UINT32_MAX)
+      failed_.store(good ? 0 : failed + 1, std::memory_order_relaxed);
+  }
+
+ private:
+  std::atomic<uint32_t> failed_ = 0;  // one after the other, and those that were not tried
+};
 
 // A level of the tree above the centroids of the index, or above those of the level below: a
 // partition of them, of which a query visits the best leaves. An entry is a centroid in a leaf;
@@ -43,6 +66,7 @@ struct IndexView {
   const float* spreads = nullptr;          // [num_leaves] leaves rank by <q, c> + |q| spread
   ExactRows rounded;                       // the centroids as they are scored, where not as above
   RoundedRows bounds;                      // the centroids again, or empty: see bound_centroids
+  std::shared_ptr<BoundsTrial> bounds_trial;
   float widest_spread = 0;
   std::vector<UpperLevel> upper;           // the lowest first; they say which centroids are scored
   const uint32_t* leaf_starts = nullptr;   // [num_leaves + 1] first entry of each leaf
@@ -165,6 +189,10 @@ constexpr size_t kFirstLeaves = 3;
 // reduced, here and below.
 void choose_leaves(const IndexView& index, const float* queries, size_t count, size_t leaves,
                    LeafChoice* choices);
+
+// Says of each six blocks of a table [blocks][16] whether any three of their entries are 255 at most
+// together.
+void mark_sixes(const uint8_t* lut, size_t blocks, uint8_t* sixes) noexcept;
 
 // Fills lut [blocks][codewords]. `reach` bounds the magnitude of the scores added to the entries.
 Table build_table(const IndexView& index, const float* query, float reach, uint8_t* lut);

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "kernels.h"
+#include "search.h"
 #include "selftest.h"
 
 using namespace swann;
@@ -251,13 +252,22 @@ void test_scan_once(Scan scan, size_t codewords, int most, Random& random, size_
   const size_t limit = std::min<size_t>(size_t(most) + 1, 65536 / blocks);
   const uint32_t left = uint32_t(65535 - (limit - 1) * blocks);
   std::vector<std::vector<uint8_t>> luts;
+  const bool mixed = most == kMaxEntryWide && codewords == kWords16;
+  std::vector<std::vector<uint8_t>> sixes(num_queries, std::vector<uint8_t>(blocks / 6));
   std::vector<std::vector<Key>> out(num_queries, std::vector<Key>(96)), found(num_queries);
   ScanQuery queries[kMaxScanQueries];
   for (size_t q = 0; q < num_queries; ++q) {
     luts.push_back(random.bytes(blocks * codewords, limit));
     if (greatest) std::fill(luts[q].begin(), luts[q].end(), uint8_t(limit - 1));
+    for (size_t m = 0; m < blocks && mixed; ++m)  // of some sixes any three add up in 8 bits
+      for (size_t k = 0; m / 6 % 3 != q % 3 && k < codewords; ++k)
+        luts[q][m * codewords + k] %= kMaxEntry16 + 1;
     queries[q] = {luts[q].data(), 0, int32_t(random.below(2000)) - 1000, left, out[q].data(), 0,
                   96};
+    if (mixed && q % 4 != 3) {
+      mark_sixes(luts[q].data(), blocks, sixes[q].data());
+      queries[q].sixes = sixes[q].data();
+    }
     if (q > 0) queries[q].threshold = int32_t(scan_sum(leaf, codewords, queries[q], random.below(count)));
   }
   size_t group = 0, calls = 0;
@@ -302,6 +312,25 @@ void test_scan(const KernelTable& k, const char* name, Scan scan, size_t codewor
   const PackedLeaf leaf{nullptr, nullptr, 1, 40, 0, nullptr};
   ScanQuery query = no_room;
   check(scan(&leaf, 1, &query, 1) == 1 && query.size == 0, "no room: nothing is done");
+}
+
+void test_sixes() {
+  Group group("mark_sixes");
+  Random random;
+  for (const size_t blocks : {1, 5, 6, 11, 12, 50, 288})
+    for (const size_t limit : {86, 100, 256}) {
+      const auto lut = random.bytes(blocks * kWords16, limit);
+      std::vector<uint8_t> sixes(blocks / 6 + 1, 7), want = sixes;
+      for (size_t six = 0; six < blocks / 6; ++six) {
+        std::vector<int> entries;
+        for (size_t m = 6 * six; m < 6 * six + 6; ++m)
+          entries.push_back(*std::max_element(&lut[m * kWords16], &lut[m * kWords16] + kWords16));
+        std::sort(entries.begin(), entries.end(), std::greater<>());
+        want[six] = entries[0] + entries[1] + entries[2] <= 255;
+      }
+      mark_sixes(lut.data(), blocks, sixes.data());
+      check(sixes == want, "whether three add up in 8 bits", blocks, limit);
+    }
 }
 
 void test_tiled(const KernelTable& k, const Reference& reference) {
@@ -499,6 +528,7 @@ void test_encode(const KernelTable& k, const Reference& reference, size_t n) {
 void test_kernels() {
   size_t count;
   const Level* all = levels(&count);
+  test_sixes();
   for (size_t i = 0; i < count; ++i) {
     const KernelTable& k = *all[i].table;
     // What levels share is tested once.

@@ -471,3 +471,26 @@ def test_limits_are_checked_however_often_they_come() -> None:
     changed = swann.builder(db, 5, "dot_product").tree(10, 2, soar_lambda=1.0).score_ah(2)
     searcher.rebalance(changed.reorder(20).create_config())
     assert searcher._resolve(1, 1, 1) == (1, 2, 1)  # twice as many, for twins
+
+
+@pytest.mark.parametrize("measure", ["dot_product", "squared_l2"])
+def test_choice_of_leaves_for_queries_that_8_bits_cannot_tell_apart(measure: str) -> None:
+    """One dimension far greater than the others: bounds of scores leave all, and are given up.
+
+    After them come others, for which bounds are tried again: the answers are those of a batch,
+    whose share of the leaves is too large for bounds.
+    """
+    rng = np.random.default_rng(5)
+    database = rng.standard_normal((4_000, 24), np.float32)
+    queries = rng.standard_normal((700, 24), np.float32)
+    database[:, 0] *= 1e-4
+    queries[:400, 0] = 1e4
+    searcher = swann.builder(database, 5, measure).tree(160, 16).score_brute_force().build()  # type: ignore[arg-type]
+    together = searcher.search_batched(queries)
+    few = searcher.search_batched(queries, leaves_to_search=6)  # where they are tried
+    for i, query in enumerate(queries):
+        alone = searcher.search(query)
+        np.testing.assert_array_equal(alone.indices, together.indices[i])
+        np.testing.assert_array_equal(alone.distances, together.distances[i])
+        alone = searcher.search(query, leaves_to_search=6)
+        np.testing.assert_array_equal(alone.indices, few.indices[i])
