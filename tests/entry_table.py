@@ -251,10 +251,14 @@ def other_rows() -> dict[str, Entry]:
             {"db": DATABASE, **BATCH, "k": Takes("count", 3, says="num_neighbors"),
              "distance_measure": MEASURE, "num_threads": COUNT_OR_ALL},
         ),
-        "swann.load": Entry(lambda **a: answers(swann.load(**a)), PATH | {"verify": VERIFY}),
+        "swann.load": Entry(
+            lambda **a: answers(swann.load(**a)),
+            {**PATH, "verify": VERIFY, "memory_map": Takes("flag", False)},
+        ),
         "swann.load_searcher": Entry(
             lambda **a: answers(swann.load_searcher(**a)),
-            {"artifacts_dir": Takes("path", saved()), "verify": VERIFY},
+            {"artifacts_dir": Takes("path", saved()), "verify": VERIFY,
+             "memory_map": Takes("flag", False)},
         ),
         "swann.open": Entry(
             opened,
