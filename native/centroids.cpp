@@ -308,10 +308,11 @@ class NearCentroids {
 };
 
 // Whether bounds pay: a single query reads all centroids from memory that its codes and rows have
-// pushed out of the near cache; many share the reading, and gain where few leaves are wanted.
+// pushed out of the near cache; many share the reading, and gain where few leaves are wanted. Where
+// more than half are, bounds would fail, and their trial take it for the queries' fault.
 bool bounds_pay(const IndexView& index, size_t count, size_t leaves) {
-  constexpr size_t kShare = 16;
-  return !index.bounds.empty() && (count == 1 || leaves * kShare <= index.num_leaves);
+  const size_t share = count == 1 ? 2 : 16;
+  return !index.bounds.empty() && leaves * share <= index.num_leaves;
 }
 
 }  // namespace
