@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sharded import CONFIGS, Faults, same, save, vectors
 
@@ -13,6 +14,7 @@ import swann
 from swann.distributed import DistributedSearcher
 from swann.distributed.opening import StoredFiles, describe
 from swann.distributed.storage import Storage
+from swann.index.npy import digest_of, npy_header
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -108,18 +110,45 @@ def test_nothing_wrong_stays_in_the_cache(tmp_path: Path) -> None:
     index = describe(Storage("faulty://bad", cache))
     files = StoredFiles(index.storage)
     name = next(path.name for path in (tmp_path / "index").glob("codes-*"))
+    codes = np.load(tmp_path / "index" / name)
+    header = npy_header(codes.dtype, codes.shape)
     FAULTS.rate = 1.0
     with pytest.raises(swann.StorageError, match=name):
-        files.file(name)
-    assert not (cache / name).exists()
+        files.file(name, header)
+    assert not list(cache.glob(f"*{name}*"))
     assert not list(cache.glob(".*"))
     FAULTS.rate = 0
-    assert bytes(files.file(name)) == (tmp_path / "index" / name).read_bytes()
+    assert bytes(files.file(name, header)) == (tmp_path / "index" / name).read_bytes()
     FAULTS.rate = 1.0
-    assert bytes(files.file(name)) == (tmp_path / "index" / name).read_bytes()  # cached
+    assert bytes(files.file(name, header)) == (tmp_path / "index" / name).read_bytes()  # cached
     FAULTS.rate = 0
     with pytest.raises(swann.IndexFormatError, match=r"has no manifest\.json"):
         describe(Storage("faulty://nothing", cache))
+
+
+@pytest.mark.usefixtures("pauses")
+def test_headers_are_checked_before_a_file_is_kept(tmp_path: Path) -> None:
+    header, other = (npy_header(np.dtype("<f4"), (0, width)) for width in (16, 14))
+    name = f"rows-{digest_of(np.empty(0))[:16]}.npy"
+    FAULTS.rate, files = 0, FaultyFileSystem()
+    files.pipe_file("headers/" + name, other)
+    stored = StoredFiles(Storage("faulty://headers", tmp_path / "cache"))
+    with pytest.raises(swann.StorageError, match="dtype and shape"):
+        stored.file(name, header)
+    files.pipe_file("headers/" + name, header)
+    assert bytes(stored.file(name, header)) == header
+
+
+def test_indexes_of_any_dimension_share_a_cache(tmp_path: Path) -> None:
+    FAULTS.rate = 0
+    for dimension in (16, 14):
+        data = vectors(500)[:, :dimension].copy()
+        built = CONFIGS["dot"](data).build()
+        save(tmp_path / f"{dimension}", 2, built)
+        upload(tmp_path / f"{dimension}", f"faulty://of-{dimension}")
+        where, cache = f"faulty://of-{dimension}", tmp_path / "cache"
+        with DistributedSearcher.open(where, 1, workers=2, pool="local", cache=cache) as searcher:
+            assert same(searcher.search_batched(data[:9]), built.search_batched(data[:9]))
 
 
 @pytest.mark.usefixtures("pauses")

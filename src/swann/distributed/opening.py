@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from swann.errors import CorruptIndexError
 from swann.index import disk
 from swann.index.docids import Docids
 from swann.index.manifest import MANIFEST, MAX_BYTES, read_manifest
-from swann.index.npy import npy_header
 from swann.index.sharded import ShardedIndex, ShardEntry, open_sharded
 from swann.index.shards import Head, Shard
 from swann.index.state import LogPoint
@@ -53,28 +51,24 @@ class StoredFiles:
         read_manifest(data, self.where)
         return data
 
-    def file(self, name: str) -> memoryview:
+    def file(self, name: str, header: bytes = b"") -> memoryview:
         """Return a file, mapped."""
-        path = self.storage.fetch(name, lambda data: _check(name, data))
+        # Names tell of the values alone: empty arrays of any shape have the same.
+        kept = f"{_digest(header)}-{name}" if header else name
+        path = self.storage.fetch(name, kept, lambda data: _check(name, header, data))
         return disk.map_file(path)
 
 
-def _check(name: str, data: memoryview) -> None:
-    """Raise a CorruptIndexError unless a file has the content that its name tells."""
-    content = data
-    if name.endswith(".npy"):
-        try:
-            head = io.BytesIO(bytes(data[: 1 << 12]))
-            np.lib.format.read_magic(head)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(head)
-        except ValueError as error:
-            raise CorruptIndexError(f"{name} does not begin as .npy files do") from error
-        begin = head.tell()
-        if bytes(data[:begin]) != npy_header(dtype, shape):
-            raise CorruptIndexError(f"{name} has another header than it was written with")
-        content = data[begin:]
-    if hashlib.sha256(content).hexdigest()[:16] != Path(name).stem.rpartition("-")[2]:
+def _check(name: str, header: bytes, data: memoryview) -> None:
+    """Raise a CorruptIndexError unless a file has this header and the content its name tells."""
+    if data[: len(header)] != header:
+        raise CorruptIndexError(f"{name} does not begin as an array of its dtype and shape does")
+    if _digest(data[len(header) :]) != Path(name).stem.rpartition("-")[2]:
         raise CorruptIndexError(f"{name} does not have the content that its name tells")
+
+
+def _digest(data: bytes | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,13 +99,15 @@ class Storage:
 
         return self._try(name, once)
 
-    def fetch(self, name: str, check: Callable[[memoryview], None]) -> Path:
+    def fetch(self, name: str, kept_as: str, check: Callable[[memoryview], None]) -> Path:
         """Return the path of a file named by its content, after bringing it here if it is not.
 
         Parameters
         ----------
         name : str
-            Its name, that of no other content.
+            Its name in this index.
+        kept_as : str
+            Its name in the cache, that of no other content of any index.
         check : callable
             Raises a CorruptIndexError unless these bytes are right.
 
@@ -116,7 +118,7 @@ class Storage:
         """
         if self.root is not None:
             return self.root / name
-        kept = self.cache / name
+        kept = self.cache / kept_as
         if kept.exists():
             return kept
         self.cache.mkdir(parents=True, exist_ok=True)
@@ -126,9 +128,9 @@ class Storage:
                 shutil.copyfileobj(source, file, 1 << 22)
             file.flush()
             check(disk.map_file(Path(file.name)))
-            return name
+            return kept_as
 
-        self._try(name, lambda: disk.place_file(self.cache, name, write))
+        self._try(name, lambda: disk.place_file(self.cache, kept_as, write))
         return kept
 
     def _open(self, name: str) -> Any:

@@ -49,7 +49,7 @@ from swann.index.manifest import (
     encode_manifest,
     read_manifest,
 )
-from swann.index.npy import digest_of, npy_size, read_npy, write_npy
+from swann.index.npy import digest_of, npy_header, npy_size, read_npy, write_npy
 from swann.index.packed import ARRAYS, PackedIndex
 from swann.index.state import LogPoint, State
 
@@ -294,8 +294,11 @@ class Files(Protocol):
     def manifest(self) -> bytes:
         """Return the manifest, or a little more than one may have."""
 
-    def file(self, name: str) -> memoryview:
-        """Return a file, mapped; a FileNotFoundError if there is none."""
+    def file(self, name: str, header: bytes = b"") -> memoryview:
+        """Return a file, mapped; a FileNotFoundError if there is none.
+
+        `header` is what an array's file begins with, for those that check what they fetch.
+        """
 
 
 class DirectoryFiles:
@@ -315,7 +318,7 @@ class DirectoryFiles:
                 "or a file that Searcher.save wrote"
             ) from None
 
-    def file(self, name: str) -> memoryview:  # noqa: D102
+    def file(self, name: str, header: bytes = b"") -> memoryview:  # noqa: D102
         return disk.map_file(self.root / name)
 
 
@@ -331,7 +334,7 @@ class BundleFiles:
             raise IndexFormatError(f"{self.where} holds no index: there is no {MANIFEST} in it")
         return bytes(self._members[MANIFEST][: MAX_BYTES + 1])
 
-    def file(self, name: str) -> memoryview:  # noqa: D102
+    def file(self, name: str, header: bytes = b"") -> memoryview:  # noqa: D102
         if name not in self._members:
             raise FileNotFoundError(name)
         return self._members[name]
@@ -377,7 +380,7 @@ def map_array(source: Files, entry: Entry, verify: Verify) -> NDArray[Any]:
         else (f"{entry.file} in {source.where}")
     )
     try:
-        data = source.file(entry.file)
+        data = source.file(entry.file, npy_header(entry.dtype, entry.shape))
     except FileNotFoundError:
         raise CorruptIndexError(f"{path} is missing") from None
     array = read_npy(data, path, entry.dtype, entry.shape)
