@@ -21,6 +21,14 @@ inline void expect(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(std::string("native call: ") + what);
 }
 
+// Expects all values to be below `limit`. Without branches: there may be hundreds of millions.
+template <typename T>
+void expect_below(const T* values, size_t count, size_t limit, const char* what) {
+  T most = 0;
+  for (size_t i = 0; i < count; ++i) most = values[i] > most ? values[i] : most;
+  expect(count == 0 || most < limit, what);
+}
+
 // Null where there is no array; an empty array has a pointer that is not null.
 template <typename T>
 auto pointer(const std::optional<T>& array) -> decltype(array->data()) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "prefetch.h"
 #include "threads.h"
 #include "train.h"
 
@@ -173,7 +174,7 @@ struct Some {
 void assign_near(const float* rows, const float* origins, const TiledCentroids& centroids,
                  size_t width, const uint32_t* order, const uint32_t* starts, size_t threads,
                  uint32_t* labels, float* scores) {
-  const size_t dim = centroids.dim;
+  const size_t dim = centroids.dim, bytes = dim * sizeof(float), ahead = rows_ahead(bytes);
   const std::vector<uint32_t> near = near_centroids(origins, centroids, width, threads);
   parallel_for(centroids.num, threads, [&](size_t leaf) {
     thread_local Scores seen;
@@ -185,8 +186,11 @@ void assign_near(const float* rows, const float* origins, const TiledCentroids& 
     gathered.resize(kRowsPerTask * dim);
     for (size_t first = starts[leaf]; first < starts[leaf + 1]; first += kRowsPerTask) {
       const size_t n = std::min(kRowsPerTask, starts[leaf + 1] - first);
-      for (size_t i = 0; i < n; ++i)
+      for (size_t i = 0; i < n; ++i) {
+        const size_t next = first + i + ahead;
+        if (next < starts[leaf + 1]) prefetch_bytes(rows + size_t(order[next]) * dim, bytes);
         std::copy_n(rows + size_t(order[first + i]) * dim, dim, gathered.data() + i * dim);
+      }
       seen.fill(gathered.data(), n, some.tiles.data(), width, dim);
       for (size_t i = 0; i < n; ++i) {
         float best;

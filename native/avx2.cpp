@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernels.h"
+#include "prefetch.h"
 
 namespace swann {
 namespace {

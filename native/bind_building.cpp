@@ -32,7 +32,7 @@ void check_order(const In<uint32_t, 1>& order, const In<uint32_t, 1>& starts, si
   expect(starts.data()[leaves] <= count, "starts must end with the number of rows");
   for (size_t l = 0; l < leaves; ++l)
     expect(starts.data()[l] <= starts.data()[l + 1], "starts must not descend");
-  for (size_t i = 0; i < count; ++i) expect(order.data()[i] < count, "order names a missing row");
+  expect_below(order.data(), count, count, "order names a missing row");
 }
 
 void assign(In<float, 2> rows, In<float, 2> centroids, Out<uint32_t, 1> labels,
@@ -98,14 +98,22 @@ void to_i8(In<float, 2> rows, MaybeF32 weights, Out<int8_t, 2> out, Out<float, 1
               scales.data(), squares.data());
 }
 
+void put(In<uint8_t, 2> rows, In<uint32_t, 1> places, Out<uint8_t, 2> out, size_t threads) {
+  expect(places.shape(0) == rows.shape(0) && out.shape(1) == rows.shape(1),
+         "places must be [count], out [rows][bytes]");
+  expect_below(places.data(), places.shape(0), out.shape(0), "places must be there");
+  const Building building;
+  put_rows(rows.data(), rows.shape(0), rows.shape(1), places.data(), threads, out.data());
+}
+
 void spill(In<float, 2> rows, In<float, 2> centroids, In<uint32_t, 1> labels, float lambda,
            Out<uint32_t, 1> spilled, size_t threads) {
   expect(rows.shape(1) == centroids.shape(1), "rows and centroids differ in dimension");
   expect(centroids.shape(0) >= 2, "spilling needs two centroids");
   expect(labels.shape(0) == rows.shape(0) && spilled.shape(0) == rows.shape(0),
          "labels and spilled must be [count]");
-  for (size_t i = 0; i < labels.shape(0); ++i)
-    expect(labels.data()[i] < centroids.shape(0), "labels must be below num_leaves");
+  expect_below(labels.data(), labels.shape(0), centroids.shape(0),
+               "labels must be below num_leaves");
   const Building building;
   const TiledCentroids tiled(centroids.data(), centroids.shape(0), centroids.shape(1), threads);
   spill_leaves(rows.data(), rows.shape(0), centroids.data(), tiled, labels.data(), lambda, threads,
@@ -116,8 +124,7 @@ void sort_rows(In<uint32_t, 1> labels, Out<uint32_t, 1> order, Out<uint32_t, 1> 
   expect(order.shape(0) == labels.shape(0), "order must be [count]");
   expect(starts.shape(0) >= 2, "starts must be [num_leaves + 1]");
   const size_t leaves = starts.shape(0) - 1;
-  for (size_t i = 0; i < labels.shape(0); ++i)
-    expect(labels.data()[i] < leaves, "labels must be below num_leaves");
+  expect_below(labels.data(), labels.shape(0), leaves, "labels must be below num_leaves");
   const Building building;
   sort_by_leaf(labels.data(), labels.shape(0), leaves, order.data(), starts.data());
 }
@@ -184,8 +191,8 @@ void update(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF
   expect(codes.shape(0) == set.tiles && codes.shape(1) == set.blocks && codes.shape(2) == kLanes,
          "codes must be [tiles][blocks][16]");
   const Building building;
-  for (size_t i = 0; i < codes.size(); ++i)
-    expect(codes.data()[i] < set.codewords, "codes must be below the number of codewords");
+  expect_below(codes.data(), codes.size(), set.codewords,
+               "codes must be below the number of codewords");
   (joint ? update_codebook_jointly : update_codebook)(set, codes.data(), threads,
                                                       codebook.data());
 }
@@ -207,9 +214,8 @@ void pack(In<float, 2> rows, std::optional<In<float, 1>> weights, MaybeF32x2 cen
   expect(!centroids || centroids->shape(1) == dim, "centroids must be [num_leaves][dim]");
   expect(!corrections || (centroids && corrections->shape(0) == slots),
          "corrections must be [groups * 32] and need centroids");
-  for (size_t i = 0; i < count; ++i)
-    expect(places.data()[i] < slots && (!centroids || leaves.data()[i] < centroids->shape(0)),
-           "places and leaves must be there");
+  expect_below(places.data(), count, slots, "places must be there");
+  if (centroids) expect_below(leaves.data(), count, centroids->shape(0), "leaves must be there");
   expect(!metric || (metric->shape(0) == dim && metric->shape(1) == dim && !corrections),
          "metric must be [dim][dim], and is not for squared l2");
   expect(directions.has_value() == (metric && weights) &&
@@ -260,6 +266,7 @@ void bind_building(nb::module_& m) {
   m.def("round_to_bf16", &to_bf16, nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
   m.def("round_to_i8", &to_i8, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
         nb::arg());
+  m.def("put_rows", &put);
   m.def("sort_by_leaf", &sort_rows);
   m.def("leaf_means", &means);
   m.def("make_tiles", &tiles, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(),

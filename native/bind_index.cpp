@@ -103,8 +103,7 @@ class Index : public ChangingIndex {
     expect(whole_starts.shape(0) == view_.num_leaves + 1, "whole_starts: [num_leaves + 1]");
     const float* q = queries.data();
     const nb::gil_scoped_release released;
-    for (size_t i = 0; i < leaves.size(); ++i)
-      expect(leaves.data()[i] < view_.num_leaves, "no such leaf");
+    expect_below(leaves.data(), leaves.size(), view_.num_leaves, "no such leaf");
     std::vector<float> unit;
     const size_t bad = prepare(q, count, unit);
     if (bad < count) return bad;
@@ -195,7 +194,7 @@ void merge(const std::vector<Part>& parts, size_t candidates, size_t threads, Ou
     const size_t rows = queries.shape(0), width = first.shape(1);
     const auto fits = [&](const auto& a) { return a.shape(0) == rows && a.shape(1) == width; };
     expect(fits(first) && fits(last) && fits(values), "parts must be [queries][width]");
-    for (size_t i = 0; i < rows; ++i) expect(queries.data()[i] < count, "no such query");
+    expect_below(queries.data(), rows, count, "no such query");
     found.push_back({queries.data(), first.data(), last.data(), values.data(), rows, width});
   }
   const nb::gil_scoped_release released;

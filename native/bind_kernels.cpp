@@ -41,8 +41,7 @@ void gather(GatherKernel<Value> kernel, In<float, 1> query, In<Value, 2> rows,
             In<uint32_t, 1> ids, Out<float, 1> out) {
   expect(query.shape(0) == rows.shape(1), "query and rows differ in dimension");
   expect(out.shape(0) == ids.shape(0), "out must be [ids]");
-  for (size_t i = 0; i < ids.shape(0); ++i)
-    expect(ids.data()[i] < rows.shape(0), "ids must be below the number of rows");
+  expect_below(ids.data(), ids.shape(0), rows.shape(0), "ids must be below the number of rows");
   kernel(query.data(), rows.data(), ids.data(), ids.shape(0), rows.shape(1), out.data());
 }
 

@@ -85,11 +85,13 @@ struct Equations {
 // With p the error along the direction u left by the other blocks, codeword w of the datapoints i
 // that use it minimises sum_i |t_i - w|^2 + weight_i (p_i + <u_i, t_i - w>)^2, hence
 // (n I + sum weight u u^T) w = sum t + weight (p + <u, t>) u; where datapoints have scales, all terms
-// are times theirs.
+// are times theirs. A width known to the compiler (else 0) is three times as fast.
+template <size_t known_width>
 void gather_equations(const TileSet& set, const uint8_t* codes, size_t block,
                       const float* codebook, const std::vector<double>& parallel, size_t begin,
                       size_t end, Equations& equations) {
-  const auto [first, width] = span(set, block);
+  const BlockSpan at = span(set, block);
+  const size_t first = at.first, width = known_width != 0 ? known_width : at.width;
   std::vector<double> u(width);
   for (size_t t = begin; t < end; ++t) {
     const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
@@ -135,30 +137,44 @@ std::vector<double> move_codewords(const TileSet& set, size_t block, Equations& 
   return moved;
 }
 
-// Anisotropic: the exact optimum of one block. parallel [tiles][16] holds the error of all blocks
-// along the direction and is kept up to date.
-void move_to_optimum(const TileSet& set, const uint8_t* codes, size_t block, size_t threads,
-                     float* codebook, std::vector<double>& parallel) {
-  const BlockSpan at = span(set, block);
-  const size_t first = at.first, width = at.width;  // clang 14 captures no structured bindings
-  const size_t num = num_parts(set.codewords, width);
-  const auto bound = [&](size_t part) { return part * set.tiles / num; };
-  std::vector<Equations> parts(num, Equations(set.codewords, width));
-  parallel_for(num, threads, [&](size_t part) {
-    gather_equations(set, codes, block, codebook, parallel, bound(part), bound(part + 1),
-                     parts[part]);
-  });
-  for (size_t part = 1; part < num; ++part) parts[0].add(parts[part]);
-  const std::vector<double> moved = move_codewords(set, block, parts[0], codebook);
-  parallel_for(num, threads, [&](size_t part) {
-    for (size_t t = bound(part); t < bound(part + 1); ++t) {
-      const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
-      const float* direction = set.directions + (t * set.dim + first) * kLanes;
-      for (size_t j = 0; j < width; ++j)
-        for (size_t i = 0; i < kLanes; ++i)
-          parallel[t * kLanes + i] += direction[j * kLanes + i] * moved[code[i] * width + j];
-    }
-  });
+auto gather_of(size_t width) {
+  return width == 1   ? gather_equations<1>
+         : width == 2 ? gather_equations<2>
+         : width == 3 ? gather_equations<3>
+         : width == 4 ? gather_equations<4>
+                      : gather_equations<0>;
+}
+
+// Brings the errors of some tiles up to date with a block that has moved.
+void follow(const TileSet& set, const uint8_t* codes, size_t block,
+            const std::vector<double>& moved, size_t begin, size_t end,
+            std::vector<double>& parallel) {
+  const auto [first, width] = span(set, block);
+  for (size_t t = begin; t < end; ++t) {
+    const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
+    const float* direction = set.directions + (t * set.dim + first) * kLanes;
+    for (size_t j = 0; j < width; ++j)
+      for (size_t i = 0; i < kLanes; ++i)
+        parallel[t * kLanes + i] += direction[j * kLanes + i] * moved[code[i] * width + j];
+  }
+}
+
+// Anisotropic: the exact optimum of one block after the other. parallel [tiles][16] holds the error
+// of all blocks along the direction. Threads meet once a block.
+void move_to_optima(const TileSet& set, const uint8_t* codes, size_t threads, float* codebook,
+                    std::vector<double>& parallel) {
+  std::vector<double> moved;  // how far the block before did
+  for (size_t block = 0; block < set.blocks; ++block) {
+    const size_t width = span(set, block).width, num = num_parts(set.codewords, width);
+    std::vector<Equations> parts(num, Equations(set.codewords, width));
+    parallel_for(num, threads, [&](size_t part) {
+      const size_t begin = part * set.tiles / num, end = (part + 1) * set.tiles / num;
+      if (block > 0) follow(set, codes, block - 1, moved, begin, end, parallel);
+      gather_of(width)(set, codes, block, codebook, parallel, begin, end, parts[part]);
+    });
+    for (size_t part = 1; part < num; ++part) parts[0].add(parts[part]);
+    moved = move_codewords(set, block, parts[0], codebook);
+  }
 }
 
 }  // namespace
@@ -180,8 +196,7 @@ void update_codebook(const TileSet& set, const uint8_t* codes, size_t threads, f
             (double(set.targets[at + i]) - double(codebook[j * set.codewords + code[i]]));
     }
   });
-  for (size_t block = 0; block < set.blocks; ++block)
-    move_to_optimum(set, codes, block, threads, codebook, parallel);
+  move_to_optima(set, codes, threads, codebook, parallel);
 }
 
 }  // namespace swann

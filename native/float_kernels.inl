@@ -169,20 +169,13 @@ void dot_tiles_f32(const float* rows, size_t num_rows, const float* tiles, size_
   rows_by_all_tiles<kTilesAtOnce>(rows, num_rows, tiles, num_tiles, dim, out, stride);
 }
 
-template <typename Value>
-inline void prefetch_row(const Value* row, size_t dim) noexcept {
-  const char* p = reinterpret_cast<const char*>(row);
-  for (size_t b = 0; b < dim * sizeof(Value); b += 64) __builtin_prefetch(p + b);
-}
-
-// Rows lie anywhere in memory: ask for them well before they are used.
 template <Metric metric, typename Value>
 void gather(const float* query, const Value* rows, const uint32_t* ids, size_t count, size_t dim,
             float* out) noexcept {
-  const size_t bytes = dim * sizeof(Value), ahead = bytes <= 512 ? 8 : bytes <= 2048 ? 3 : 1;
-  for (size_t i = 0; i < count && i < ahead; ++i) prefetch_row(rows + ids[i] * dim, dim);
+  const size_t bytes = dim * sizeof(Value), ahead = rows_ahead(bytes);
+  for (size_t i = 0; i < count && i < ahead; ++i) prefetch_bytes(rows + ids[i] * dim, bytes);
   for (size_t i = 0; i < count; ++i) {
-    if (i + ahead < count) prefetch_row(rows + ids[i + ahead] * dim, dim);
+    if (i + ahead < count) prefetch_bytes(rows + ids[i + ahead] * dim, bytes);
     tile<metric, 1, 1>(query, rows + ids[i] * dim, dim, out + i, 0);
   }
 }

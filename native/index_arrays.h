@@ -63,8 +63,9 @@ class IndexArrays {
     expect(!spreads || (centroids && spreads->shape(0) == view_.num_leaves),
            "spreads must be [num_leaves] and need centroids");
     expect(!entry_rows || entry_rows->shape(0) == view_.num_entries, "entry_rows: [entries]");
-    for (size_t i = 0; entry_rows && i < view_.num_entries; ++i)
-      expect(entry_rows->data()[i] < n, "entry_rows must be below the number of rows");
+    if (entry_rows)
+      expect_below(entry_rows->data(), view_.num_entries, n,
+                   "entry_rows must be below the number of rows");
     expect(!ids || ids->shape(0) == n, "ids must be [num_rows]");
     expect(int(rows.has_value()) + int(rows_bf16.has_value()) + int(rows_i8.has_value()) <= 1,
            "rows have one precision");

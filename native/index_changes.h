@@ -110,8 +110,7 @@ class ChangingIndex : public IndexArrays {
     expect(out.shape(0) == rows.shape(0) && out.shape(1) == view_.dim, "out: [rows][dim]");
     const nb::gil_scoped_release released;
     const std::lock_guard<std::mutex> turn(writing_);
-    for (size_t i = 0; i < rows.shape(0); ++i)
-      expect(rows.data()[i] < updates_.num_rows(), "rows out of range");
+    expect_below(rows.data(), rows.shape(0), updates_.num_rows(), "rows out of range");
     updates_.vectors(rows.data(), rows.shape(0), out.data());
   }
 
@@ -120,8 +119,7 @@ class ChangingIndex : public IndexArrays {
     expect(out.shape(0) == rows.shape(0), "out: [rows]");
     const nb::gil_scoped_release released;
     const std::lock_guard<std::mutex> turn(writing_);
-    for (size_t i = 0; i < rows.shape(0); ++i)
-      expect(rows.data()[i] < updates_.num_rows(), "rows out of range");
+    expect_below(rows.data(), rows.shape(0), updates_.num_rows(), "rows out of range");
     updates_.scales(rows.data(), rows.shape(0), out.data());
   }
 

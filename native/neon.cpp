@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels.h"
+#include "prefetch.h"
 
 namespace swann {
 namespace {

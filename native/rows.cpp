@@ -172,4 +172,12 @@ void round_to_i8(const float* rows, size_t count, size_t dim, const float* weigh
   });
 }
 
+void put_rows(const uint8_t* rows, size_t count, size_t bytes, const uint32_t* places,
+              size_t threads, uint8_t* out) {
+  for_rows(count, threads, [&](size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i)
+      std::copy_n(rows + i * bytes, bytes, out + size_t(places[i]) * bytes);
+  });
+}
+
 }  // namespace swann

@@ -39,4 +39,8 @@ void round_to_bf16(const float* rows, size_t count, size_t dim, const float* wei
 void round_to_i8(const float* rows, size_t count, size_t dim, const float* weights,
                  size_t threads, int8_t* out, float* scales, float* squares);
 
+// Copies rows of so many bytes to places [count] of their own.
+void put_rows(const uint8_t* rows, size_t count, size_t bytes, const uint32_t* places,
+              size_t threads, uint8_t* out);
+
 }  // namespace swann

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "kernels.h"
+#include "prefetch.h"
 
 namespace swann {
 namespace {

@@ -233,6 +233,14 @@ void test_rounding() {
   check(better, "weights lower their loss");
   check(lengths, "squared lengths");
   check(bf16_weighted == bf16_again, "the same on three threads");
+  std::vector<uint32_t> back(count);
+  for (size_t i = 0; i < count; ++i) back[i] = uint32_t(count - 1 - i);
+  std::vector<float> turned(rows.size());
+  const auto bytes = [](auto* values) { return reinterpret_cast<uint8_t*>(values); };
+  put_rows(bytes(rows.data()), count, dim * sizeof(float), back.data(), 3, bytes(turned.data()));
+  check(std::equal(turned.end() - ptrdiff_t(dim), turned.end(), rows.begin()) &&
+            std::equal(rows.end() - ptrdiff_t(dim), rows.end(), turned.begin()),
+        "rows in their places");
 }
 
 struct Tiles {

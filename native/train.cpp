@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "prefetch.h"
 #include "threads.h"
 
 namespace swann {
@@ -74,9 +75,12 @@ void sort_by_leaf(const uint32_t* labels, size_t count, size_t num_leaves, uint3
 
 void leaf_means(const float* rows, size_t dim, const uint32_t* order, const uint32_t* starts,
                 size_t num_leaves, size_t threads, float* means) {
+  const size_t bytes = dim * sizeof(float), ahead = rows_ahead(bytes);
   parallel_for(num_leaves, threads, [&](size_t leaf) {
     std::vector<double> sum(dim, 0.0);
-    for (uint32_t i = starts[leaf]; i < starts[leaf + 1]; ++i) {
+    const uint32_t end = starts[leaf + 1];
+    for (uint32_t i = starts[leaf]; i < end; ++i) {
+      if (i + ahead < end) prefetch_bytes(rows + size_t(order[i + ahead]) * dim, bytes);
       const float* x = rows + size_t(order[i]) * dim;
       for (size_t j = 0; j < dim; ++j) sum[j] += double(x[j]);
     }

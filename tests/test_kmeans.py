@@ -194,6 +194,44 @@ def test_centroids_end_as_the_means_of_their_clusters() -> None:
     assert len(losses) < 50  # it stopped when nothing moved
 
 
+def test_the_first_half_sees_a_part_and_the_end_is_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = normal(4, 20000, 6)
+    sample[10000:] += 3  # in some order, as databases are
+    start = np.sort(np.random.default_rng(0).choice(20000, 20, replace=False))
+    centroids, losses = train(sample, 20)
+    some = squared_distances(sample[np.arange(320 * 20) * 20000 // (320 * 20)], sample[start])
+    np.testing.assert_allclose(losses[0], some.min(axis=1).mean(), rtol=1e-4)
+    ends = squared_distances(sample, centroids).min(axis=1).mean()
+    assert ends <= losses[6]
+    assert (np.diff(losses[6:]) <= 0).all()
+    monkeypatch.setattr(kmeans, "_ENOUGH_AT_FIRST", 1000)
+    assert ends < squared_distances(sample, train(sample, 20)[0]).min(axis=1).mean() * 1.01
+
+
+def test_a_single_iteration_sees_the_whole_sample() -> None:
+    sample = normal(6, 2000, 4)
+    start = np.sort(np.random.default_rng(0).choice(2000, 3, replace=False))
+    _, losses = train(sample, 3, iterations=1)
+    expected = squared_distances(sample, sample[start]).min(axis=1).mean()
+    np.testing.assert_allclose(losses, [expected], rtol=1e-5)
+
+
+@pytest.mark.parametrize("clusters", [20, 250])  # compared with all of them, or with some
+def test_directions_choose_and_the_end_is_at_means(clusters: int) -> None:
+    sample = blobs(3, 5000, centers=clusters) + 2
+    unit, _ = train(sample, clusters, spherical=True, random_init=False)
+    means, _ = train(sample, clusters, spherical=True, random_init=False, end_at_means=True)
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1.0, rtol=1e-5)
+    labels, _ = kernels.assign_leaves(sample, means, 1)
+    far = [
+        np.abs(means[leaf] - sample[labels == leaf].mean(axis=0)).max()
+        for leaf in np.unique(labels)
+    ]
+    assert np.median(far) < 1e-3
+    cosines = (means / np.linalg.norm(means, axis=1, keepdims=True) * unit).sum(axis=1)
+    assert np.median(cosines) > 0.99
+
+
 @pytest.mark.parametrize("random_init", [True, False])
 @pytest.mark.parametrize("spherical", [True, False])
 def test_threads_do_not_matter(random_init: bool, spherical: bool) -> None:

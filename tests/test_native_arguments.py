@@ -82,6 +82,15 @@ BUILDING: list[tuple[str, tuple[Any, ...], Refusals]] = [
         ],
     ),
     (
+        "put_rows",
+        (u8(COUNT, DIM), u32(*range(COUNT)), u8(COUNT, DIM), 1),
+        [
+            (1, u32(*range(COUNT - 1)), "places must be"),
+            (1, u32(*range(1, COUNT + 1)), "places must be there"),
+            (2, u8(COUNT, 3), "places must be"),
+        ],
+    ),
+    (
         "round_to_i8",
         (ROWS, f32(COUNT), i8(COUNT, DIM), f32(COUNT), f32(COUNT), 1),
         [

@@ -40,6 +40,18 @@ def to_i8(rows: F32, weights: F32 | None = None) -> tuple[NDArray[np.int8], F32,
     return out, scales, squares
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16, np.int8])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_rows_are_put_in_their_places(dtype: Any, threads: int) -> None:
+    rng = np.random.default_rng(6)
+    rows = rng.integers(0, 100, (700, 7)).astype(dtype)
+    places = rng.permutation(800)[:700].astype(np.uint32)
+    out, expected = np.zeros((800, 7), dtype), np.zeros((800, 7), dtype)
+    kernels.put_rows(rows, places, out, threads)
+    expected[places] = rows
+    np.testing.assert_array_equal(out, expected)
+
+
 # ---- Kernels
 
 

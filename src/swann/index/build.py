@@ -242,11 +242,12 @@ class _Build:
             config,
             rng=np.random.default_rng([self.config.seed, 1]),
             threads=self.threads,
+            end_at_means=config.avq is None and len(ids) == source.n,
             on_iteration=lambda i, _: source.report("tree", i + 1, total),
         )
         source.report("tree", total, total)
-        few = len(ids) < min(source.n, _ENOUGH_A_LEAF * len(centroids))
-        if config.avq is None and (few or config.spherical):
+        few = len(ids) < _ENOUGH_A_LEAF * len(centroids)
+        if config.avq is None and len(ids) < source.n and (few or config.spherical):
             centroids = tree.to_means(
                 source.tree_chunks(),
                 centroids,

@@ -143,7 +143,7 @@ def build_routes(
     made: Arrays = {}
     if _quantizes(config):
         kept = RowArrays(ReorderType.INT8, *centroids.shape)
-        kept.put(slice(None), centroids, None, threads)
+        kept.put(np.arange(len(centroids), dtype=np.uint32), centroids, None, threads)
         arrays = kept.arrays(config.distance_measure)
         made = {f"centroid{name[3:]}": array for name, array in arrays.items()}
     above = levels(config)
@@ -197,7 +197,7 @@ def _build_level(
     if not math.isnan(threshold) and level.scoring_mode is not ReorderType.FLOAT32:
         weights = anisotropic_weights(norms, below.shape[1], threshold)[entries]
     kept = RowArrays(level.scoring_mode, len(entries), below.shape[1])
-    kept.put(slice(None), below[entries], weights, threads)
+    kept.put(np.arange(len(entries), dtype=np.uint32), below[entries], weights, threads)
     made: Arrays = {"centroids": centroids, "starts": starts, "entries": entries}
     if config.distance_measure != SQUARED_L2:
         made["spreads"] = tree.leaf_spreads(distances, below.shape[1], level.avq)

@@ -14,6 +14,7 @@ from swann.distance import SQUARED_L2
 __all__ = ["RowArrays", "row_shapes"]
 
 F32 = NDArray[np.float32]
+U32 = NDArray[np.uint32]
 
 
 class RowArrays:
@@ -31,12 +32,10 @@ class RowArrays:
         self.scales = np.empty(of_rows, np.float32)
         self.squares = np.empty(of_rows, np.float32)
 
-    def put(
-        self, places: slice | NDArray[Any], rows: F32, weights: F32 | None, threads: int
-    ) -> None:
+    def put(self, places: U32, rows: F32, weights: F32 | None, threads: int) -> None:
         """Store `rows` in these places; with `weights` (eta - 1) rounded anisotropically."""
         if self.precision is ReorderType.FLOAT32:
-            self.rows[places] = rows
+            kernels.put_rows(rows, places, self.rows, threads)
             return
         rounded = np.empty(rows.shape, self.rows.dtype)
         if self.precision is ReorderType.BFLOAT16:
@@ -46,7 +45,7 @@ class RowArrays:
             kernels.round_to_i8(rows, weights, rounded, scales, squares, threads)
             self.scales[places] = scales
             self.squares[places] = squares
-        self.rows[places] = rounded
+        kernels.put_rows(rounded, places, self.rows, threads)
 
     def arrays(self, distance_measure: str) -> dict[str, Any]:
         """Return what was stored, by the names of `row_shapes`."""

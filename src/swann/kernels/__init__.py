@@ -10,7 +10,7 @@ machine cannot run is an error at import, not a crash later.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ __all__ = [
     "normalize_rows",
     "pack_codes",
     "project_rows",
+    "put_rows",
     "release_memory",
     "round_to_bf16",
     "round_to_i8",
@@ -196,6 +197,13 @@ def round_to_i8(
     `scales` and `squares` of shape (n,) get the scales and the squared lengths of what is stored.
     """
     _native.round_to_i8(rows, weights, out, scales, squares, threads)
+
+
+def put_rows(rows: NDArray[Any], places: U32, out: NDArray[Any], threads: int) -> None:
+    """Do what ``out[places] = rows`` does, where dtypes are the same and places distinct."""
+    width = rows.shape[1] * rows.itemsize
+    there = out.view(np.uint8).reshape(len(out), width)
+    _native.put_rows(rows.view(np.uint8).reshape(len(rows), width), places, there, threads)
 
 
 def project_rows(rows: F32, basis: F32 | None, reduced_dim: int, threads: int) -> F32:

@@ -25,6 +25,9 @@ _NEAR = 96
 """Centroids that a row is compared with once it is in a leaf: those nearest to the leaf's mean. All
 are in the first iteration, and where splitting ends."""
 
+_ENOUGH_AT_FIRST = 320
+"""Datapoints a centroid that the first half of the iterations sees, evenly spaced in the sample."""
+
 _CONVERGED = 1e-4
 """Iterations stop when the mean squared distance falls by less than this fraction."""
 
@@ -36,6 +39,7 @@ def train_centroids(
     iterations: int = 12,
     min_partition_size: int = 50,
     spherical: bool = False,
+    end_at_means: bool = False,
     random_init: bool = True,
     rng: np.random.Generator,
     threads: int = 1,
@@ -50,14 +54,17 @@ def train_centroids(
     num_centroids : int
         How many to train.
     iterations : int
-        Passes of assignment and update. Two of them cost about ``n * num_centroids * d``
-        multiplications, the others a fraction of that where there are many centroids.
+        Passes of assignment and update; the first half of them over 320 datapoints a centroid, if
+        there are more. Two passes cost about ``n * num_centroids * d`` multiplications, the others
+        a fraction of that where there are many centroids.
     min_partition_size : int
         In the first half of the iterations, a centroid that owns fewer datapoints of the sample
         moves next to that of the largest cluster and splits it. At most an eighth of the mean
         size: beyond that, evening the sizes out costs recall.
     spherical : bool
         Normalise the centroids after every update.
+    end_at_means : bool
+        One more update where they were normalised, which leaves them at means.
     random_init : bool
         Start from distinct random datapoints; otherwise from k-means++, which costs about as much
         as an iteration more.
@@ -75,7 +82,8 @@ def train_centroids(
     Notes
     -----
     The last update leaves the centroids at the means of their clusters. Where no cluster is too
-    small, the mean squared distance never rises.
+    small, the mean squared distance never rises, but for where the second half begins to see the
+    whole sample.
     """
     if random_init:
         start = np.sort(rng.choice(len(sample), num_centroids, replace=False))
@@ -84,30 +92,45 @@ def train_centroids(
         centroids = _plus_plus(sample, num_centroids, rng, threads)
     if spherical:
         centroids = _unit(centroids)
+    whole, half = sample, iterations // 2
+    sample = _evenly(whole, _ENOUGH_AT_FIRST * num_centroids)
     smallest = max(1, min(min_partition_size, len(sample) // (8 * num_centroids)))
-    squares = np.einsum("ij,ij->i", sample, sample, dtype=np.float64)
+    squares = _squares(sample)
     before = np.inf
     seen: _Leaves | None = None
+    few = num_centroids <= 2 * _NEAR
     for iteration in range(iterations):
-        everywhere = iteration == (iterations + 1) // 2 or num_centroids <= 2 * _NEAR
-        labels, scores = _assign(sample, centroids, None if everywhere else seen, threads)
+        if iteration == half and sample is not whole:
+            sample, squares, before = whole, _squares(whole), np.inf
+        labels, scores = _assign(
+            sample, centroids, None if few or iteration == half else seen, threads
+        )
         distance = float(np.mean(squares - 2.0 * scores))
         if on_iteration is not None:
             on_iteration(iteration, distance)
-        order, starts = kernels.sort_by_leaf(labels, num_centroids)
-        means = kernels.leaf_means(sample, order, starts, threads)
-        sizes = np.bincount(labels, minlength=num_centroids)
-        means[sizes == 0] = centroids[sizes == 0]
-        seen = _Leaves(means.copy(), order, starts)
-        moved = 0
+        seen = _update(sample, centroids, labels, threads)
+        means, moved = seen.means, 0
         if iteration < iterations - 1:
             least = smallest if 2 * iteration < iterations else 1
-            moved = _split_largest(means, sizes, least, sample, order, starts, rng)
+            means, moved = _split_largest(seen, least, sample, rng)
         centroids = _unit(means) if spherical else means
-        if moved == 0 and before - distance < _CONVERGED * before:
+        if moved == 0 and sample is whole and before - distance < _CONVERGED * before:
             break
         before = distance
-    return centroids
+    if not (spherical and end_at_means):
+        return centroids
+    labels, _ = _assign(sample, means, None if few else seen, threads)
+    return _update(sample, means, labels, threads).means
+
+
+def _evenly(sample: F32, count: int) -> F32:
+    """Return so many rows of a sample, evenly spaced, or the sample itself if it has no more."""
+    n = len(sample)
+    return sample if n <= count else sample[np.arange(count) * n // count]
+
+
+def _squares(rows: F32) -> NDArray[np.float64]:
+    return np.asarray(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
 
 
 class _Leaves(NamedTuple):
@@ -127,32 +150,36 @@ def _assign(sample: F32, centroids: F32, seen: _Leaves | None, threads: int) -> 
     )
 
 
+def _update(sample: F32, centroids: F32, labels: U32, threads: int) -> _Leaves:
+    """Return the leaves that rows were assigned to. The mean of an empty one is its centroid."""
+    order, starts = kernels.sort_by_leaf(labels, len(centroids))
+    means = kernels.leaf_means(sample, order, starts, threads)
+    empty = starts[1:] == starts[:-1]
+    means[empty] = centroids[empty]
+    return _Leaves(means, order, starts)
+
+
 def _unit(centroids: F32) -> F32:
     norms = np.linalg.norm(centroids, axis=1, keepdims=True)
     return np.asarray(centroids / np.where(norms > 0, norms, 1), np.float32)
 
 
 def _split_largest(
-    means: F32,
-    sizes: NDArray[np.intp],
-    smallest: int,
-    sample: F32,
-    order: U32,
-    starts: U32,
-    rng: np.random.Generator,
-) -> int:
-    """Move the centroids of too few datapoints, in place, into the largest clusters."""
+    leaves: _Leaves, smallest: int, sample: F32, rng: np.random.Generator
+) -> tuple[F32, int]:
+    """Return the means, those of too few datapoints moved into the largest leaves; and how many."""
+    means, order, starts = leaves.means.copy(), leaves.order, leaves.starts
+    sizes = np.diff(starts.astype(np.int64))
     small = np.flatnonzero(sizes < smallest)
-    sizes = sizes.copy()
     sizes[small] = 0  # these give nothing away
     for count, leaf in enumerate(small):
         donor = int(sizes.argmax())
         if sizes[donor] < 2:
-            return count
+            return means, count
         member = sample[order[rng.integers(int(starts[donor]), int(starts[donor + 1]))]]
         means[leaf] = means[donor] + _SPLIT * (member - means[donor])
         sizes[donor] -= sizes[donor] // 2
-    return len(small)
+    return means, len(small)
 
 
 def _plus_plus(sample: F32, count: int, rng: np.random.Generator, threads: int) -> F32:
@@ -162,7 +189,7 @@ def _plus_plus(sample: F32, count: int, rng: np.random.Generator, threads: int) 
     before it have lowered its own: they are distributed as if drawn one by one, for a fraction of
     the passes over the sample.
     """
-    squares = np.einsum("ij,ij->i", sample, sample, dtype=np.float64)
+    squares = _squares(sample)
     nearest = np.full(len(sample), np.inf)  # squared distance to the chosen
     chosen = np.empty(0, np.int64)
     while len(chosen) < count:

@@ -50,6 +50,7 @@ def train_tree(
     *,
     rng: np.random.Generator,
     threads: int,
+    end_at_means: bool = False,
     on_iteration: Callable[[int, float], None] | None = None,
 ) -> F32:
     """Train the centroids of a tree.
@@ -60,6 +61,8 @@ def train_tree(
         Datapoints, normalised where the distance measure asks for it.
     config : TreeConfig
         There are never more leaves than datapoints in the sample.
+    end_at_means : bool
+        Return means of leaves, also where directions chose them (``spherical``).
     on_iteration : callable, optional
         Called with the number of each iteration and its mean loss.
 
@@ -73,6 +76,7 @@ def train_tree(
         iterations=config.training_iterations,
         min_partition_size=config.min_partition_size,
         spherical=config.spherical,
+        end_at_means=end_at_means,
         random_init=config.random_init,
         rng=rng,
         threads=threads,

@@ -53,8 +53,9 @@ BUILD_TERMS = ("check", "tree", "assign", "codebook", "encode", "rows")
 """The same of a build: nanoseconds a value, a multiplication, a byte; see `build_terms`."""
 
 _ROW_BYTES = {ReorderType.FLOAT32: 4, ReorderType.BFLOAT16: 2, ReorderType.INT8: 1}
-_FULL_PASSES, _NEAR = 2, 96
-"""Of k-means: iterations that compare with all centroids, and with how many the others compare."""
+_FULL_PASSES, _NEAR, _AT_FIRST = 2, 96, 320
+"""Of k-means: iterations that compare with all centroids, with how many the others compare, and how
+many datapoints a centroid the first half of either sees."""
 _QUERIES_TOGETHER = 1024
 
 ENOUGH_A_LEAF = 64
@@ -182,10 +183,11 @@ def build_terms(config: IndexConfig, n: int, dimension: int) -> Terms:
     if config.tree is not None:
         leaves = min(config.tree.num_leaves, n)
         sample = min(n, max(config.tree.training_sample_size, leaves))
+        seen = (min(sample, _AT_FIRST * leaves) + float(sample)) / 2
         near = config.tree.training_iterations - _FULL_PASSES
         terms["tree"] = r * (
-            _FULL_PASSES * float(sample) * leaves
-            + near * (float(sample) * min(leaves, _NEAR) + float(leaves) * leaves)
+            _FULL_PASSES * seen * leaves
+            + near * (seen * min(leaves, _NEAR) + float(leaves) * leaves)
         )
         passes = 1 if config.tree.soar_lambda is None else 2
         if sample < min(n, ENOUGH_A_LEAF * leaves):
