@@ -97,6 +97,21 @@ class System(abc.ABC):
         return ""
 
 
+def tree_searches(build: Settings, quick: bool) -> list[Settings]:
+    """Leaves and candidates that ScaNN and swann try, the same for both."""
+    scale = build["num_leaves"] / 600
+    if "soar_lambda" in build:  # reaches the same recall with fewer leaves
+        scale *= 0.6
+    pairs = [(20, 60), (45, 80), (120, 200)] if quick else [
+        (6, 20), (10, 30), (15, 30), (20, 40), (30, 40), (30, 60), (45, 50), (45, 80), (70, 80),
+        (70, 120), (120, 160), (200, 300), (300, 400),
+    ]  # fmt: skip
+    return [
+        {"leaves_to_search": max(1, round(a * scale)), "pre_reorder_num_neighbors": b}
+        for a, b in pairs
+    ]
+
+
 def peer(module: str) -> Any:
     """Import a system's module, which only its own environment has."""
     return importlib.import_module(module)

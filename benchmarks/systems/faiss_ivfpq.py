@@ -19,8 +19,14 @@ class FaissIvfPq(System):
     module = "faiss"
 
     def builds(self, n: int, distance_measure: str, quick: bool) -> list[Settings]:
-        lists = leaves_near(n, 1) if quick else leaves_near(n, 1, 1.66, 3.33)
-        return [{"nlist": count, "pq": "d/2 x 4 bits, residuals"} for count in lists]
+        middle, more, most = leaves_near(n, 1, 1.66, 3.33)
+        pairs = (
+            [(middle, 2), (middle, 4), (more, 2), (more, 4)]
+            if distance_measure == "squared_l2"  # long rows: shorter codes pay
+            else [(middle, 2), (more, 2), (most, 2)]
+        )
+        builds: list[Settings] = [{"nlist": count, "dims_per_code": dims} for count, dims in pairs]
+        return builds[:2] if quick else builds
 
     def searches(self, build: Settings, quick: bool) -> list[Settings]:
         pairs = [(20, 10), (50, 20), (150, 40)] if quick else [
@@ -36,7 +42,7 @@ class FaissIvfPq(System):
         l2 = distance_measure == "squared_l2"
         metric = faiss.METRIC_L2 if l2 else faiss.METRIC_INNER_PRODUCT
         d = train.shape[1]
-        factory = f"IVF{settings['nlist']},PQ{d // 2}x4fsr,RFlat"
+        factory = f"IVF{settings['nlist']},PQ{d // settings['dims_per_code']}x4fsr,RFlat"
         index = faiss.index_factory(d, factory, metric)
         index.train(train)
         index.add(train)

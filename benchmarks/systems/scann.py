@@ -5,16 +5,26 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
-from benchmarks.systems.base import Floats, Search, Settings, System, leaves_near, peer, scored
+from benchmarks.systems.base import (
+    Floats,
+    Search,
+    Settings,
+    System,
+    leaves_near,
+    peer,
+    scored,
+    tree_searches,
+)
 
 THRESHOLD = 0.2
 
 
 class Scann(System):
-    """Tree, anisotropic hashing and float32 reordering, with and without SOAR."""
+    """Tree, anisotropic hashing and reordering, with and without SOAR."""
 
     name = "scann"
     requirements = ("numpy", "scann==1.4.2")
@@ -24,8 +34,13 @@ class Scann(System):
         middle, more, most = leaves_near(n, 1, 1.66, 3.33)
         trained = {"training_sample_size": n}  # the default of 100,000 costs recall
         if distance_measure == "squared_l2":  # the other settings are for dot products only
-            plain = [{"num_leaves": leaves, **trained} for leaves in (middle, more, most)]
-            return plain[:1] if quick else plain
+            short: Settings = {"dimensions_per_block": 4, "reorder": "BFLOAT16"}
+            plain: list[Settings] = [
+                {"num_leaves": leaves, **trained, **codes}
+                for leaves in (middle, more)
+                for codes in (Settings(), short)
+            ]
+            return plain[:2] if quick else plain
         threshold = {"anisotropic_quantization_threshold": THRESHOLD}
         tree = trained | threshold | ({"spherical": True} if distance_measure == "cosine" else {})
         soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0}
@@ -35,32 +50,26 @@ class Scann(System):
             {"num_leaves": more, **tree},
             {"num_leaves": more, **tree, **soar},
             {"num_leaves": most, **tree, "avq": 4.0},
+            {"num_leaves": middle, **tree, **soar},
+            {"num_leaves": more, **tree, **soar, "reorder": "BFLOAT16"},
         ]
         return tried[:2] if quick else tried
 
     def searches(self, build: Settings, quick: bool) -> list[Settings]:
-        scale = build["num_leaves"] / 600
-        if "soar_lambda" in build:  # reaches the same recall with fewer leaves
-            scale *= 0.6
-        pairs = [(20, 60), (45, 80), (120, 200)] if quick else [
-            (6, 20), (10, 30), (20, 60), (30, 60), (45, 80), (70, 120), (100, 150), (120, 200),
-            (200, 300),
-        ]  # fmt: skip
-        return [
-            {"leaves_to_search": max(1, round(a * scale)), "pre_reorder_num_neighbors": b}
-            for a, b in pairs
-        ]
+        return tree_searches(build, quick)
 
     def build(self, train: Floats, distance_measure: str, settings: Settings, threads: int) -> Any:
         tree = dict(settings)
         threshold = tree.pop("anisotropic_quantization_threshold", float("nan"))
-        reorder = tree.pop("reorder", True)
+        reorder = tree.pop("reorder", "FLOAT32")
         leaves = tree.pop("num_leaves")
+        block = tree.pop("dimensions_per_block", 2)
         builder = peer(self.module).builder(train, 10, scored(distance_measure))
         builder.tree(leaves, max(1, leaves // 20), **tree)
-        builder.score_ah(2, anisotropic_quantization_threshold=threshold)
+        builder.score_ah(block, anisotropic_quantization_threshold=threshold)
         if reorder:
-            builder.reorder(100)
+            types = importlib.import_module("scann.scann_ops.py.scann_builder").ReorderType
+            builder.reorder(100, quantize=types[reorder])
         return builder.set_n_training_threads(threads).build()
 
     def save(self, index: Any, folder: Path) -> None:

@@ -8,7 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.systems.base import Floats, Search, Settings, System, leaves_near, peer, scored
+from benchmarks.systems.base import (
+    Floats,
+    Search,
+    Settings,
+    System,
+    leaves_near,
+    peer,
+    scored,
+    tree_searches,
+)
 
 THRESHOLD = 0.2
 
@@ -26,7 +35,14 @@ class Swann(System):
         if distance_measure == "squared_l2":
             short: Settings = {"dimensions_per_block": 4, "reorder": "BFLOAT16"}
             plain = [{"num_leaves": middle}, {"num_leaves": middle, **short}]
-            return plain if quick else [*plain, {"num_leaves": more}, {"num_leaves": more, **short}]
+            # Peers gain nothing by it: scann refuses, scann-core scans all dimensions as before.
+            fewer = {"pca_significance_threshold": 0.92, "reorder": "BFLOAT16"}
+            return plain if quick else [
+                *plain,
+                {"num_leaves": more},
+                {"num_leaves": more, **short},
+                {"num_leaves": middle, **fewer},
+            ]  # fmt: skip
         threshold = {"anisotropic_quantization_threshold": THRESHOLD}
         soar = {"soar_lambda": 1.5, "overretrieve_factor": 1.5, "training_sample_size": n}
         tried: list[Settings] = [
@@ -36,21 +52,12 @@ class Swann(System):
             {"num_leaves": more, **threshold, **soar},
             {"num_leaves": more, **threshold, "dimensions_per_block": 3, "reorder": "INT8"},
             {"num_leaves": more, **threshold, **soar, "reorder": "BFLOAT16"},
+            {"num_leaves": middle, **threshold, **soar, "reorder": "BFLOAT16"},
         ]
         return tried[:2] if quick else tried
 
     def searches(self, build: Settings, quick: bool) -> list[Settings]:
-        scale = build["num_leaves"] / 600
-        if "soar_lambda" in build:  # reaches the same recall with fewer leaves
-            scale *= 0.6
-        pairs = [(20, 60), (45, 80), (120, 200)] if quick else [
-            (6, 20), (10, 30), (15, 30), (20, 30), (20, 40), (30, 40), (30, 60), (45, 50),
-            (45, 80), (70, 80), (70, 120), (100, 120), (120, 160), (200, 300), (300, 400),
-        ]  # fmt: skip
-        return [
-            {"leaves_to_search": max(1, round(a * scale)), "pre_reorder_num_neighbors": b}
-            for a, b in pairs
-        ]
+        return tree_searches(build, quick)
 
     def build(self, train: Floats, distance_measure: str, settings: Settings, threads: int) -> Any:
         tree = dict(settings)
@@ -58,9 +65,12 @@ class Swann(System):
         reorder = tree.pop("reorder", "FLOAT32")
         leaves = tree.pop("num_leaves")
         block = tree.pop("dimensions_per_block", 2)
+        variance = tree.pop("pca_significance_threshold", None)
         swann = peer(self.module)
         builder = swann.builder(train, 10, scored(distance_measure))
         builder.tree(leaves, max(1, leaves // 20), **tree)
+        if variance is not None:
+            builder.pca(None, variance, 0.6)
         builder.score_ah(block, anisotropic_quantization_threshold=threshold)
         if reorder:
             # Rows in int8 are rounded by the same loss; others cannot be.
