@@ -34,6 +34,8 @@ class Worker:
         self.system = systems.find(system)
         self.threads = threads
         self.data = Path(data)
+        sample = self.data / "sample.npy"
+        self.system.sample = sample if sample.exists() else None
         self.test = np.load(self.data / "test.npy")
         self.neighbors = np.load(self.data / "neighbors.npy")[:, :K]
         self.indices: dict[str, Any] = {}

@@ -70,7 +70,7 @@ class Index : public ChangingIndex {
     const float* q = queries.data();
     const nb::gil_scoped_release released;
     std::vector<float> unit;
-    const size_t bad = prepare(q, count, unit);
+    const size_t bad = prepare(q, count, threads, unit);
     if (bad < count) return bad;
     if (!unit.empty()) q = unit.data();
     for_blocks(count, threads, most_queries(view_, {1, 1, wanted}), [&](size_t first, size_t size) {
@@ -105,7 +105,7 @@ class Index : public ChangingIndex {
     const nb::gil_scoped_release released;
     expect_below(leaves.data(), leaves.size(), view_.num_leaves, "no such leaf");
     std::vector<float> unit;
-    const size_t bad = prepare(q, count, unit);
+    const size_t bad = prepare(q, count, threads, unit);
     if (bad < count) return bad;
     if (!unit.empty()) q = unit.data();
     const Ref<const Changes> changes = snapshot();
@@ -137,7 +137,7 @@ class Index : public ChangingIndex {
              int64_t* ids, float* distances) const {
     const nb::gil_scoped_release released;
     std::vector<float> unit;
-    const size_t bad = prepare(q, count, unit);
+    const size_t bad = prepare(q, count, threads, unit);
     if (bad < count) return bad;
     if (!unit.empty()) q = unit.data();
     const Ref<const Changes> changes = snapshot();
@@ -151,33 +151,47 @@ class Index : public ChangingIndex {
     return count;
   }
 
-  // Cuts `count` queries into blocks, spread over threads: calls do(first, size).
+  // Cuts `count` queries into blocks of one size, as many for each thread: calls each(first, size).
   template <typename Do>
   static void for_blocks(size_t count, size_t threads, size_t most, const Do& each) {
-    const size_t block = std::clamp<size_t>((count + threads - 1) / threads, 1, most);
+    if (count == 0) return;
+    const size_t rounds = (count + threads * most - 1) / (threads * most);
+    const size_t blocks = std::min(count, rounds * threads), block = (count + blocks - 1) / blocks;
     parallel_for((count + block - 1) / block, threads, [&](size_t i) {
       each(i * block, std::min(block, count - i * block));
     });
   }
 
-  // Checks queries, and for cosine fills `unit` with them at unit length.
-  size_t prepare(const float* q, size_t count, std::vector<float>& unit) const {
+  // Checks queries, and for cosine fills `unit` with them at unit length. The number of the first bad
+  // one; count if all are good.
+  size_t prepare(const float* q, size_t count, size_t threads, std::vector<float>& unit) const {
+    constexpr size_t kTogether = 256;
     const size_t dim = view_.dim;
     const bool cosine = view_.distance == Distance::cosine;
     if (cosine) unit.resize(count * dim);
-    for (size_t i = 0; i < count; ++i) {
-      float norm;
-      if (check_rows(q + i * dim, 1, dim, &norm, 1) == 0) return i;
-      if (!cosine) continue;
-      if (norm == 0.0f) return i;
-      if (norm < kShort) {
-        normalize_rows(q + i * dim, 1, dim, 1, unit.data() + i * dim);
-        continue;
-      }
-      const float inverse = 1.0f / norm;
-      for (size_t j = 0; j < dim; ++j) unit[i * dim + j] = q[i * dim + j] * inverse;
+    std::atomic<size_t> bad{count};
+    for_blocks(count, threads, kTogether, [&](size_t first, size_t size) {
+      for (size_t i = first; i < first + size; ++i)
+        if (!prepare_one(q + i * dim, cosine ? unit.data() + i * dim : nullptr))
+          return lower(bad, i);
+    });
+    return bad;
+  }
+
+  // One query, and where it goes at unit length, or null. Whether it is good.
+  bool prepare_one(const float* query, float* unit) const {
+    const size_t dim = view_.dim;
+    float norm;
+    if (check_rows(query, 1, dim, &norm, 1) == 0) return false;
+    if (unit == nullptr) return true;
+    if (norm == 0.0f) return false;
+    if (norm < kShort) {
+      normalize_rows(query, 1, dim, 1, unit);
+      return true;
     }
-    return count;
+    const float inverse = 1.0f / norm;
+    for (size_t j = 0; j < dim; ++j) unit[j] = query[j] * inverse;
+    return true;
   }
 };
 

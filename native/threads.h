@@ -1,5 +1,6 @@
 // swann's own pool of threads. No OpenMP: its workers do not survive fork, ours are started again.
 #pragma once
+#include <atomic>
 #include <cstddef>
 #include <functional>
 
@@ -8,6 +9,13 @@ namespace swann {
 // Calls task(i) once for each i below count, from the caller and up to num_threads - 1 workers.
 // Tasks must write to places of their own. The first exception thrown is thrown again here.
 void parallel_for(size_t count, size_t num_threads, const std::function<void(size_t)>& task);
+
+// Lowers `least` to i, if that is less.
+inline void lower(std::atomic<size_t>& least, size_t i) noexcept {
+  size_t seen = least.load();
+  while (i < seen && !least.compare_exchange_weak(seen, i)) {
+  }
+}
 
 // While one lives, every parallel_for of this thread calls `check` each twentieth of a second, between
 // tasks; what it throws ends the loop.

@@ -28,13 +28,6 @@ double norm_of(const float* x, size_t dim) {
   return std::sqrt((lane[0] + lane[2]) + (lane[1] + lane[3]));
 }
 
-// Lowers `first` to i.
-void lower(std::atomic<size_t>& first, size_t i) {
-  size_t seen = first.load();
-  while (i < seen && !first.compare_exchange_weak(seen, i)) {
-  }
-}
-
 }  // namespace
 
 size_t normalize_rows(const float* rows, size_t count, size_t dim, size_t threads, float* out) {

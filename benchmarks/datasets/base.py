@@ -34,17 +34,23 @@ class DataSet:
         unit length after loading: to every system it is then a dot product.
     load : callable
         ``load(downloads)`` fetches into the folder ``downloads`` and returns (train, test).
+    load_sample : callable, optional
+        Returns more queries, that no system is asked but some learn from.
     """
 
     name: str
     about: str
     distance_measure: str
     load: Callable[[Path], tuple[Floats, Floats]]
+    load_sample: Callable[[], Floats] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedData:
-    """A data set on disk: ``train.npy``, ``test.npy`` (float32) and ``neighbors.npy`` (int32)."""
+    """A data set on disk: ``train.npy``, ``test.npy`` (float32) and ``neighbors.npy`` (int32).
+
+    Some have a ``sample.npy``, too: queries that systems may learn from.
+    """
 
     name: str
     about: str
@@ -95,6 +101,8 @@ def prepare(data_set: DataSet, say: Callable[[str], None] = print) -> PreparedDa
         train, test = data_set.load(downloads)
         if data_set.distance_measure == "cosine":
             train, test = unit(train), unit(test)
+        if data_set.load_sample is not None:
+            save(folder / "sample.npy", np.ascontiguousarray(data_set.load_sample(), np.float32))
         save(folder / "test.npy", np.ascontiguousarray(test, dtype=np.float32))
         save(folder / "train.npy", np.ascontiguousarray(train, dtype=np.float32))
         shutil.rmtree(downloads)

@@ -56,6 +56,8 @@ class System(abc.ABC):
     """Environment variables of its processes."""
     modes: ClassVar[tuple[str, ...]] = MODES
     """What is timed."""
+    sample: Path | None = None
+    """Queries [m, d] like those to come, none of which is asked, where the data set has some."""
 
     @abc.abstractmethod
     def builds(self, n: int, distance_measure: str, quick: bool) -> list[Settings]:

@@ -44,7 +44,7 @@ class Scann(System):
         threshold = {"anisotropic_quantization_threshold": THRESHOLD}
         tree = trained | threshold | ({"spherical": True} if distance_measure == "cosine" else {})
         soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0}
-        tried = [
+        tried: list[Settings] = [
             {"num_leaves": middle, **tree},
             {"num_leaves": most, **tree, "avq": 4.0, **soar},
             {"num_leaves": more, **tree},

@@ -60,6 +60,12 @@ class Swann(System):
         return tree_searches(build, quick)
 
     def build(self, train: Floats, distance_measure: str, settings: Settings, threads: int) -> Any:
+        return self.builder(train, distance_measure, settings, threads).build()
+
+    def builder(
+        self, train: Floats, distance_measure: str, settings: Settings, threads: int
+    ) -> Any:
+        """Return what builds an index of these settings."""
         tree = dict(settings)
         threshold = tree.pop("anisotropic_quantization_threshold", float("nan"))
         reorder = tree.pop("reorder", "FLOAT32")
@@ -76,7 +82,7 @@ class Swann(System):
             # Rows in int8 are rounded by the same loss; others cannot be.
             loss = threshold if reorder == "INT8" else float("nan")
             builder.reorder(100, swann.ReorderType[reorder], loss)
-        return builder.set_n_training_threads(threads).build()
+        return builder.set_n_training_threads(threads)
 
     def save(self, index: Any, folder: Path) -> None:
         index.serialize(str(folder))

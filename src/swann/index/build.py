@@ -35,6 +35,8 @@ U32 = NDArray[np.uint32]
 
 _ENOUGH_A_LEAF = 64
 """Datapoints of the sample a leaf from which their mean stands for that of the whole leaf."""
+_ENOUGH_AT_FIRST = 320
+"""Datapoints of the sample a leaf that the first half of its training sees."""
 _MAX_ROWS = 2**32 - 2
 
 
@@ -225,6 +227,7 @@ class _Build:
         norms, reduced_norms = self.norms, self.reduced_norms
         assert config is not None
         ids = source.sample_ids(max(config.training_sample_size, config.num_leaves), stream=0)
+        at_first = _ENOUGH_AT_FIRST * min(config.num_leaves, len(ids))
         total = config.training_iterations
         if self.teacher is not None:
             some = ids[:: max(1, len(ids) // TREE_SAMPLE)][:TREE_SAMPLE]
@@ -238,10 +241,11 @@ class _Build:
         tree_norms = np.empty(source.n, np.float32) if mapped else reduced_norms
         stretch = 1.0 if source.tree_map is None else float(np.sqrt(source.reduced_dim))
         centroids = tree.train_tree(
-            source.tree_take(ids),
+            source.tree_take(_some_first(ids, at_first)),
             config,
             rng=np.random.default_rng([self.config.seed, 1]),
             threads=self.threads,
+            at_first=at_first,
             end_at_means=config.avq is None and len(ids) == source.n,
             on_iteration=lambda i, _: source.report("tree", i + 1, total),
         )
@@ -296,6 +300,13 @@ class _Build:
             self.source.report("upper tree", done, total)
 
         return build_routes(self.config, self.centroids, self.threads, report)
+
+
+def _some_first(ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Bring so many of the ids, evenly spaced, to the front; each part stays in order."""
+    chosen = np.zeros(len(ids), bool)
+    chosen[np.arange(count) * len(ids) // count if count < len(ids) else slice(None)] = True
+    return np.concatenate([ids[chosen], ids[~chosen]])
 
 
 def _unit(queries: F32) -> F32:

@@ -25,9 +25,6 @@ _NEAR = 96
 """Centroids that a row is compared with once it is in a leaf: those nearest to the leaf's mean. All
 are in the first iteration, and where splitting ends."""
 
-_ENOUGH_AT_FIRST = 320
-"""Datapoints a centroid that the first half of the iterations sees, evenly spaced in the sample."""
-
 _CONVERGED = 1e-4
 """Iterations stop when the mean squared distance falls by less than this fraction."""
 
@@ -37,6 +34,7 @@ def train_centroids(
     num_centroids: int,
     *,
     iterations: int = 12,
+    at_first: int | None = None,
     min_partition_size: int = 50,
     spherical: bool = False,
     end_at_means: bool = False,
@@ -54,9 +52,11 @@ def train_centroids(
     num_centroids : int
         How many to train.
     iterations : int
-        Passes of assignment and update; the first half of them over 320 datapoints a centroid, if
-        there are more. Two passes cost about ``n * num_centroids * d`` multiplications, the others
-        a fraction of that where there are many centroids.
+        Passes of assignment and update. Two of them cost about ``n * num_centroids * d``
+        multiplications, the others a fraction of that where there are many centroids.
+    at_first : int, optional
+        How many rows of the sample the first half of the iterations sees: those at its front,
+        which should be like the others. All, unless given.
     min_partition_size : int
         In the first half of the iterations, a centroid that owns fewer datapoints of the sample
         moves next to that of the largest cluster and splits it. At most an eighth of the mean
@@ -93,14 +93,14 @@ def train_centroids(
     if spherical:
         centroids = _unit(centroids)
     whole, half = sample, iterations // 2
-    sample = _evenly(whole, _ENOUGH_AT_FIRST * num_centroids)
+    sample = whole[:at_first]
     smallest = max(1, min(min_partition_size, len(sample) // (8 * num_centroids)))
     squares = _squares(sample)
     before = np.inf
     seen: _Leaves | None = None
     few = num_centroids <= 2 * _NEAR
     for iteration in range(iterations):
-        if iteration == half and sample is not whole:
+        if iteration == half and len(sample) < len(whole):
             sample, squares, before = whole, _squares(whole), np.inf
         labels, scores = _assign(
             sample, centroids, None if few or iteration == half else seen, threads
@@ -114,19 +114,14 @@ def train_centroids(
             least = smallest if 2 * iteration < iterations else 1
             means, moved = _split_largest(seen, least, sample, rng)
         centroids = _unit(means) if spherical else means
-        if moved == 0 and sample is whole and before - distance < _CONVERGED * before:
+        converged = moved == 0 and before - distance < _CONVERGED * before
+        if converged and len(sample) == len(whole):
             break
         before = distance
     if not (spherical and end_at_means):
         return centroids
     labels, _ = _assign(sample, means, None if few else seen, threads)
     return _update(sample, means, labels, threads).means
-
-
-def _evenly(sample: F32, count: int) -> F32:
-    """Return so many rows of a sample, evenly spaced, or the sample itself if it has no more."""
-    n = len(sample)
-    return sample if n <= count else sample[np.arange(count) * n // count]
 
 
 def _squares(rows: F32) -> NDArray[np.float64]:

@@ -51,6 +51,7 @@ def train_tree(
     rng: np.random.Generator,
     threads: int,
     end_at_means: bool = False,
+    at_first: int | None = None,
     on_iteration: Callable[[int, float], None] | None = None,
 ) -> F32:
     """Train the centroids of a tree.
@@ -63,6 +64,8 @@ def train_tree(
         There are never more leaves than datapoints in the sample.
     end_at_means : bool
         Return means of leaves, also where directions chose them (``spherical``).
+    at_first : int, optional
+        As of `train_centroids`.
     on_iteration : callable, optional
         Called with the number of each iteration and its mean loss.
 
@@ -77,6 +80,7 @@ def train_tree(
         min_partition_size=config.min_partition_size,
         spherical=config.spherical,
         end_at_means=end_at_means,
+        at_first=at_first,
         random_init=config.random_init,
         rng=rng,
         threads=threads,
