@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import swann
+from swann.index import build
 from swann.vectors import PageReleaser, as_database
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -163,3 +164,16 @@ def test_every_stage_reports_its_progress() -> None:
     seen.clear()
     swann.builder(db, 3, "cosine").score_brute_force().build(progress=progress)
     assert list(seen) == ["check", "rows"]
+
+
+@pytest.mark.parametrize("count", [1, 7, 99, 100, 250])
+def test_some_of_a_sample_come_first_and_all_stay(count: int) -> None:
+    ids = np.arange(1000, 1100, dtype=np.int64)
+    moved = build._some_first(ids, count)
+    np.testing.assert_array_equal(np.sort(moved), ids)
+    first = moved[:count]
+    assert (np.diff(first) > 0).all()
+    assert (np.diff(moved[count:]) > 0).all()
+    # As even as whole numbers can be.
+    steps = np.diff(first) if count > 1 else np.array([1])
+    assert steps.max() - steps.min() <= 1
