@@ -87,15 +87,22 @@ void to_bf16(In<float, 2> rows, MaybeF32 weights, Out<uint16_t, 2> out, size_t t
   round_to_bf16(rows.data(), rows.shape(0), rows.shape(1), pointer(weights), threads, out.data());
 }
 
-void to_i8(In<float, 2> rows, MaybeF32 weights, Out<int8_t, 2> out, Out<float, 1> scales,
+void to_i8(In<float, 2> rows, MaybeF32 weights, MaybeF32x2 origins,
+           std::optional<Out<uint8_t, 1>> labels, Out<int8_t, 2> out, Out<float, 1> scales,
            Out<float, 1> squares, size_t threads) {
   expect(out.shape(0) == rows.shape(0) && out.shape(1) == rows.shape(1), "out: [count][dim]");
   expect(!weights || weights->shape(0) == rows.shape(0), "weights must be [count]");
   expect(scales.shape(0) == rows.shape(0) && squares.shape(0) == rows.shape(0),
          "scales and squares must be [count]");
+  expect(origins.has_value() == labels.has_value(), "labels and origins go together");
+  if (origins) {
+    expect(origins->shape(1) == rows.shape(1), "origins must be [origins][dim]");
+    expect(labels->shape(0) == rows.shape(0), "labels must be [count]");
+    expect_below(labels->data(), labels->shape(0), origins->shape(0), "labels must be there");
+  }
   const Building building;
-  round_to_i8(rows.data(), rows.shape(0), rows.shape(1), pointer(weights), threads, out.data(),
-              scales.data(), squares.data());
+  round_to_i8(rows.data(), rows.shape(0), rows.shape(1), pointer(weights), threads,
+              pointer(origins), pointer(labels), out.data(), scales.data(), squares.data());
 }
 
 void put(In<uint8_t, 2> rows, In<uint32_t, 1> places, Out<uint8_t, 2> out, size_t threads) {
@@ -264,8 +271,8 @@ void bind_building(nb::module_& m) {
         nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg());
   m.def("spill_leaves", &spill);
   m.def("round_to_bf16", &to_bf16, nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
-  m.def("round_to_i8", &to_i8, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
-        nb::arg());
+  m.def("round_to_i8", &to_i8, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg());
   m.def("put_rows", &put);
   m.def("sort_by_leaf", &sort_rows);
   m.def("leaf_means", &means);

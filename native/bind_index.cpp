@@ -226,12 +226,13 @@ void bind_index(nb::module_& m) {
       .def(nb::init<const std::string&, size_t, In<uint32_t, 1>, MaybeF32x2,
                     std::optional<In<float, 1>>, MaybeU32, MaybeU32, MaybeF32x2,
                     std::optional<In<uint16_t, 2>>, std::optional<In<int8_t, 2>>, MaybeF32, MaybeF32,
-                    std::optional<In<uint8_t, 3>>, MaybeF32x2, size_t,
+                    std::optional<In<uint8_t, 1>>, MaybeF32x2, std::optional<In<uint8_t, 3>>, MaybeF32x2, size_t,
                     std::optional<In<uint16_t, 1>>, float, float, bool, size_t, MaybeF32x2,
                     std::optional<RowArrays>, std::vector<LevelArrays>>(),
            "distance"_a, "dim"_a, "leaf_starts"_a, "centroids"_a.none(), "spreads"_a.none(),
            "ids"_a.none(), "entry_rows"_a.none(), "rows"_a.none(), "rows_bf16"_a.none(),
-           "rows_i8"_a.none(), "row_scales"_a.none(), "row_squares"_a.none(), "codes"_a.none(),
+           "rows_i8"_a.none(), "row_scales"_a.none(), "row_squares"_a.none(),
+           "row_labels"_a.none(), "row_origins"_a.none(), "codes"_a.none(),
            "codebook"_a.none(), "dims_per_block"_a, "corrections"_a.none(), "correction_low"_a, "correction_span"_a,
            "residual"_a = true, "reduced_dim"_a, "projection"_a.none() = nb::none(),
            "rounded_centroids"_a.none() = nb::none(), "upper"_a = std::vector<LevelArrays>())
@@ -250,7 +251,7 @@ void bind_index(nb::module_& m) {
            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
            nb::arg().none())
       .def("upsert", &Index::upsert, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(),
-           nb::arg().none() = nb::none())
+           nb::arg().none() = nb::none(), nb::arg().none() = nb::none())
       .def("upsert_one", &Index::upsert_one, nb::arg().noconvert(), nb::arg())
       .def("erase", &Index::erase, nb::arg().noconvert())
       .def("erase_one", &Index::erase_one)
@@ -260,7 +261,8 @@ void bind_index(nb::module_& m) {
       .def("rows_of", &Index::rows_of, nb::arg().noconvert(), nb::arg().noconvert())
       .def("row_of", &Index::row_of)
       .def("vectors", &Index::vectors, nb::arg().noconvert(), nb::arg().noconvert())
-      .def("scales", &Index::scales, nb::arg().noconvert(), nb::arg().noconvert())
+      .def("kept_as", &Index::kept_as, nb::arg().noconvert(), nb::arg().noconvert(),
+           nb::arg().noconvert())
       .def("num_rows", &Index::num_rows)
       .def("live_rows", &Index::live_rows)
       .def("dead_rows", &Index::dead_rows)
@@ -271,7 +273,7 @@ void bind_index(nb::module_& m) {
       .def("fold_starts", &Index::fold_starts, nb::arg().none(), nb::arg().noconvert())
       .def("fold", &Index::fold, nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(),
            nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
-           nb::arg().none(), nb::arg().none(), nb::arg().none());
+           nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none());
 }
 
 }  // namespace swann

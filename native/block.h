@@ -19,6 +19,8 @@ struct Scratch {
   std::vector<Candidates> candidates;
   std::vector<uint32_t> visit_starts, visits;  // leaf -> the choices that name it
   std::vector<float> scores, gathered, reduced;
+  std::vector<float> origin_scores;            // [count][num_origins], where rows alone are scored
+  std::vector<const float*> of_origins;        // those of the queries that visit a leaf
   std::vector<uint32_t> rows, slots;
   std::vector<uint64_t> places;
   RoundedQueries rounded, visiting;
@@ -43,6 +45,11 @@ struct Block {
   Scratch& scratch;
 
   const float* query(size_t q) const { return queries + q * index.dim; }
+  // A query's scores of the origins of rows, or null.
+  const float* of_origins(size_t q) const {
+    const size_t n = index.rows.num_origins;
+    return n == 0 ? nullptr : scratch.origin_scores.data() + q * n;
+  }
   const float* reduced_query(size_t q) const { return reduced + q * index.reduced_dim; }
   // A query's table begins on a cache line.
   uint8_t* lut(size_t q) const { return scratch.luts.data() + q * table_bytes(index); }

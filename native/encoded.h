@@ -14,7 +14,7 @@ struct Encoded {
   const float* rows = nullptr;       // [count][dim], of unit length under cosine
   const float* reduced = nullptr;    // [count][reduced_dim], for centroids and codes
   std::vector<float> unit, norms, projected, mapped, reduced_norms, scores;
-  std::vector<uint32_t> leaves, spilled;
+  std::vector<uint32_t> leaves, spilled, origins;
   std::vector<float> targets, directions, weights, losses, row_weights;
   std::vector<uint8_t> codes[kCopies];  // [tiles][blocks][16]
   std::vector<uint8_t> one;             // [blocks]

@@ -30,13 +30,15 @@ class IndexArrays {
               MaybeF32x2 centroids, MaybeF32 spreads, MaybeU32 ids, MaybeU32 entry_rows,
               MaybeF32x2 rows, std::optional<In<uint16_t, 2>> rows_bf16,
               std::optional<In<int8_t, 2>> rows_i8, MaybeF32 row_scales, MaybeF32 row_squares,
+              std::optional<In<uint8_t, 1>> row_labels, MaybeF32x2 row_origins,
               std::optional<In<uint8_t, 3>> codes, MaybeF32x2 codebook, size_t dims_per_block,
               std::optional<In<uint16_t, 1>> corrections, float correction_low,
               float correction_span, bool residual, size_t reduced_dim, MaybeF32x2 projection,
               std::optional<RowArrays> rounded_centroids, std::vector<LevelArrays> upper)
       : leaf_starts_(leaf_starts), centroids_(centroids), spreads_(spreads), ids_(ids),
         entry_rows_(entry_rows), rows_(rows), rows_bf16_(rows_bf16), rows_i8_(rows_i8),
-        row_scales_(row_scales), row_squares_(row_squares), codes_(codes),
+        row_scales_(row_scales), row_squares_(row_squares), row_labels_(row_labels),
+        row_origins_(row_origins), codes_(codes),
         codebook_(codebook), corrections_(corrections), projection_(projection),
         rounded_centroids_(std::move(rounded_centroids)), upper_(std::move(upper)) {
     expect(leaf_starts.shape(0) >= 2, "leaf_starts needs two entries at least");
@@ -77,6 +79,16 @@ class IndexArrays {
     expect(!rows_i8 || (row_scales && row_scales->shape(0) == n), "row_scales: [num_rows]");
     expect(!rows_i8 || distance != "squared_l2" || (row_squares && row_squares->shape(0) == n),
            "row_squares: [num_rows]");
+    expect(row_labels.has_value() == row_origins.has_value() && (!row_labels || rows_i8),
+           "row_labels and row_origins go together, with rows_i8");
+    if (row_labels) {
+      expect(row_labels->shape(0) == n, "row_labels: [num_rows]");
+      expect(row_origins->shape(0) >= 1 && row_origins->shape(0) <= 256 &&
+                 row_origins->shape(1) == dim,
+             "row_origins must be [1..256][dim]");
+      expect_below(row_labels->data(), n, row_origins->shape(0),
+                   "row_labels must be below the number of origins");
+    }
     view_.centroids = pointer(centroids_);
     view_.spreads = pointer(spreads_);
     set_levels();
@@ -84,7 +96,9 @@ class IndexArrays {
     view_.ids = pointer(ids_);
     view_.entry_rows = pointer(entry_rows_);
     view_.rows = {pointer(rows_),       pointer(rows_bf16_),   pointer(rows_i8_),
-                  pointer(row_scales_), pointer(row_squares_), dim};
+                  pointer(row_scales_), pointer(row_squares_), dim,
+                  pointer(row_labels_), pointer(row_origins_),
+                  row_origins ? row_origins->shape(0) : 0};
     if (codes) {
       expect(dims_per_block >= 1 && dims_per_block <= reduced_dim,
              "dims_per_block must be in 1..reduced_dim");
@@ -140,6 +154,8 @@ class IndexArrays {
   std::optional<In<uint16_t, 2>> rows_bf16_;
   std::optional<In<int8_t, 2>> rows_i8_;
   MaybeF32 row_scales_, row_squares_;
+  std::optional<In<uint8_t, 1>> row_labels_;
+  MaybeF32x2 row_origins_;
   std::optional<In<uint8_t, 3>> codes_;
   MaybeF32x2 codebook_;
   std::optional<In<uint16_t, 1>> corrections_;

@@ -52,15 +52,21 @@ class ChangingIndex : public IndexArrays {
   }
 
   size_t upsert(In<float, 2> rows, In<uint32_t, 1> ids, size_t threads,
-                const std::optional<In<float, 1>>& scales) {
+                const std::optional<In<float, 1>>& scales,
+                const std::optional<In<uint8_t, 1>>& labels) {
     expect(rows.shape(1) == view_.dim && rows.shape(0) == ids.shape(0), "rows: [ids][dim]");
     expect(!scales || scales->shape(0) == ids.shape(0), "scales: [ids]");
+    expect(scales.has_value() == labels.has_value(), "labels go with scales");
+    expect(!labels || labels->shape(0) == ids.shape(0), "labels: [ids]");
+    if (labels && view_.rows.origins != nullptr)
+      expect_below(labels->data(), labels->shape(0), view_.rows.num_origins, "labels: of origins");
+    const KeptRows kept{scales ? scales->data() : nullptr, labels ? labels->data() : nullptr};
     const nb::gil_scoped_release released;
     const std::lock_guard<std::mutex> turn(writing_);
     check_ids(ids, false);
     expect(has_room(ids.shape(0)), "too many datapoints");
     return updates_.upsert(rows.data(), ids.data(), ids.shape(0), threads,
-                           scales ? scales->data() : nullptr);
+                           scales ? &kept : nullptr);
   }
 
   // The same for one row [dim]; whether it is a good one.
@@ -114,13 +120,14 @@ class ChangingIndex : public IndexArrays {
     updates_.vectors(rows.data(), rows.shape(0), out.data());
   }
 
-  void scales(In<uint32_t, 1> rows, Out<float, 1> out) {
+  void kept_as(In<uint32_t, 1> rows, Out<float, 1> scales, Out<uint8_t, 1> labels) {
     expect(updates_.begun(), "updates have not begun");
-    expect(out.shape(0) == rows.shape(0), "out: [rows]");
+    expect(scales.shape(0) == rows.shape(0) && labels.shape(0) == rows.shape(0),
+           "scales, labels: [rows]");
     const nb::gil_scoped_release released;
     const std::lock_guard<std::mutex> turn(writing_);
     expect_below(rows.data(), rows.shape(0), updates_.num_rows(), "rows out of range");
-    updates_.scales(rows.data(), rows.shape(0), out.data());
+    updates_.kept_as(rows.data(), rows.shape(0), scales.data(), labels.data());
   }
 
   // Whether the numbers of rows and entries, which have 32 bits, suffice for so many more.
@@ -176,7 +183,8 @@ class ChangingIndex : public IndexArrays {
             std::optional<Out<uint32_t, 1>> entry_rows, std::optional<Out<uint8_t, 3>> codes,
             std::optional<Out<uint16_t, 1>> corrections, std::optional<Out<float, 2>> rows,
             std::optional<Out<uint16_t, 2>> rows_bf16, std::optional<Out<int8_t, 2>> rows_i8,
-            std::optional<Out<float, 1>> scales, std::optional<Out<float, 1>> squares) {
+            std::optional<Out<float, 1>> scales, std::optional<Out<float, 1>> squares,
+            std::optional<Out<uint8_t, 1>> labels) {
     expect(updates_.begun(), "updates have not begun");
     const nb::gil_scoped_release released;
     const std::lock_guard<std::mutex> turn(writing_);
@@ -206,12 +214,13 @@ class ChangingIndex : public IndexArrays {
     expect(fits(rows, view_.rows.f32 != nullptr) && fits(rows_bf16, view_.rows.bf16 != nullptr) &&
                fits(rows_i8, view_.rows.i8 != nullptr) &&
                fits_rows(scales, view_.rows.scales != nullptr) &&
-               fits_rows(squares, view_.rows.squares != nullptr),
+               fits_rows(squares, view_.rows.squares != nullptr) &&
+               fits_rows(labels, view_.rows.labels != nullptr),
            "rows: [rows][dim], in the precision of the index");
     updates_.fold(pointer(skip),
                   {leaf_starts.data(), ids.data(), pointer(entry_rows), pointer(codes),
                    pointer(corrections), pointer(rows), pointer(rows_bf16), pointer(rows_i8),
-                   pointer(scales), pointer(squares)});
+                   pointer(scales), pointer(squares), pointer(labels)});
   }
 
  protected:

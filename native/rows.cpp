@@ -12,6 +12,7 @@ namespace {
 
 constexpr size_t kRowsPerTask = 256;
 constexpr int kSweeps = 4;
+constexpr size_t kAtOnce = 64;  // rows whose origins are looked up
 
 float square_of(const float* query, size_t dim) {
   float square;
@@ -19,10 +20,11 @@ float square_of(const float* query, size_t dim) {
   return square;
 }
 
-// From the dot product with the stored numbers to the score. Squared l2 is expanded, so that one
-// kernel serves both.
-float from_i8(const ExactRows& rows, bool squared_l2, float query_square, size_t row, float dot) {
-  const float scaled = rows.scales[row] * dot;
+// From the dot products with the stored numbers and with their origin to the score. Squared l2 is
+// expanded, so that one kernel serves both.
+float from_i8(const ExactRows& rows, bool squared_l2, float query_square, size_t row, float dot,
+              float of_origin) {
+  const float scaled = rows.scales[row] * dot + of_origin;
   if (!squared_l2) return scaled;
   return -std::max(query_square - 2.0f * scaled + rows.squares[row], 0.0f);
 }
@@ -31,16 +33,46 @@ void negate(float* values, size_t count) {
   for (size_t i = 0; i < count; ++i) values[i] = -values[i];
 }
 
+// The dot products of a query with the origins of kAtOnce rows at most.
+void gather_origins(const ExactRows& rows, const float* query, const uint32_t* ids, size_t count,
+                    float* out) {
+  uint32_t labels[kAtOnce];
+  for (size_t i = 0; i < count; ++i) labels[i] = rows.labels[ids[i]];
+  kernels().dot_gather_f32(query, rows.origins, labels, count, rows.dim, out);
+}
+
+// Scores of int8 rows, from the dot products in `out`.
+void finish_i8(const ExactRows& rows, bool squared_l2, const float* query, const uint32_t* ids,
+               size_t count, const float* of_origins, float* out) {
+  const float square = squared_l2 ? square_of(query, rows.dim) : 0.0f;
+  float all[256];  // labels have a byte
+  if (of_origins == nullptr && rows.origins != nullptr && count >= rows.num_origins) {
+    score_origins(rows, query, 1, all);
+    of_origins = all;
+  }
+  for (size_t first = 0; first < count; first += kAtOnce) {
+    const size_t n = std::min(kAtOnce, count - first);
+    float added[kAtOnce] = {};
+    if (of_origins != nullptr)
+      for (size_t i = 0; i < n; ++i) added[i] = of_origins[rows.labels[ids[first + i]]];
+    else if (rows.origins != nullptr)
+      gather_origins(rows, query, ids + first, n, added);
+    for (size_t i = first; i < first + n; ++i)
+      out[i] = from_i8(rows, squared_l2, square, ids[i], out[i], added[i - first]);
+  }
+}
+
 // Coordinate descent on |e|^2 + weight <e, u>^2, where value j may be low[j] or high[j].
 struct Rounding {
-  std::vector<double> error, direction;
+  std::vector<double> error, direction, target;
   std::vector<double> low, high;
   std::vector<char> up;
 
   explicit Rounding(size_t dim)
-      : error(dim), direction(dim), low(dim), high(dim), up(dim) {}
+      : error(dim), direction(dim), target(dim), low(dim), high(dim), up(dim) {}
 
-  // x is the row; low and high are set by the caller. Fills `up`.
+  // x is the row, and gives the direction; what is rounded (target), low and high are set by the
+  // caller. Fills `up`.
   void run(const float* x, size_t dim, double weight) {
     double square = 0;
     for (size_t j = 0; j < dim; ++j) square += double(x[j]) * double(x[j]);
@@ -48,7 +80,7 @@ struct Rounding {
     double along = 0;
     for (size_t j = 0; j < dim; ++j) {
       direction[j] = x[j] * inverse;
-      const double below = x[j] - low[j], above = x[j] - high[j];
+      const double below = target[j] - low[j], above = target[j] - high[j];
       up[j] = std::fabs(above) < std::fabs(below);
       error[j] = up[j] ? above : below;
       along += error[j] * direction[j];
@@ -57,7 +89,7 @@ struct Rounding {
     for (int sweep = 0; changed && sweep < kSweeps; ++sweep) {
       changed = false;
       for (size_t j = 0; j < dim; ++j) {
-        const double other = up[j] ? x[j] - low[j] : x[j] - high[j];
+        const double other = target[j] - (up[j] ? low[j] : high[j]);
         const double moved = along + (other - error[j]) * direction[j];
         const double now = error[j] * error[j] + weight * along * along;
         if (other * other + weight * moved * moved >= now) continue;
@@ -77,12 +109,30 @@ void for_rows(size_t count, size_t threads, const Task& task) {
   });
 }
 
+// The greatest magnitude of x - origin over 127; but so much that the float32 nearest to
+// origin + scale * n tells n.
+float i8_scale(const float* x, const float* origin, size_t dim) {
+  constexpr float kLeast = 1.0f / (1 << 22);
+  float widest = 0, of_origin = 0;
+  for (size_t j = 0; j < dim; ++j) {
+    widest = std::max(widest, std::fabs(x[j] - origin[j]));
+    of_origin = std::max(of_origin, std::fabs(origin[j]));
+  }
+  return widest > 0 ? std::max(widest / 127.0f, of_origin * kLeast) : 0.0f;
+}
+
 float from_bf16(uint16_t bits) { return std::bit_cast<float>(uint32_t(bits) << 16); }
 
 }  // namespace
 
+void score_origins(const ExactRows& rows, const float* queries, size_t count, float* out) {
+  kernels().dot_f32(queries, count, rows.origins, rows.num_origins, rows.dim, out,
+                    rows.num_origins);
+}
+
 void score_run(const ExactRows& rows, bool squared_l2, const float* queries, size_t count,
-               size_t first, size_t num_rows, float* out, size_t stride) {
+               size_t first, size_t num_rows, float* out, size_t stride,
+               const float* const* of_origins) {
   const KernelTable& k = kernels();
   const size_t dim = rows.dim, at = first * dim;
   if (rows.f32 != nullptr)
@@ -97,8 +147,11 @@ void score_run(const ExactRows& rows, bool squared_l2, const float* queries, siz
     float* scores = out + q * stride;
     if (rows.i8 != nullptr) {
       const float square = squared_l2 ? square_of(queries + q * dim, dim) : 0.0f;
-      for (size_t j = 0; j < num_rows; ++j)
-        scores[j] = from_i8(rows, squared_l2, square, first + j, scores[j]);
+      for (size_t j = 0; j < num_rows; ++j) {
+        const float added =
+            rows.origins == nullptr ? 0.0f : of_origins[q][rows.labels[first + j]];
+        scores[j] = from_i8(rows, squared_l2, square, first + j, scores[j], added);
+      }
     } else if (squared_l2) {
       negate(scores, num_rows);
     }
@@ -106,13 +159,12 @@ void score_run(const ExactRows& rows, bool squared_l2, const float* queries, siz
 }
 
 void score_rows(const ExactRows& rows, bool squared_l2, const float* query, const uint32_t* ids,
-                size_t count, float* out) {
+                size_t count, float* out, const float* of_origins) {
   const KernelTable& k = kernels();
   const size_t dim = rows.dim;
   if (rows.i8 != nullptr) {
     k.dot_gather_i8(query, rows.i8, ids, count, dim, out);
-    const float square = squared_l2 ? square_of(query, dim) : 0.0f;
-    for (size_t i = 0; i < count; ++i) out[i] = from_i8(rows, squared_l2, square, ids[i], out[i]);
+    finish_i8(rows, squared_l2, query, ids, count, of_origins, out);
     return;
   }
   if (rows.f32 != nullptr)
@@ -136,6 +188,7 @@ void round_to_bf16(const float* rows, size_t count, size_t dim, const float* wei
         rounding.low[j] = from_bf16(bits[j]);
         const bool fits = rounding.low[j] != double(x[j]) && (bits[j] & 0x7FFF) < 0x7F7F;
         rounding.high[j] = fits ? double(from_bf16(uint16_t(bits[j] + 1))) : rounding.low[j];
+        rounding.target[j] = x[j];
       }
       rounding.run(x, dim, weights == nullptr ? 0.0 : double(weights[i]));
       for (size_t j = 0; j < dim; ++j)
@@ -145,31 +198,43 @@ void round_to_bf16(const float* rows, size_t count, size_t dim, const float* wei
 }
 
 void round_to_i8(const float* rows, size_t count, size_t dim, const float* weights,
-                 size_t threads, int8_t* out, float* scales, float* squares) {
+                 size_t threads, const float* origins, uint8_t* labels, int8_t* out,
+                 float* scales, float* squares) {
   for_rows(count, threads, [&](size_t begin, size_t end) {
     Rounding rounding(dim);
+    const std::vector<float> nowhere(origins == nullptr ? dim : 0);
     for (size_t i = begin; i < end; ++i) {
       const float* x = rows + i * dim;
-      float widest = 0;
-      for (size_t j = 0; j < dim; ++j) widest = std::max(widest, std::fabs(x[j]));
-      const float scale = widest / 127.0f;
+      const float* origin = origins == nullptr ? nowhere.data() : origins + labels[i] * dim;
+      float scale = i8_scale(x, origin, dim);
+      if (origins != nullptr && labels[i] != 0) {
+        const float from_first = i8_scale(x, origins, dim);
+        if (from_first < scale) scale = from_first, origin = origins, labels[i] = 0;
+      }
       scales[i] = scale;
       for (size_t j = 0; j < dim; ++j) {
-        const double steps = scale > 0 ? double(x[j]) / double(scale) : 0.0;
+        rounding.target[j] = double(x[j]) - double(origin[j]);
+        const double steps = scale > 0 ? rounding.target[j] / double(scale) : 0.0;
         const double down = std::clamp(std::floor(steps), -127.0, 126.0);
         rounding.low[j] = down * double(scale);
         rounding.high[j] = (down + 1.0) * double(scale);
         out[i * dim + j] = int8_t(down);
       }
       rounding.run(x, dim, weights == nullptr ? 0.0 : double(weights[i]));
-      double square = 0;
-      for (size_t j = 0; j < dim; ++j) {
+      for (size_t j = 0; j < dim; ++j)
         out[i * dim + j] = int8_t(out[i * dim + j] + rounding.up[j]);
-        square += double(out[i * dim + j]) * double(out[i * dim + j]);
-      }
-      if (squares != nullptr) squares[i] = float(square * double(scale) * double(scale));
+      if (squares != nullptr) squares[i] = i8_square(out + i * dim, scale, origin, dim);
     }
   });
+}
+
+float i8_square(const int8_t* row, float scale, const float* origin, size_t dim) {
+  double square = 0;
+  for (size_t j = 0; j < dim; ++j) {
+    const double value = double(scale) * row[j] + (origin == nullptr ? 0.0 : double(origin[j]));
+    square += value * value;
+  }
+  return float(square);
 }
 
 void put_rows(const uint8_t* rows, size_t count, size_t bytes, const uint32_t* places,

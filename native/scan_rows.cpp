@@ -51,12 +51,16 @@ void score_part(const Block& block, size_t first, size_t n, const float* queries
   const IndexView& index = block.index;
   Scratch& scratch = block.scratch;
   float* const scores = scratch.scores.data();
+  scratch.of_origins.resize(count);
+  for (size_t i = 0; i < count; ++i)
+    scratch.of_origins[i] = block.of_origins(visits[i] / block.limits.leaves);
   if (index.entry_rows == nullptr)
-    score_run(index.rows, index.squared_l2(), queries, count, first, n, scores, kExactRows);
+    score_run(index.rows, index.squared_l2(), queries, count, first, n, scores, kExactRows,
+              scratch.of_origins.data());
   else
     for (size_t i = 0; i < count; ++i)
       score_rows(index.rows, index.squared_l2(), queries + i * index.dim,
-                 index.entry_rows + first, n, scores + i * kExactRows);
+                 index.entry_rows + first, n, scores + i * kExactRows, scratch.of_origins[i]);
   for (size_t i = 0; i < count; ++i) {
     Candidates& best = scratch.candidates[visits[i] / block.limits.leaves];
     const size_t before =
@@ -224,7 +228,7 @@ void scan_rows(const Block& block, size_t leaf, const uint32_t* visits, size_t c
 void scan_new_rows(const Block& block, const NewLeaf& leaf, const uint32_t* visits, size_t count) {
   const IndexView& index = block.index;
   Scratch& scratch = block.scratch;
-  const ExactRows rows = block.changes->rows->exact(index.dim);
+  const ExactRows rows = block.changes->rows->exact(index.rows);
   make_room(block);
   for (size_t at = 0; at < leaf.count; at += kExactRows) {
     const size_t n = std::min(kExactRows, leaf.count - at);
@@ -232,7 +236,8 @@ void scan_new_rows(const Block& block, const NewLeaf& leaf, const uint32_t* visi
     for (size_t i = 0; i < count; ++i) {
       const size_t q = visits[i] / block.limits.leaves;
       Candidates& best = scratch.candidates[q];
-      score_rows(rows, index.squared_l2(), block.query(q), slots, n, scratch.scores.data());
+      score_rows(rows, index.squared_l2(), block.query(q), slots, n, scratch.scores.data(),
+                 block.of_origins(q));
       const size_t before = offer_scores(best, scratch.scores.data(), n, 0, scratch.rows.data());
       name_new(block, slots, best, before);
     }

@@ -88,7 +88,7 @@ void score_candidates(const Block& block, const float* query, const uint32_t* ro
   const IndexView& index = block.index;
   if (block.changes == nullptr || block.changes->slots == 0)
     return score_rows(index.rows, index.squared_l2(), query, rows, count, scores);
-  const ExactRows added = block.changes->rows->exact(index.dim);
+  const ExactRows added = block.changes->rows->exact(index.rows);
   for (size_t i = 0, end; i < count; i = end) {  // runs of old and of new ones
     const bool old = rows[i] < index.num_rows;
     for (end = i + 1; end < count && (rows[end] < index.num_rows) == old;) ++end;
@@ -147,8 +147,10 @@ void rescore(const Block& block, size_t q) {
   s.scores.resize(std::max(s.scores.size(), best.size));
   for (size_t i = 0; i < best.size; ++i) {
     s.rows[i] = candidate_row(index, best.keys[i]);
-    if (index.ids != nullptr && s.rows[i] < index.num_rows)
-      __builtin_prefetch(index.ids + s.rows[i]);
+    if (s.rows[i] >= index.num_rows) continue;
+    if (index.ids != nullptr) __builtin_prefetch(index.ids + s.rows[i]);
+    if (index.rows.scales != nullptr) __builtin_prefetch(index.rows.scales + s.rows[i]);
+    if (index.rows.labels != nullptr) __builtin_prefetch(index.rows.labels + s.rows[i]);
   }
   if (reorder)
     score_candidates(block, block.query(q), s.rows.data(), best.size, s.scores.data());
@@ -251,7 +253,12 @@ void scan_choices(const Block& block) {
   Scratch& s = block.scratch;
   if (index.codes != nullptr && !index.codes_of_residuals()) forget_centroids(block);
   if (index.codes != nullptr && block.count == 1) fetch_first_codes(block);
-  if (index.codes != nullptr) build_tables(block);
+  if (index.codes != nullptr) {
+    build_tables(block);
+  } else if (index.rows.origins != nullptr) {
+    s.origin_scores.resize(block.count * index.rows.num_origins);
+    score_origins(index.rows, block.queries, block.count, s.origin_scores.data());
+  }
   const size_t limit = block.limits.candidates, capacity = Candidates::most(limit) + kSlack;
   s.keys.resize(block.count * capacity);
   s.candidates.resize(block.count);

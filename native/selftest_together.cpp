@@ -55,7 +55,7 @@ struct FoldedIndex {
     updates.fold(skip, {starts.data(), ids.data(),
                         view.entry_rows == nullptr ? nullptr : entry_rows.data(),
                         view.codes == nullptr ? nullptr : codes.data(), nullptr, rows.data(),
-                        nullptr, nullptr, nullptr, nullptr});
+                        nullptr, nullptr, nullptr, nullptr, nullptr});
     view.num_rows = n, view.num_entries = starts.back();
     view.leaf_starts = starts.data(), view.ids = ids.data();
     if (view.entry_rows != nullptr) view.entry_rows = entry_rows.data();

@@ -52,6 +52,8 @@ void Updates::begin(EncoderSettings settings) {
     }
     tiled_ = TiledCentroids(centroids, index_.num_leaves, dim, 1);
   }
+  if (index_.rows.origins != nullptr)
+    origins_ = TiledCentroids(index_.rows.origins, index_.rows.num_origins, index_.dim, 1);
   Ref<Changes> first(new Changes());
   first->base_rows = n;
   first->pages.resize((index_.num_leaves + LeafPage::kLeaves - 1) / LeafPage::kLeaves);
@@ -77,14 +79,15 @@ size_t Updates::nbytes() const {
   if (now->rows) {
     const RowStore& rows = *now->rows;
     const size_t a_value = rows.f32 ? 4 : rows.bf16 ? 2 : rows.i8 ? 1 : 0;
-    bytes += rows.capacity * (index_.dim * a_value + sizeof(uint32_t) + (rows.i8 ? 8 : 0));
+    bytes += rows.capacity * (index_.dim * a_value + sizeof(uint32_t) + (rows.i8 ? 8 : 0) +
+                              (rows.labels ? 1 : 0));
   }
   for (const Ref<LeafPage>& page : now->pages)
     for (size_t l = 0; page && l < LeafPage::kLeaves; ++l)
       for (const Ref<Chunk>& chunk : page->leaves[l].chunks)
         bytes += chunk->codes.size() + 2 * chunk->corrections.size() + 4 * chunk->slots.size();
   for (const Ref<DeadPage>& page : now->dead_pages) bytes += page ? sizeof(DeadPage) : 0;
-  return bytes + tiled_.nbytes();
+  return bytes + tiled_.nbytes() + origins_.nbytes();
 }
 
 // ---- Storing
@@ -108,6 +111,7 @@ Ref<RowStore> Updates::store_for(size_t slots) const {
     grow(made->scales, old ? old->scales.get() : nullptr, 1);
     grow(made->squares, old ? old->squares.get() : nullptr, 1);
   }
+  if (kept.labels != nullptr) grow(made->labels, old ? old->labels.get() : nullptr, 1);
   made->capacity = capacity;
   return made;
 }
@@ -152,8 +156,8 @@ void Updates::change(const Prepare& prepare, const Commit& commit) {
 }
 
 size_t Updates::upsert(const float* rows, const uint32_t* ids, size_t count, size_t threads,
-                       const float* scales) {
-  const size_t bad = check(rows, count, threads, scales != nullptr);
+                       const KeptRows* kept) {
+  const size_t bad = check(rows, count, threads, kept != nullptr);
   if (bad < count || count == 0) return bad;
   assign(count, threads);
   if (index_.codes != nullptr) encode(count, threads);
@@ -164,7 +168,7 @@ size_t Updates::upsert(const float* rows, const uint32_t* ids, size_t count, siz
   where_.resize(std::max<size_t>(where_.size(), size_t(*std::max_element(ids, ids + count)) + 1),
                 kNowhere);
   places_.resize(2 * e.copies * (first + count));
-  write_rows(*store, first, ids, count, threads, scales);
+  write_rows(*store, first, ids, count, threads, kept);
   std::unique_ptr<Encoded> large;  // takes the place of what grew too large to keep
   if (count > kKeptScratch) large = std::make_unique<Encoded>();
   change(

@@ -103,10 +103,19 @@ struct RowStore : Shared {
   std::unique_ptr<uint16_t[]> bf16;
   std::unique_ptr<int8_t[]> i8;
   std::unique_ptr<float[]> scales, squares;
+  std::unique_ptr<uint8_t[]> labels;
 
-  ExactRows exact(size_t dim) const noexcept {
-    return {f32.get(), bf16.get(), i8.get(), scales.get(), squares.get(), dim};
+  // As rows like those of the index.
+  ExactRows exact(const ExactRows& kept) const noexcept {
+    return {f32.get(),    bf16.get(),   i8.get(),     scales.get(),    squares.get(),
+            kept.dim,     labels.get(), kept.origins, kept.num_origins};
   }
+};
+
+// How int8 rows are kept: their scales and, where there are origins, their labels [count].
+struct KeptRows {
+  const float* scales = nullptr;
+  const uint8_t* labels = nullptr;
 };
 
 // One state of the changes. Row numbers go on from those of the index: row n + s is slot s.
@@ -168,11 +177,11 @@ class Updates {
 
   // Gives the datapoints `ids` [count], which differ, these rows [count][dim], in place of those
   // they had. Returns the number of the first bad row (then nothing has changed), or count.
-  // With scales [count] the rows are those that an index keeps, if in int8 with these scales (else
+  // With `kept` the rows are those that an index keeps, if in int8 with these scales and labels (else
   // they are not looked at), and are kept as they are. Cosine does not scale them once more, which
   // would move them a little each time.
   size_t upsert(const float* rows, const uint32_t* ids, size_t count, size_t threads,
-                const float* scales = nullptr);
+                const KeptRows* kept = nullptr);
   // Forgets datapoints, which differ and are all there.
   void erase(const uint32_t* ids, size_t count);
   // Makes room for this many new datapoints.
@@ -198,8 +207,8 @@ class Updates {
 
   // The vectors of rows, as exact as they are kept: [count][dim].
   void vectors(const uint32_t* rows, size_t count, float* out) const;
-  // Their scales [count], 0 where rows are not kept in int8.
-  void scales(const uint32_t* rows, size_t count, float* out) const;
+  // Their scales and labels [count], 0 where rows have none.
+  void kept_as(const uint32_t* rows, size_t count, float* scales, uint8_t* labels) const;
 
   // All live entries but those of the rows marked in `skip` [num_rows] (or null), as the arrays of
   // a new index. fold_starts fills leaf_starts [num_leaves + 1] and returns the number of rows.
@@ -215,6 +224,7 @@ class Updates {
     int8_t* i8;
     float* scales;
     float* squares;
+    uint8_t* labels;
   };
   void fold(const uint8_t* skip, const Folded& out) const;
 
@@ -227,7 +237,7 @@ class Updates {
   void encode_few(size_t copy, size_t count);
   Ref<RowStore> store_for(size_t slots) const;
   void write_rows(RowStore& store, size_t first, const uint32_t* ids, size_t count,
-                  size_t threads, const float* scales);
+                  size_t threads, const KeptRows* kept);
   // Runs both on a state that no search holds, and makes it the one to search.
   template <typename Prepare, typename Commit>
   void change(const Prepare& prepare, const Commit& commit);
@@ -250,6 +260,7 @@ class Updates {
   std::unique_ptr<Encoded> encoded_;
   std::vector<float> mapped_centroids_;  // by tree_map
   TiledCentroids tiled_;          // for assignment
+  TiledCentroids origins_;        // the same of the rows' origins
   std::vector<uint32_t> where_;   // row of each id; the writer's
   std::vector<uint32_t> places_;  // per slot and copy: its leaf, and its place among the new there
 };

@@ -27,20 +27,22 @@ uint16_t packed_correction(const IndexView& index, double value) {
   return uint16_t(std::clamp(std::rint(steps), 0.0, 65535.0));  // beyond the range: its end
 }
 
-// Writes int8 rows that were multiplied by their scales, to be what they were. To round them again
-// would move them: not every row's greatest value is 127.
-void unscale(const float* rows, size_t count, size_t dim, const float* scales, RowStore& store,
-             size_t first) {
+// Writes rows that stood for int8 ones, to be what they were. To round them again would move them:
+// not every row's greatest value is 127.
+void unscale(const float* rows, size_t count, size_t dim, const float* origins,
+             const KeptRows& kept, RowStore& store, size_t first) {
   for (size_t i = 0; i < count; ++i) {
-    const float scale = scales[i];
-    double square = 0;
+    const float scale = kept.scales[i];
+    const float* origin = origins == nullptr ? nullptr : origins + kept.labels[i] * dim;
+    int8_t* const row = store.i8.get() + (first + i) * dim;
     for (size_t j = 0; j < dim; ++j) {
-      const double steps = scale > 0 ? std::rint(double(rows[i * dim + j]) / double(scale)) : 0.0;
-      store.i8[(first + i) * dim + j] = int8_t(std::clamp(steps, -127.0, 127.0));
-      square += steps * steps;
+      const double value = double(rows[i * dim + j]) - (origin == nullptr ? 0.0 : double(origin[j]));
+      const double steps = scale > 0 ? std::rint(value / double(scale)) : 0.0;
+      row[j] = int8_t(std::clamp(steps, -127.0, 127.0));
     }
     store.scales[first + i] = scale;
-    store.squares[first + i] = float(square * double(scale) * double(scale));
+    store.squares[first + i] = i8_square(row, scale, origin, dim);
+    if (origin != nullptr) store.labels[first + i] = kept.labels[i];
   }
 }
 
@@ -205,13 +207,13 @@ void Updates::encode_few(size_t copy, size_t count) {
 }
 
 void Updates::write_rows(RowStore& store, size_t first, const uint32_t* ids, size_t count,
-                         size_t threads, const float* scales) {
+                         size_t threads, const KeptRows* kept) {
   Encoded& e = *encoded_;
   const size_t dim = index_.dim, at = first * dim;
   std::copy_n(ids, count, store.ids.get() + first);
   if (store.f32 != nullptr) std::copy_n(e.rows, count * dim, store.f32.get() + at);
   const float* weights = nullptr;
-  if (!settings_.row_weights.empty() && store.f32 == nullptr && scales == nullptr) {
+  if (!settings_.row_weights.empty() && store.f32 == nullptr && kept == nullptr) {
     e.row_weights.resize(count);
     for (size_t i = 0; i < count; ++i)
       e.row_weights[i] = interpolated(settings_.row_weights, settings_.row_threshold,
@@ -220,11 +222,17 @@ void Updates::write_rows(RowStore& store, size_t first, const uint32_t* ids, siz
   }
   if (store.bf16 != nullptr)
     round_to_bf16(e.rows, count, dim, weights, threads, store.bf16.get() + at);
-  if (store.i8 != nullptr && scales != nullptr)
-    unscale(e.rows, count, dim, scales, store, first);
-  else if (store.i8 != nullptr)
-    round_to_i8(e.rows, count, dim, weights, threads, store.i8.get() + at,
-                store.scales.get() + first, store.squares.get() + first);
+  if (store.i8 == nullptr) return;
+  const float* const origins = index_.rows.origins;
+  if (kept != nullptr) return unscale(e.rows, count, dim, origins, *kept, store, first);
+  uint8_t* const labels = store.labels == nullptr ? nullptr : store.labels.get() + first;
+  if (labels != nullptr) {
+    e.origins.resize(count), e.scores.resize(count);
+    assign_leaves(e.rows, count, origins_, threads, e.origins.data(), e.scores.data(), 1.0f);
+    std::copy_n(e.origins.data(), count, labels);
+  }
+  round_to_i8(e.rows, count, dim, weights, threads, origins, labels, store.i8.get() + at,
+              store.scales.get() + first, store.squares.get() + first);
 }
 
 }  // namespace swann

@@ -18,7 +18,8 @@ void expand(const ExactRows& rows, size_t row, float* out) {
     else if (rows.bf16 != nullptr)
       out[j] = std::bit_cast<float>(uint32_t(rows.bf16[at + j]) << 16);
     else
-      out[j] = float(rows.i8[at + j]) * rows.scales[row];
+      out[j] = float(rows.i8[at + j]) * rows.scales[row] +
+               (rows.origins == nullptr ? 0.0f : rows.origins[rows.labels[row] * rows.dim + j]);
   }
 }
 
@@ -43,7 +44,7 @@ void Updates::expand_row(size_t row, float* out) const {
   if (row < n)
     expand(index_.rows, row, out);
   else
-    expand(changes_->rows->exact(index_.dim), row - n, out);
+    expand(changes_->rows->exact(index_.rows), row - n, out);
 }
 
 void Updates::vectors(const uint32_t* rows, size_t count, float* out) const {
@@ -78,12 +79,14 @@ void Updates::vectors(const uint32_t* rows, size_t count, float* out) const {
   }
 }
 
-void Updates::scales(const uint32_t* rows, size_t count, float* out) const {
+void Updates::kept_as(const uint32_t* rows, size_t count, float* scales, uint8_t* labels) const {
   const size_t n = index_.num_rows;
   for (size_t i = 0; i < count; ++i) {
     const bool old = rows[i] < n;
-    const float* const all = old ? index_.rows.scales : changes_->rows->scales.get();
-    out[i] = all == nullptr ? 0.0f : all[old ? rows[i] : rows[i] - n];
+    const ExactRows all = old ? index_.rows : changes_->rows->exact(index_.rows);
+    const size_t row = old ? rows[i] : rows[i] - n;
+    scales[i] = all.scales == nullptr ? 0.0f : all.scales[row];
+    labels[i] = all.labels == nullptr ? uint8_t(0) : all.labels[row];
   }
 }
 
@@ -213,7 +216,7 @@ void Updates::fold(const uint8_t* skip, const Folded& out) const {
     if (to == kNowhere) continue;
     out.ids[to] = id_of(row);
     const bool old = row < index_.num_rows;
-    const ExactRows from = old ? index_.rows : changes_->rows->exact(dim);
+    const ExactRows from = old ? index_.rows : changes_->rows->exact(index_.rows);
     const size_t r = old ? row : row - index_.num_rows;
     if (out.f32 != nullptr) std::copy_n(from.f32 + r * dim, dim, out.f32 + to * dim);
     if (out.bf16 != nullptr) std::copy_n(from.bf16 + r * dim, dim, out.bf16 + to * dim);
@@ -221,6 +224,7 @@ void Updates::fold(const uint8_t* skip, const Folded& out) const {
       std::copy_n(from.i8 + r * dim, dim, out.i8 + to * dim);
       out.scales[to] = from.scales[r];
       if (out.squares != nullptr) out.squares[to] = from.squares[r];
+      if (out.labels != nullptr) out.labels[to] = from.labels[r];
     }
   }
 }

@@ -45,6 +45,8 @@ def expected(searcher: Searcher) -> dict[str, float]:
         assert packed.rows_i8 is not None
         assert packed.row_scales is not None
         rows = packed.rows_i8.astype(np.float32) * packed.row_scales[:, None]
+        if packed.row_origins is not None:
+            rows += packed.row_origins[packed.row_labels]
     entries = np.arange(len(rows)) if packed.entry_rows is None else packed.entry_rows
     sizes = np.diff(starts)
     leaves = np.repeat(np.arange(len(sizes)), sizes)

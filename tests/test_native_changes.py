@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 from native_calls import Refusals, f32, f64, i8, refuses, u8, u16, u32, zeros
-from test_native_index import COUNT, DIM, I8, L2, LEAVES, ONE_LEAF, SPILLED, Index, arrays
+from test_native_index import (
+    COUNT,
+    DIM,
+    FROM_ORIGINS,
+    I8,
+    L2,
+    LEAVES,
+    ONE_LEAF,
+    SPILLED,
+    Index,
+    arrays,
+)
 
 from swann import _native
 
@@ -64,7 +75,8 @@ BEFORE: list[tuple[str, tuple[Any, ...]]] = [
     ("mark_rows", (u8(LEAVES), u8(COUNT))),
     ("numbers", (zeros(COUNT),)),
     ("fold_starts", (None, zeros(LEAVES + 1))),
-    ("fold", (None, zeros(LEAVES + 1), zeros(COUNT), *(None,) * 8)),
+    ("kept_as", (u32(0), f32(1), u8(1))),
+    ("fold", (None, zeros(LEAVES + 1), zeros(COUNT), *(None,) * 9)),
 ]
 
 
@@ -173,6 +185,7 @@ def folded(index: _native.Index, given: dict[str, Any]) -> list[Any]:
         same("rows_i8", rows, DIM),
         same("row_scales", rows),
         same("row_squares", rows),
+        same("row_labels", rows),
     ]
 
 
@@ -200,6 +213,7 @@ FOLDS: list[tuple[dict[str, Any], list[tuple[int, Any, str]]]] = [
             (8, i8(6, DIM), "rows: "),
             (9, f32(6), "rows: "),
             (10, f32(6), "rows: "),
+            (11, u8(6), "rows: "),
         ],
     ),
     ({"codebook": f32(DIM, 256), "codes": u8(2, 2, 32)}, [(4, u8(2, 2, 16), "codes: ")]),
@@ -217,6 +231,10 @@ FOLDS: list[tuple[dict[str, Any], list[tuple[int, Any, str]]]] = [
             (10, None, "rows: "),
             (10, f32(5), "rows: "),
         ],
+    ),
+    (
+        FROM_ORIGINS | {"row_origins": np.float32([[0] * DIM, [3] * DIM])} | NEITHER,
+        [(11, None, "rows: "), (11, u8(5), "rows: ")],
     ),
     (
         SPILLED | NEITHER,
@@ -244,4 +262,54 @@ def test_folds(changes: dict[str, Any], bad: Refusals) -> None:
         np.testing.assert_array_equal(good[6], np.where(new, 2, 1)[:, None] * f32(len(new), DIM))
     if good[8] is not None:
         new = np.isin(good[2], [5, 99])
-        np.testing.assert_allclose(good[8][new] * good[9][new, None], 2, rtol=1e-6)
+        from_origins = 0 if good[11] is None else given["row_origins"][good[11][new]]
+        decoded = from_origins + good[8][new] * good[9][new, None]
+        np.testing.assert_allclose(decoded, 2, rtol=1e-6)
+
+
+def test_rows_are_taken_as_they_are_kept() -> None:
+    """With scales and labels rows of int8 are not rounded anew; both are checked."""
+    rng = np.random.default_rng(0)
+    origins = (40 * rng.standard_normal((2, DIM))).astype(np.float32)
+    given = arrays(**(FROM_ORIGINS | {"row_origins": origins}), **NEITHER)
+    given["rows_i8"] = rng.integers(-99, 100, (COUNT, DIM)).astype(np.int8)
+    given["row_labels"] = np.arange(COUNT, dtype=np.uint8) % 2
+    given["row_scales"] = rng.uniform(1e-5, 1, COUNT).astype(np.float32)
+    index = Index(**given)
+    index.begin_updates(*PLAIN)
+    rows = u32(*range(COUNT))
+    vectors, scales, labels = f32(COUNT, DIM), f32(COUNT), u8(COUNT)
+    index.vectors(rows, vectors)
+    exact = origins[given["row_labels"]] + given["rows_i8"] * given["row_scales"][:, None]
+    np.testing.assert_allclose(vectors, exact, rtol=1e-6)
+    refuses(
+        index.kept_as,
+        (rows, scales, labels),
+        [
+            (0, u32(*range(1, COUNT + 1)), "rows out"),
+            (1, f32(4), "labels: "),
+            (2, u8(4), "labels: "),
+        ],
+    )
+    np.testing.assert_array_equal(scales, given["row_scales"])
+    np.testing.assert_array_equal(labels, given["row_labels"])
+    ids = u32(*range(50, 50 + COUNT))
+    refuses(
+        index.upsert,
+        (vectors, ids, 2, scales, labels),
+        [
+            (3, f32(4), "scales: "),
+            (3, None, "labels go with scales"),
+            (4, u8(4), "labels: "),
+            (4, None, "labels go with scales"),
+            (4, u8(COUNT) + 2, "labels: of origins"),
+        ],
+    )
+    new = np.empty(COUNT, np.uint32)
+    index.rows_of(ids, new)
+    again, scales_again, labels_again = f32(COUNT, DIM), f32(COUNT), u8(COUNT)
+    index.vectors(new, again)
+    index.kept_as(new, scales_again, labels_again)
+    np.testing.assert_array_equal(again, vectors)
+    np.testing.assert_array_equal(scales_again, scales)
+    np.testing.assert_array_equal(labels_again, labels)

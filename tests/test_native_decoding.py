@@ -44,6 +44,8 @@ class Coded:
             rows_i8=None,
             row_scales=None,
             row_squares=None,
+            row_labels=None,
+            row_origins=None,
             codes=packed,
             codebook=self.book,
             dims_per_block=WIDTH,

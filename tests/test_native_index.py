@@ -18,8 +18,8 @@ Index = _native.Index
 def arrays(**changes: Any) -> dict[str, Any]:
     """Arguments of a tree of two leaves with codes and rows, some of them changed."""
     good: dict[str, Any] = dict.fromkeys(
-        ("entry_rows", "rows_bf16", "rows_i8", "row_scales", "row_squares", "projection",
-         "rounded_centroids")
+        ("entry_rows", "rows_bf16", "rows_i8", "row_scales", "row_squares", "row_labels",
+         "row_origins", "projection", "rounded_centroids")
     )  # fmt: skip
     good |= {
         "distance": "dot_product",
@@ -54,6 +54,7 @@ def level(**changes: Any) -> list[Any]:
 
 
 I8 = {"rows": None, "rows_i8": i8(COUNT, DIM), "row_scales": f32(COUNT)}
+FROM_ORIGINS = I8 | {"row_labels": u8(COUNT), "row_origins": f32(2, DIM)}
 ONE_LEAF = {"leaf_starts": u32(0, COUNT), "centroids": None, "spreads": None, "codes": None}
 SPILLED = {"entry_rows": u32(0, 1, 0, 1, 2), "ids": u32(7, 8, 9), "rows": f32(3, DIM)}
 L2 = "squared_l2"
@@ -63,6 +64,8 @@ ACCEPTED: list[dict[str, Any]] = [
     {},
     I8,
     I8 | {"distance": L2, "row_squares": f32(COUNT)},
+    FROM_ORIGINS,
+    FROM_ORIGINS | {"row_labels": u8(COUNT) + 255, "row_origins": f32(256, DIM)},
     {"rows": None, "rows_bf16": u16(COUNT, DIM)},
     {"rows": None},
     ONE_LEAF,
@@ -108,6 +111,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (I8 | {"row_scales": f32(4)}, "row_scales"),
     (I8 | {"distance": L2}, "row_squares"),
     (I8 | {"distance": L2, "row_squares": f32(4)}, "row_squares"),
+    (FROM_ORIGINS | {"row_labels": None}, "go together, with rows_i8"),
+    (FROM_ORIGINS | {"row_origins": None}, "go together, with rows_i8"),
+    (FROM_ORIGINS | {"rows_i8": None, "rows": f32(COUNT, DIM)}, "go together, with rows_i8"),
+    (FROM_ORIGINS | {"row_labels": u8(4)}, "row_labels: "),
+    (FROM_ORIGINS | {"row_labels": u8(COUNT) + 2}, "below the number of origins"),
+    (FROM_ORIGINS | {"row_origins": f32(2, 3)}, "row_origins must be"),
+    (FROM_ORIGINS | {"row_origins": f32(0, DIM)}, "row_origins must be"),
+    (FROM_ORIGINS | {"row_origins": f32(257, DIM)}, "row_origins must be"),
     ({"dims_per_block": 0}, "dims_per_block must be"),
     ({"dims_per_block": DIM + 1}, "dims_per_block must be"),
     (

@@ -608,5 +608,11 @@ def test_golden_indexes_load_and_answer_as_ever(directory: Path) -> None:
 
 def test_there_are_golden_indexes_of_the_current_version() -> None:
     current = [path for path in GOLDEN_INDEXES if path.parent.name == f"v{store.FORMAT_VERSION}"]
-    assert len(current) == 4
+    assert len(current) == 6
     assert swann.load_searcher(current[0]).num_datapoints == 90
+    from_origins = [
+        path.name
+        for path in current
+        if "row_origins" in json.loads((path / "manifest.json").read_text())["features"]
+    ]
+    assert from_origins == ["tree_ah_int8_squared_l2"]

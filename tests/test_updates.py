@@ -102,7 +102,7 @@ def by_datapoint(packed: PackedIndex) -> dict[str, NDArray[Any]]:
     entries = np.lexsort((leaves, ids[rows]))
     arrays = {"leaves": leaves[entries], "datapoints": ids[rows][entries]}
     order = np.argsort(ids)
-    for name in ("rows", "rows_bf16", "rows_i8", "row_scales", "row_squares"):
+    for name in ("rows", "rows_bf16", "rows_i8", "row_scales", "row_squares", "row_labels"):
         if getattr(packed, name) is not None:
             arrays[name] = getattr(packed, name)[order]
     groups = np.concatenate([[0], np.cumsum(-(-np.diff(starts) // 32))])

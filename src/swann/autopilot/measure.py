@@ -248,6 +248,8 @@ def _without_rows(packed: PackedIndex) -> PackedIndex:
         rows_i8=None,
         row_scales=None,
         row_squares=None,
+        row_labels=None,
+        row_origins=None,
     )
 
 

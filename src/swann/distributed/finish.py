@@ -31,7 +31,7 @@ from swann.partition.tree import hidden_variance
 
 __all__ = ["Finish"]
 
-_LEARNED = ("projection", "tree_map", "code_metric", "centroids", "codebook")
+_LEARNED = ("projection", "tree_map", "code_metric", "centroids", "row_origins", "codebook")
 
 
 class Finish:
@@ -187,7 +187,8 @@ def _reduced(trained: Trained) -> list[str]:
     names: list[str] = []
     if exact is not None:
         measure = config.distance_measure
-        names += row_shapes(exact.quantize, None, trained.dimension, measure)
+        origins = trained.row_origins is not None
+        names += row_shapes(exact.quantize, None, trained.dimension, measure, origins=origins)
     if isinstance(config.score, AHConfig):
         names.append("codes")
         if has_corrections(config, trained.residual):

@@ -152,7 +152,7 @@ def _row_bytes(config: IndexConfig, dimension: int, width: int, itemsize: int) -
     """Return what a row of a span takes while it is mapped."""
     sizes = {ReorderType.FLOAT32: 4, ReorderType.BFLOAT16: 2, ReorderType.INT8: 1}
     exact = exact_rows(config)
-    kept = 0 if exact is None else sizes[exact.quantize] * dimension + 8
+    kept = 0 if exact is None else sizes[exact.quantize] * dimension + 9
     copies = 2 if config.tree is not None and config.tree.soar_lambda is not None else 1
     codes = 0
     if not isinstance(config.score, BruteForceConfig):

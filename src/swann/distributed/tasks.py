@@ -61,6 +61,7 @@ _TRAINED_ARRAYS = (
     "assigned_by",
     "reach_from",
     "codebook",
+    "row_origins",
 )
 
 
@@ -339,7 +340,7 @@ def _mapped(
     encoder = trained.encoder(source.threads)
     places = _SpanPlaces(leaves, order, spilled, guests)
     arrays: dict[str, NDArray[Any]] = {"starts": starts, "ids": order}
-    arrays |= write(source, places, encoder, norms, reduced_norms)
+    arrays |= write(source, places, encoder, trained.row_origins, norms, reduced_norms)
     if squares is not None:
         arrays["squares"] = squares[order]
     if guests is not None and guest_starts is not None:

@@ -21,9 +21,10 @@ from swann.index.layout import Layout
 from swann.index.learned import TREE_SAMPLE, Learned, Teacher
 from swann.index.packed import PackedIndex, ranks_by_reach
 from swann.index.routes import build_routes
+from swann.index.rows import train_origins
 from swann.index.source import LONGEST, Progress, Source, most_rows
 from swann.index.trained import Trained, spill
-from swann.index.writing import write
+from swann.index.writing import exact_rows, write
 from swann.partition import tree
 from swann.partition.avq import move_to_datapoints
 from swann.quantize.metric import unmap_rows
@@ -133,6 +134,7 @@ class _Build:
         self.reach_from: F32 | None = None
         self.spreads: F32 | None = None
         self.encoder: Encoder | None = None
+        self.row_origins: F32 | None = None
 
     def train(self, training_queries: F32 | None, learned: Learned | None) -> None:
         """Learn all that is learned; it is in the attributes."""
@@ -154,6 +156,9 @@ class _Build:
                 source, config.score, self.reduced_norms, self.learned.code_metric, self.teacher
             )
             self.encoder = coder.train(self.centroids, self.leaves)
+        exact = exact_rows(config)
+        if exact is not None:
+            self.row_origins = train_origins(source, exact.quantize)
 
     def trained(self) -> Trained:
         """Return what was learned."""
@@ -168,6 +173,7 @@ class _Build:
             centroids=self.centroids,
             assigned_by=self.assigned_by,
             reach_from=self.reach_from,
+            row_origins=self.row_origins,
             codebook=None if encoder is None else encoder.codebook,
             residual=self.residual,
             routes=self.routes(),
@@ -185,7 +191,7 @@ class _Build:
         self.leaves = np.empty(0, np.uint32)
         del spilled
         kernels.release_memory()
-        rows = write(source, layout, encoder, self.norms, self.reduced_norms)
+        rows = write(source, layout, encoder, self.row_origins, self.norms, self.reduced_norms)
         return PackedIndex(
             config=config,
             num_datapoints=source.n,
@@ -196,6 +202,7 @@ class _Build:
             entry_rows=layout.entry_rows,
             centroids=centroids,
             spreads=self.spreads,
+            row_origins=self.row_origins,
             tree_map=source.tree_map,
             routes=self.routes(),
             **rows,

@@ -21,6 +21,7 @@ from swann.index.manifest import (
     PLAN,
     PROJECTED,
     ROW_IDS,
+    ROW_ORIGINS,
     SHARDED,
 )
 from swann.index.packed import ARRAYS, ranks_by_reach, unprojected_dim
@@ -120,6 +121,8 @@ def manifest_of(state: State, entries: dict[str, Entry]) -> dict[str, Any]:
         content["features"].append(PROJECTED)
     if any(getattr(index, name) is not None for name in _LEARNED_ARRAYS):
         content["features"].append(LEARNED)
+    if index.row_origins is not None:
+        content["features"].append(ROW_ORIGINS)
     if isinstance(index.config.score, AHConfig) and index.config.score.codewords == 256:
         content["features"].append(LUT256)
     if state.numbered:
@@ -269,7 +272,12 @@ def _expected_shapes(
             shapes["corrections"] = (None,)
     exact = config.reorder if isinstance(config.score, AHConfig) else config.score
     if exact is not None:
-        shapes |= row_shapes(exact.quantize, num_datapoints, dimension, config.distance_measure)
+        origins = ROW_ORIGINS in features
+        shapes |= row_shapes(
+            exact.quantize, num_datapoints, dimension, config.distance_measure, origins=origins
+        )
+        if origins:
+            shapes["row_origins"] = (None, dimension)
     return shapes | (docid_shapes(described, num_datapoints) if DOCIDS in features else {})
 
 

@@ -21,7 +21,7 @@ U32 = NDArray[np.uint32]
 
 _ROUNDS = 4  # of moving the line that cuts leaves in two
 _PIECE_BYTES = 1 << 24
-_BY_ROW = ("rows", "rows_bf16", "rows_i8", "row_scales", "row_squares")
+_BY_ROW = ("rows", "rows_bf16", "rows_i8", "row_scales", "row_squares", "row_labels")
 _BY_GROUP = ("codes", "corrections")
 
 LARGE = (*_BY_ROW, *_BY_GROUP)

@@ -20,6 +20,7 @@ __all__ = [
     "PLAN",
     "PROJECTED",
     "ROW_IDS",
+    "ROW_ORIGINS",
     "SHARDED",
     "digest_of_json",
     "encode_manifest",
@@ -40,9 +41,21 @@ DOCIDS = "docids"  # datapoints have names
 PLAN = "plan"  # a rebalance builds something else than what is there
 PROJECTED = "projected"  # the centroids and codes have a dimension of their own
 LEARNED = "learned"  # queries shaped the leaves or the codes, and updates go on so
+ROW_ORIGINS = "row_origins"  # int8 rows are counted from origins
 LOG = "log"  # changes follow in a log beside it
 SHARDED = "sharded"  # it lists the manifests of shards
-FEATURES = (PLAIN_CODES, LUT256, ROW_IDS, DOCIDS, PLAN, PROJECTED, LEARNED, LOG, SHARDED)
+FEATURES = (
+    PLAIN_CODES,
+    LUT256,
+    ROW_IDS,
+    DOCIDS,
+    PLAN,
+    PROJECTED,
+    LEARNED,
+    ROW_ORIGINS,
+    LOG,
+    SHARDED,
+)
 
 
 def encode_manifest(content: dict[str, Any]) -> bytes:

@@ -15,9 +15,11 @@ Datapoints lie in the order of the leaves, so that a leaf is one contiguous run 
     spreads      float32 (leaves,)            reach above the centroid    (see ranks_by_reach)
     rows         float32 (n, d)               exact rows           (brute force or reordering)
     rows_bf16    uint16  (n, d)               or the upper halves of float32
-    rows_i8      int8    (n, d)               or int8, times row_scales
+    rows_i8      int8    (n, d)               or int8, times row_scales, beyond row_origins
     row_scales   float32 (n,)                                                (int8 rows)
     row_squares  float32 (n,)                 squared lengths of int8 rows   (squared l2)
+    row_labels   uint8   (n,)                 origin of each row             (int8 rows)
+    row_origins  float32 (origins, d)         what int8 rows are counted from (many of them)
     codes        uint8   (groups, blocks, 16) packed 4-bit codes             (asymmetric hashing)
                          or (..., 32)         8-bit codes                    (lut256)
     codebook     float32 (r, 16 or 256)       codeword k of all blocks       (asymmetric hashing)
@@ -76,6 +78,8 @@ ARRAYS: dict[str, np.dtype[Any]] = {
     "rows_i8": np.dtype("i1"),
     "row_scales": np.dtype("<f4"),
     "row_squares": np.dtype("<f4"),
+    "row_labels": np.dtype("u1"),
+    "row_origins": np.dtype("<f4"),
     "codes": np.dtype("u1"),
     "codebook": np.dtype("<f4"),
     "corrections": np.dtype("<u2"),
@@ -117,6 +121,8 @@ class PackedIndex:
     rows_i8: NDArray[np.int8] | None = None
     row_scales: NDArray[np.float32] | None = None
     row_squares: NDArray[np.float32] | None = None
+    row_labels: NDArray[np.uint8] | None = None
+    row_origins: NDArray[np.float32] | None = None
     codes: NDArray[np.uint8] | None = None
     codebook: NDArray[np.float32] | None = None
     corrections: NDArray[np.uint16] | None = None
@@ -146,6 +152,8 @@ class PackedIndex:
             rows_i8=self.rows_i8,
             row_scales=self.row_scales,
             row_squares=self.row_squares,
+            row_labels=self.row_labels,
+            row_origins=self.row_origins,
             codes=self.codes,
             codebook=self.codebook,
             dims_per_block=score.dimensions_per_block if isinstance(score, AHConfig) else 0,

@@ -91,9 +91,9 @@ def reshape(packed: PackedIndex, threads: int) -> PackedIndex | None:
     made = _with_leaves(updates.folded(packed, skip), ~changed, centroids, spreads, threads)
     target = updates.begin(made)
     for part, vectors in _vectors(packed, moved):
-        scales = np.empty(len(part), np.float32)
-        native.scales(part, scales)
-        if target.upsert(vectors, numbers[part], threads, scales) < len(part):
+        scales, labels = np.empty(len(part), np.float32), np.empty(len(part), np.uint8)
+        native.kept_as(part, scales, labels)
+        if target.upsert(vectors, numbers[part], threads, scales, labels) < len(part):
             return None  # what codes stand for may be too long
     return made
 

@@ -45,6 +45,8 @@ class Trained:
     reach_from : float32 array of shape (leaves, reduced_dim), or None
         With `avq`: centroids that reach is measured from, in that space. (Without, from those
         above.)
+    row_origins : float32 array of shape (origins, dimension), or None
+        As in `PackedIndex`.
     codebook : float32 array of shape (reduced_dim, codewords), or None
         Of codes.
     residual : bool
@@ -62,6 +64,7 @@ class Trained:
     centroids: F32 | None = None
     assigned_by: F32 | None = None
     reach_from: F32 | None = None
+    row_origins: F32 | None = None
     codebook: F32 | None = None
     residual: bool = True
     routes: dict[str, NDArray[Any]] = field(default_factory=dict)

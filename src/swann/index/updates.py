@@ -118,6 +118,7 @@ def folded(packed: PackedIndex, skip: NDArray[np.uint8] | None = None) -> Packed
         "rows_i8": count,
         "row_scales": count,
         "row_squares": count,
+        "row_labels": count,
     }
     made: dict[str, Any] = {}
     for name, length in lengths.items():
@@ -137,5 +138,6 @@ def folded(packed: PackedIndex, skip: NDArray[np.uint8] | None = None) -> Packed
         made.get("rows_i8"),
         made.get("row_scales"),
         made.get("row_squares"),
+        made.get("row_labels"),
     )
     return dataclasses.replace(packed, num_datapoints=count, leaf_starts=starts, **made)

@@ -41,7 +41,12 @@ def exact_rows(config: IndexConfig) -> BruteForceConfig | ReorderConfig | None:
 
 
 def write(
-    source: Source, places: Places, encoder: Encoder | None, norms: F32, reduced_norms: F32
+    source: Source,
+    places: Places,
+    encoder: Encoder | None,
+    row_origins: F32 | None,
+    norms: F32,
+    reduced_norms: F32,
 ) -> dict[str, Any]:
     """Read every datapoint once more; put its row and its codes where they belong.
 
@@ -49,6 +54,8 @@ def write(
     ----------
     encoder : Encoder, optional
         Gets the codes.
+    row_origins : float32 array of shape (origins, d), optional
+        As `swann.index.rows.train_origins` returns them.
     norms, reduced_norms : float32 arrays of shape (n,)
         Of the datapoints, and of these in the reduced space.
 
@@ -59,7 +66,9 @@ def write(
     """
     config = source.config
     exact = exact_rows(config)
-    kept = None if exact is None else RowArrays(exact.quantize, source.n, source.dimension)
+    kept = None
+    if exact is not None:
+        kept = RowArrays(exact.quantize, source.n, source.dimension, row_origins)
     if encoder is not None:
         encoder.begin(places.num_groups)
     for first, last in source.spans():

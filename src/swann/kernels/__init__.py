@@ -190,13 +190,22 @@ def round_to_bf16(rows: F32, weights: F32 | None, out: NDArray[np.uint16], threa
 
 
 def round_to_i8(
-    rows: F32, weights: F32 | None, out: NDArray[np.int8], scales: F32, squares: F32, threads: int
+    rows: F32,
+    weights: F32 | None,
+    out: NDArray[np.int8],
+    scales: F32,
+    squares: F32,
+    threads: int,
+    origins: F32 | None = None,
+    labels: NDArray[np.uint8] | None = None,
 ) -> None:
     """Round rows to int8 times a scale of each row's own; with `weights` anisotropically.
 
     `scales` and `squares` of shape (n,) get the scales and the squared lengths of what is stored.
+    With `origins`, rounded is what a row has beyond the one that its label names; labels of rows
+    for which the first origin leaves a smaller step become 0.
     """
-    _native.round_to_i8(rows, weights, out, scales, squares, threads)
+    _native.round_to_i8(rows, weights, origins, labels, out, scales, squares, threads)
 
 
 def put_rows(rows: NDArray[Any], places: U32, out: NDArray[Any], threads: int) -> None:

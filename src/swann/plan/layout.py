@@ -18,6 +18,7 @@ from swann.config import (
     AHConfig,
     BruteForceConfig,
     IndexConfig,
+    ReorderType,
     check_count,
     check_flag,
     check_number,
@@ -26,12 +27,12 @@ from swann.distance import SQUARED_L2
 from swann.errors import ConfigError
 from swann.index.packed import ARRAYS, ranks_by_reach, unprojected_dim
 from swann.index.routes import levels, route_dtype, route_shapes
-from swann.index.rows import row_shapes
+from swann.index.rows import num_origins, row_shapes
 from swann.kernels import GROUP
 
 __all__ = ["SHARED", "array_bytes", "expected_groups", "groups_of", "reduced_dim"]
 
-SHARED = ("leaf_starts", "centroids", "spreads", "projection", "codebook")
+SHARED = ("leaf_starts", "centroids", "spreads", "projection", "codebook", "row_origins")
 """Arrays that every shard of an index has whole, as its head has, and those of the routes."""
 
 
@@ -95,7 +96,11 @@ def array_bytes(
         shapes["entry_rows"] = (entries,)
     exact = score if isinstance(score, BruteForceConfig) else config.reorder
     if exact is not None:
-        shapes |= _known(row_shapes(exact.quantize, n, dimension, config.distance_measure))
+        origins = num_origins(n, dimension) if exact.quantize is ReorderType.INT8 else 0
+        measure = config.distance_measure
+        shapes |= _known(row_shapes(exact.quantize, n, dimension, measure, origins=origins > 0))
+        if origins > 0:
+            shapes["row_origins"] = (origins, dimension)
     if isinstance(score, AHConfig):
         if groups is None:
             groups = expected_groups(entries, leaves)
