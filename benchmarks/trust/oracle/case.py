@@ -214,8 +214,7 @@ class Case:
         self.check_found(less, None)
         if self.precision():
             self.check_rows()
-            expanded = self.precision() == "INT8" and self.measure == "squared_l2"
-            truth = Truth(self.kept(), exact, self.measure, expanded)
+            truth = Truth(self.kept(), exact, self.measure, self.precision() == "INT8")
             places = self.places(everything)
             self.expect(not (told := truth.distances_are_true(places, everything)), told)
             self.expect(not (told := truth.none_is_better(places)), told)

@@ -36,8 +36,10 @@ class Truth:
         As they are given.
     measure : str
         The distance measure.
-    expanded : bool
-        Whether squared distances are made of three parts, as for int8.
+    int8 : bool
+        Whether rows are kept in int8: squared distances are made of three parts, and dot products
+        of those with an origin and with what is beyond it, twice and once as long as the row at
+        most.
 
     Attributes
     ----------
@@ -47,7 +49,7 @@ class Truth:
         What the scores of a search may be off by.
     """
 
-    def __init__(self, rows: F32, queries: F32, measure: str, expanded: bool) -> None:
+    def __init__(self, rows: F32, queries: F32, measure: str, int8: bool) -> None:
         x, q = rows.astype(np.float64), queries.astype(np.float64)
         d = x.shape[1]
         steps = (-(-d // 16) + 12) * _UNIT
@@ -55,6 +57,8 @@ class Truth:
         if measure == "cosine":
             q = unit(q)
         products = np.abs(q) @ np.abs(x).T
+        if int8:
+            products += 3 * np.outer(np.linalg.norm(q, axis=1), np.linalg.norm(x, axis=1))
         least = _LEAST * (np.abs(q).sum(axis=1, keepdims=True) + np.abs(x).sum(axis=1) + 2 * d + 8)
         if self.descending:
             self.scores: F64 = q @ x.T
@@ -64,7 +68,7 @@ class Truth:
         for i, query in enumerate(q):
             self.scores[i] = -((query - x) ** 2).sum(axis=1)
         size = -self.scores
-        if expanded:
+        if int8:
             size = (q**2).sum(axis=1, keepdims=True) + 2 * products + (x**2).sum(axis=1)
         self.errors = steps * size + least
 
