@@ -111,7 +111,8 @@ inline void keep_survivors(const PackedLeaf& leaf, size_t group, Sums sums,
   append_keys(query, sixteen_from(row + 16), mask >> 16, sums.high);
 }
 
-constexpr size_t kAhead = 16384;  // bytes from what is scanned to what is asked for
+// Bytes from what is scanned to what is asked for: by one query, and by several, which take longer.
+constexpr size_t kAhead = 16384, kAheadOfMany = 4096;
 
 // G groups against Q queries in one pass.
 template <size_t G, size_t Q>
@@ -120,6 +121,8 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) 
   const size_t bytes = leaf.blocks * 16;
   const uint8_t* codes = leaf.codes + group * bytes;
   if constexpr (Q == 1) fetch(codes_ahead(leaf, group * bytes, G * bytes, kAhead), G * bytes);
+  const uint8_t* ahead =
+      Q == 1 ? nullptr : codes_ahead(leaf, group * bytes, G * bytes, kAheadOfMany);
   Sums sums[G][Q];
 #pragma GCC unroll 4
   for (size_t g = 0; g < G; ++g)
@@ -127,7 +130,12 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) 
     for (size_t q = 0; q < Q; ++q)
       sums[g][q] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
   size_t at = 0;
-  for (; at + 64 <= bytes; at += 64) add_lookups<G, Q>(codes, bytes, queries, at, kAll, sums);
+  for (; at + 64 <= bytes; at += 64) {
+    if constexpr (Q > 1)  // little by little: a burst of requests would be waited for
+#pragma GCC unroll 2
+      for (size_t g = 0; g < G; ++g) __builtin_prefetch(ahead + g * bytes + at);
+    add_lookups<G, Q>(codes, bytes, queries, at, kAll, sums);
+  }
   if (at < bytes)
     add_lookups<G, Q>(codes, bytes, queries, at, (__mmask64(1) << (bytes - at)) - 1, sums);
 #pragma GCC unroll 8

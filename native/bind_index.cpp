@@ -143,23 +143,8 @@ class Index : public ChangingIndex {
     const Ref<const Changes> changes = snapshot();
     const SearchLimits limits =
         limits_of(asked, view_.num_entries + (changes ? changes->entries : 0));
-    const size_t k = limits.neighbors;
-    for_blocks(count, threads, most_queries(view_, limits), [&](size_t first, size_t size) {
-      search_block(view_, changes.get(), limits, q + first * view_.dim, size, ids + first * k,
-                   distances + first * k);
-    });
+    search_batch(view_, changes.get(), limits, q, count, threads, ids, distances);
     return count;
-  }
-
-  // Cuts `count` queries into blocks of one size, as many for each thread: calls each(first, size).
-  template <typename Do>
-  static void for_blocks(size_t count, size_t threads, size_t most, const Do& each) {
-    if (count == 0) return;
-    const size_t rounds = (count + threads * most - 1) / (threads * most);
-    const size_t blocks = std::min(count, rounds * threads), block = (count + blocks - 1) / blocks;
-    parallel_for((count + block - 1) / block, threads, [&](size_t i) {
-      each(i * block, std::min(block, count - i * block));
-    });
   }
 
   // Checks queries, and for cosine fills `unit` with them at unit length. The number of the first bad

@@ -19,6 +19,7 @@ struct Scratch {
   std::vector<Candidates> candidates;
   std::vector<uint32_t> visit_starts, visits;  // leaf -> the choices that name it
   std::vector<float> scores, gathered, reduced;
+  std::vector<float> queries;                  // of a block that was put together
   std::vector<float> origin_scores;            // [count][num_origins], where rows alone are scored
   std::vector<const float*> of_origins;        // those of the queries that visit a leaf
   std::vector<uint32_t> rows, slots;

@@ -56,9 +56,12 @@ void scan_ranks(const Block& block, size_t first, size_t last) {
     }
   // The starts have moved to the ends: leaf l now ends where it says, and begins where l - 1 ends.
   size_t begin = 0;
-  for (size_t l = 0; l < block.index.num_leaves; ++l) {
+  for (size_t l = 0, next; l < block.index.num_leaves; l = next) {
     const size_t end = s.visit_starts[l];
-    scan_leaf(block, l, s.visits.data() + begin, end - begin);
+    for (next = l + 1; next < block.index.num_leaves && s.visit_starts[next] == end;) ++next;
+    const bool has_next = next < block.index.num_leaves && block.index.codes != nullptr;
+    scan_leaf(block, l, s.visits.data() + begin, end - begin,
+              has_next ? codes_of(block.index, next) : nullptr);
     begin = end;
   }
 }
@@ -335,6 +338,31 @@ void search_block(const IndexView& index, const Changes* changes, const SearchLi
   scan_choices(block);
   for (const uint32_t q : by_best_leaf(block))
     write_result(block, q, ids + q * limits.neighbors, distances + q * limits.neighbors);
+}
+
+void search_chosen(const IndexView& index, const Changes* changes, const SearchLimits& limits,
+                   const ChosenQueries& queries, const uint32_t* numbers, size_t count,
+                   int64_t* ids, float* distances) {
+  Scratch& scratch = fresh_scratch();
+  const size_t leaves = limits.leaves, k = limits.neighbors;
+  const auto put_together = [&](const float* from, size_t dim, std::vector<float>& to) {
+    to.resize(count * dim);
+    for (size_t i = 0; i < count; ++i)
+      std::copy_n(from + numbers[i] * dim, dim, to.data() + i * dim);
+    return to.data();
+  };
+  const float* whole = put_together(queries.whole, index.dim, scratch.queries);
+  const float* reduced =
+      queries.reduced == queries.whole
+          ? whole
+          : put_together(queries.reduced, index.reduced_dim, scratch.reduced);
+  const Block block{index, changes, limits, whole, reduced, count, scratch};
+  scratch.choices.resize(count * leaves);
+  for (size_t i = 0; i < count; ++i)
+    std::copy_n(queries.choices + numbers[i] * leaves, leaves, scratch.choices.data() + i * leaves);
+  scan_choices(block);
+  for (size_t i = 0; i < count; ++i)
+    write_result(block, i, ids + numbers[i] * k, distances + numbers[i] * k);
 }
 
 void gather_block(const IndexView& index, const Changes* changes, const SearchLimits& limits,

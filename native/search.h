@@ -101,12 +101,35 @@ struct SearchLimits {
 // Rounds the centroids of an index to 8 bits, where single queries will gain from it.
 void bound_centroids(IndexView& index);
 
+struct LeafChoice {
+  uint32_t leaf;
+  float score;  // <q, c>, or -|q - c|^2
+};
+
 // Searches `count` queries ([count][dim], finite, unit length for cosine) on one thread, in the
 // index and the changes to it, where there are any. A query's answer does not depend on the others
 // beside it. ids and distances are [count][neighbors], best first, ended by -1 and NaN where fewer
 // exist.
 void search_block(const IndexView& index, const Changes* changes, const SearchLimits& limits,
                   const float* queries, size_t count, int64_t* ids, float* distances);
+
+// Queries that come with the leaves they visit.
+struct ChosenQueries {
+  const float* whole;          // [..][dim]
+  const float* reduced;        // [..][reduced_dim]
+  const LeafChoice* choices;   // [..][leaves], the best ones first
+};
+
+// The same for the queries named in numbers [count]; what is found goes to their places in ids and
+// distances.
+void search_chosen(const IndexView& index, const Changes* changes, const SearchLimits& limits,
+                   const ChosenQueries& queries, const uint32_t* numbers, size_t count,
+                   int64_t* ids, float* distances);
+
+// The same as search_block for any number of queries, on threads.
+void search_batch(const IndexView& index, const Changes* changes, const SearchLimits& limits,
+                  const float* queries, size_t count, size_t threads, int64_t* ids,
+                  float* distances);
 
 // What a part of an index finds for a query: its best candidates in any order, ended by keys of 0.
 struct Found {
@@ -163,11 +186,6 @@ struct Candidates {
 
 // Moves the best `limit` keys, exactly, to the front in any order; returns how many there are.
 size_t cut_to(Key* keys, size_t size, size_t limit) noexcept;
-
-struct LeafChoice {
-  uint32_t leaf;
-  float score;  // <q, c>, or -|q - c|^2
-};
 
 // One query's lookup table, quantized: score ~ (sum of entries + bias) / scale.
 struct Table {

@@ -220,6 +220,32 @@ void test_spilled() {
     }
 }
 
+// More queries than a block holds are taken in another order, and answered as if alone.
+void test_many_queries(size_t leaves, size_t per_block) {
+  Group group("pipeline: many queries, " + std::string(per_block == 0 ? "rows" : "codes"));
+  Random random;
+  constexpr size_t kDim = 9, kCount = 2500, kNeighbors = 5;
+  SmallIndex index(random, Distance::squared_l2, 400, kDim, 24, per_block);
+  index.give_rows(16);
+  const auto queries = random.reals(kCount * kDim);
+  const SearchLimits limits{kNeighbors, 20, leaves};
+  const auto answers = [&](size_t threads) {
+    Answer all{std::vector<int64_t>(kCount * kNeighbors), std::vector<float>(kCount * kNeighbors)};
+    search_batch(index.view, nullptr, limits, queries.data(), kCount, threads, all.ids.data(),
+                 all.distances.data());
+    return all;
+  };
+  Answer alone{std::vector<int64_t>(kCount * kNeighbors), std::vector<float>(kCount * kNeighbors)};
+  for (size_t q = 0; q < kCount; ++q)
+    search_block(index.view, nullptr, limits, &queries[q * kDim], 1, &alone.ids[q * kNeighbors],
+                 &alone.distances[q * kNeighbors]);
+  for (const size_t threads : {1, 3}) {
+    const Answer together = answers(threads);
+    check(together.ids == alone.ids && same_bits(together.distances, alone.distances),
+          "as alone", leaves, threads);
+  }
+}
+
 void test_choice(Distance distance) {
   Group group(std::string("pipeline: choice of leaves, ") +
               (distance == Distance::squared_l2 ? "squared l2" : "dot product"));
@@ -259,6 +285,10 @@ void test_pipeline() {
   test_search("tree and codes of 8 bits, squared l2", Distance::squared_l2, 12, 2, kWords256);
   test_tie();
   test_spilled();
+  for (const size_t leaves : {1, 6, 20}) {
+    test_many_queries(leaves, 2);
+    test_many_queries(leaves, 0);
+  }
   test_choice(Distance::dot_product);
   test_choice(Distance::squared_l2);
 }

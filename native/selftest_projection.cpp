@@ -121,6 +121,17 @@ void test_search() {
     search_block(view, nullptr, {1, 1, 1}, &queries[q * kDim], 1, &id, &distance);
     check(id == ids[q] && distance == distances[q], "alone", q);
   }
+  constexpr size_t kMany = 1500;  // more than a block
+  std::vector<float> many(kMany * kDim);
+  for (size_t i = 0; i < many.size(); ++i) many[i] = queries[i % queries.size()];
+  std::vector<int64_t> many_ids(kMany);
+  std::vector<float> many_distances(kMany);
+  search_batch(view, nullptr, {1, 1, 1}, many.data(), kMany, 2, many_ids.data(),
+               many_distances.data());
+  bool same = true;
+  for (size_t q = 0; q < kMany; ++q)
+    same &= many_ids[q] == ids[q % kQueries] && many_distances[q] == distances[q % kQueries];
+  check(same, "many together");
 }
 
 }  // namespace

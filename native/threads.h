@@ -1,5 +1,6 @@
 // swann's own pool of threads. No OpenMP: its workers do not survive fork, ours are started again.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <functional>
@@ -9,6 +10,18 @@ namespace swann {
 // Calls task(i) once for each i below count, from the caller and up to num_threads - 1 workers.
 // Tasks must write to places of their own. The first exception thrown is thrown again here.
 void parallel_for(size_t count, size_t num_threads, const std::function<void(size_t)>& task);
+
+// Cuts `count` things into blocks of one size, `most` at most and as many for each thread: calls
+// each(first, size) for all of them.
+template <typename Do>
+void for_blocks(size_t count, size_t threads, size_t most, const Do& each) {
+  if (count == 0) return;
+  const size_t rounds = (count + threads * most - 1) / (threads * most);
+  const size_t blocks = std::min(count, rounds * threads), block = (count + blocks - 1) / blocks;
+  parallel_for((count + block - 1) / block, threads, [&](size_t i) {
+    each(i * block, std::min(block, count - i * block));
+  });
+}
 
 // Lowers `least` to i, if that is less.
 inline void lower(std::atomic<size_t>& least, size_t i) noexcept {

@@ -27,6 +27,7 @@ from swann.index.trained import Trained, spill
 from swann.index.writing import exact_rows, write
 from swann.partition import tree
 from swann.partition.avq import move_to_datapoints
+from swann.partition.order import near_together
 from swann.quantize.metric import unmap_rows
 
 __all__ = ["LONGEST", "Progress", "build_index", "check_count_of_rows", "train_index"]
@@ -267,6 +268,7 @@ class _Build:
                 self.threads,
                 on_rows=lambda done: source.report("centroids", done, source.n),
             )
+        centroids = centroids[near_together(centroids)]
         flat = unmap_rows(centroids, source.tree_map, self.threads)
         self.assigned_by = centroids = source.to_tree(flat)
         leaves, scores = tree.assign(
