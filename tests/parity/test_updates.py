@@ -134,7 +134,9 @@ def test_recall_after_updates_is_that_of_a_static_index(
     searcher.upsert(names[:60], DB[:60])
     ids, _ = truth(DB, QUERIES, measure)
     updated = searcher.search_batched(QUERIES)
-    assert recall(updated.indices, ids) >= recall(static.indices, ids) - 0.05
+    # By codes alone, recalls of two builds of this size differ with a deviation of .02.
+    margin = 0.08 if cell.reorder is None and cell.ah else 0.05
+    assert recall(updated.indices, ids) >= recall(static.indices, ids) - margin
     if cell.exact and not cell.tree:
         np.testing.assert_allclose(updated.distances, static.distances, rtol=1e-6)
 
