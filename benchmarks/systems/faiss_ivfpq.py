@@ -8,7 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.systems.base import Floats, Search, Settings, System, leaves_near, peer
+
+_TABLE_BYTES = 1 << 31
 
 
 class FaissIvfPq(System):
@@ -57,11 +61,19 @@ class FaissIvfPq(System):
         return faiss.read_index(str(folder / "index.faiss"))
 
     def search(self, index: Any, k: int, settings: Settings, threads: int) -> Search:
-        faiss = peer(self.module)
-        faiss.downcast_index(index.base_index).nprobe = settings["nprobe"]
+        lists = peer(self.module).downcast_index(index.base_index)
+        lists.nprobe = settings["nprobe"]
         index.k_factor = settings["k_factor"]
         ask = index.search
-        return Search(lambda q: ask(q[None], k)[1][0], lambda queries: ask(queries, k)[1])
+        # It makes the tables of all lists of all queries first, in float32: of 10,000 queries and
+        # 392 codes a datapoint 20 GB, for which it ends the process.
+        step = max(1, _TABLE_BYTES // (lists.nprobe * lists.pq.M * 16 * 4))
+        return Search(
+            lambda q: ask(q[None], k)[1][0],
+            lambda queries: np.concatenate(
+                [ask(queries[i : i + step], k)[1] for i in range(0, len(queries), step)]
+            ),
+        )
 
 
 SYSTEM = FaissIvfPq()
