@@ -259,7 +259,8 @@ class ReorderType(enum.Enum):
     FLOAT32
         Exact; 4 bytes a dimension.
     INT8
-        1 byte a dimension and 4 a row (8 under squared l2): values times a scale of the row's own.
+        1 byte a dimension and 5 a row (9 under squared l2): values times a scale of the row's own,
+        counted from the nearest of some origins (of fewer than 128 rows from zero, a byte less).
     BFLOAT16
         2 bytes a dimension, 8 significant bits.
     """
