@@ -12,7 +12,7 @@ import numpy as np
 import swann
 from swann import Builder, ReorderType, Searcher
 
-N, D = 60, 6
+N, D = 130, 6  # enough rows for int8 ones to have origins
 _RNG = np.random.default_rng(1)
 DB = _RNG.standard_normal((N, D)).astype(np.float32)
 QUERIES = _RNG.standard_normal((3, D)).astype(np.float32)
