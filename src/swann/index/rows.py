@@ -2,7 +2,7 @@
 
 Rows in int8 are counted from the nearest of some origins where there are many of them: what is
 left of a row has a smaller range, and its rounding a smaller step. An origin takes a byte a row,
-and a query one more dot product for each origin that its candidates have.
+and a query one more dot product for each candidate, or for each origin where these are fewer.
 """
 
 from __future__ import annotations
