@@ -188,6 +188,17 @@ void encode(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF
   encode_tiles(set, codebook.data(), sweeps, warm, threads, codes.data(), losses.data());
 }
 
+void start(In<float, 3> targets, size_t dims_per_block, In<uint32_t, 1> first,
+           In<double, 2> draws, Out<float, 2> codebook, size_t threads) {
+  const TileSet set = tile_set(targets, {}, {}, codebook, dims_per_block);
+  expect(first.shape(0) == set.blocks && draws.shape(0) == set.codewords - 1 &&
+             draws.shape(1) == set.blocks,
+         "first must be [blocks], draws [codewords - 1][blocks]");
+  expect_below(first.data(), set.blocks, set.tiles * kLanes, "first must be there");
+  const Building building;
+  start_codebook(set, first.data(), draws.data(), threads, codebook.data());
+}
+
 void update(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF32x2 weights,
             MaybeF32x2 scales, In<uint8_t, 3> codes, size_t dims_per_block,
             Out<float, 2> codebook, bool joint, size_t threads) {
@@ -280,6 +291,7 @@ void bind_building(nb::module_& m) {
         nb::arg().none(), nb::arg());
   m.def("encode_tiles", &encode, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(),
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+  m.def("start_codebook", &start);
   m.def("update_codebook", &update, nb::arg(), nb::arg().none(), nb::arg().none(),
         nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
   m.def("normalize_rows", &normalize);

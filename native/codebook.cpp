@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "prefetch.h"
 #include "threads.h"
 #include "train.h"
 
@@ -29,6 +30,8 @@ void solve(std::vector<double>& a, double* b, size_t n) {
   }
 }
 
+constexpr size_t kAhead = 3;  // tiles
+
 struct BlockSpan {
   size_t first, width;  // dimensions
 };
@@ -38,25 +41,47 @@ BlockSpan span(const TileSet& set, size_t block) {
   return {first, std::min(set.dims_per_block, set.dim - first)};
 }
 
-// Plain l2: each codeword becomes the mean of its datapoints.
-void move_to_means(const TileSet& set, const uint8_t* codes, size_t block, float* codebook) {
-  const auto [first, width] = span(set, block);
-  const size_t words = set.codewords;
-  std::vector<double> sums(words * width, 0.0);
-  std::vector<double> mass(words, 0.0);
+// Plain l2: each codeword of some blocks becomes the mean of its datapoints. What a tile holds of
+// neighboring blocks is read at once. A width known to the compiler (else 0) is faster.
+template <size_t known_width>
+void move_to_means(const TileSet& set, const uint8_t* codes, size_t begin, size_t end,
+                   float* codebook) {
+  const size_t words = set.codewords, begin_dim = span(set, begin).first;
+  const BlockSpan last = span(set, end - 1);
+  std::vector<double> sums((last.first + last.width - begin_dim) * words, 0.0);
+  std::vector<double> mass((end - begin) * words, 0.0);
   for (size_t t = 0; t < set.tiles; ++t) {
-    const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
-    const float* target = set.targets + (t * set.dim + first) * kLanes;
-    for (size_t i = 0; i < kLanes; ++i) {
-      const double scale = set.scale(t, i);
-      mass[code[i]] += scale;
-      for (size_t j = 0; j < width; ++j)
-        sums[code[i] * width + j] += scale * double(target[j * kLanes + i]);
+    for (size_t block = begin; block < end; ++block) {
+      const BlockSpan at = span(set, block);
+      const size_t first = at.first, width = known_width != 0 ? known_width : at.width;
+      const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
+      const float* target = set.targets + (t * set.dim + first) * kLanes;
+      double* sum = sums.data() + (first - begin_dim) * words;
+      double* count = mass.data() + (block - begin) * words;
+      for (size_t i = 0; i < kLanes; ++i) {
+        const double scale = set.scale(t, i);
+        count[code[i]] += scale;
+        for (size_t j = 0; j < width; ++j)
+          sum[code[i] * width + j] += scale * double(target[j * kLanes + i]);
+      }
     }
   }
-  for (size_t k = 0; k < words; ++k)
-    for (size_t j = 0; j < width && mass[k] > 0; ++j)
-      codebook[(first + j) * words + k] = float(sums[k * width + j] / mass[k]);
+  for (size_t block = begin; block < end; ++block) {
+    const auto [first, width] = span(set, block);
+    const double* sum = sums.data() + (first - begin_dim) * words;
+    const double* count = mass.data() + (block - begin) * words;
+    for (size_t k = 0; k < words; ++k)
+      for (size_t j = 0; j < width && count[k] > 0; ++j)
+        codebook[(first + j) * words + k] = float(sum[k * width + j] / count[k]);
+  }
+}
+
+auto means_of(size_t width) {
+  return width == 1   ? move_to_means<1>
+         : width == 2 ? move_to_means<2>
+         : width == 3 ? move_to_means<3>
+         : width == 4 ? move_to_means<4>
+                      : move_to_means<0>;
 }
 
 // Tiles are summed in so many parts, whatever the number of threads, and the parts in order: 16, or
@@ -75,6 +100,10 @@ struct Equations {
   Equations(size_t words, size_t width)
       : matrix(words * width * width), right(words * width), mass(words) {}
 
+  void clear() {
+    for (std::vector<double>* all : {&matrix, &right, &mass}) std::fill(all->begin(), all->end(), 0.0);
+  }
+
   void add(const Equations& other) {
     for (size_t i = 0; i < matrix.size(); ++i) matrix[i] += other.matrix[i];
     for (size_t i = 0; i < right.size(); ++i) right[i] += other.right[i];
@@ -82,14 +111,31 @@ struct Equations {
   }
 };
 
+// A block that has moved, and how far: [words][width].
+struct Move {
+  size_t block;
+  std::vector<double> by;
+};
+
+// Brings the errors of a tile up to date.
+inline void follow(const TileSet& set, const uint8_t* codes, const Move& move, size_t t,
+                   double* parallel) {
+  const auto [first, width] = span(set, move.block);
+  const uint8_t* code = codes + (t * set.blocks + move.block) * kLanes;
+  const float* direction = set.directions + (t * set.dim + first) * kLanes;
+  for (size_t j = 0; j < width; ++j)
+    for (size_t i = 0; i < kLanes; ++i)
+      parallel[i] += direction[j * kLanes + i] * move.by[code[i] * width + j];
+}
+
 // With p the error along the direction u left by the other blocks, codeword w of the datapoints i
 // that use it minimises sum_i |t_i - w|^2 + weight_i (p_i + <u_i, t_i - w>)^2, hence
 // (n I + sum weight u u^T) w = sum t + weight (p + <u, t>) u; where datapoints have scales, all terms
 // are times theirs. A width known to the compiler (else 0) is three times as fast.
 template <size_t known_width>
 void gather_equations(const TileSet& set, const uint8_t* codes, size_t block,
-                      const float* codebook, const std::vector<double>& parallel, size_t begin,
-                      size_t end, Equations& equations) {
+                      const float* codebook, const Move& before, size_t begin, size_t end,
+                      std::vector<double>& parallel, Equations& equations) {
   const BlockSpan at = span(set, block);
   const size_t first = at.first, width = known_width != 0 ? known_width : at.width;
   std::vector<double> u(width);
@@ -97,6 +143,12 @@ void gather_equations(const TileSet& set, const uint8_t* codes, size_t block,
     const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
     const float* target = set.targets + (t * set.dim + first) * kLanes;
     const float* direction = set.directions + (t * set.dim + first) * kLanes;
+    if (t + kAhead < end) {
+      prefetch_bytes(code + kAhead * set.blocks * kLanes, kLanes);
+      prefetch_bytes(target + kAhead * set.dim * kLanes, width * kLanes * sizeof(float));
+      prefetch_bytes(direction + kAhead * set.dim * kLanes, width * kLanes * sizeof(float));
+    }
+    if (block > 0) follow(set, codes, before, t, parallel.data() + t * kLanes);
     for (size_t i = 0; i < kLanes; ++i) {
       const size_t k = code[i];
       const double weight = set.weights[t * kLanes + i], scale = set.scale(t, i);
@@ -145,35 +197,22 @@ auto gather_of(size_t width) {
                       : gather_equations<0>;
 }
 
-// Brings the errors of some tiles up to date with a block that has moved.
-void follow(const TileSet& set, const uint8_t* codes, size_t block,
-            const std::vector<double>& moved, size_t begin, size_t end,
-            std::vector<double>& parallel) {
-  const auto [first, width] = span(set, block);
-  for (size_t t = begin; t < end; ++t) {
-    const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
-    const float* direction = set.directions + (t * set.dim + first) * kLanes;
-    for (size_t j = 0; j < width; ++j)
-      for (size_t i = 0; i < kLanes; ++i)
-        parallel[t * kLanes + i] += direction[j * kLanes + i] * moved[code[i] * width + j];
-  }
-}
-
 // Anisotropic: the exact optimum of one block after the other. parallel [tiles][16] holds the error
 // of all blocks along the direction. Threads meet once a block.
 void move_to_optima(const TileSet& set, const uint8_t* codes, size_t threads, float* codebook,
                     std::vector<double>& parallel) {
-  std::vector<double> moved;  // how far the block before did
+  Move before{0, {}};
+  const size_t num = num_parts(set.codewords, set.dims_per_block);
+  std::vector<Equations> parts(num, Equations(set.codewords, set.dims_per_block));
   for (size_t block = 0; block < set.blocks; ++block) {
-    const size_t width = span(set, block).width, num = num_parts(set.codewords, width);
-    std::vector<Equations> parts(num, Equations(set.codewords, width));
+    const size_t width = span(set, block).width;
     parallel_for(num, threads, [&](size_t part) {
       const size_t begin = part * set.tiles / num, end = (part + 1) * set.tiles / num;
-      if (block > 0) follow(set, codes, block - 1, moved, begin, end, parallel);
-      gather_of(width)(set, codes, block, codebook, parallel, begin, end, parts[part]);
+      parts[part].clear();
+      gather_of(width)(set, codes, block, codebook, before, begin, end, parallel, parts[part]);
     });
     for (size_t part = 1; part < num; ++part) parts[0].add(parts[part]);
-    moved = move_codewords(set, block, parts[0], codebook);
+    before = {block, move_codewords(set, block, parts[0], codebook)};
   }
 }
 
@@ -181,8 +220,11 @@ void move_to_optima(const TileSet& set, const uint8_t* codes, size_t threads, fl
 
 void update_codebook(const TileSet& set, const uint8_t* codes, size_t threads, float* codebook) {
   if (set.directions == nullptr) {
-    parallel_for(set.blocks, threads,
-                 [&](size_t block) { move_to_means(set, codes, block, codebook); });
+    constexpr size_t kMostBlocks = 16;
+    for_blocks(set.blocks, threads, kMostBlocks, [&](size_t first, size_t size) {
+      const size_t width = set.dim % set.dims_per_block == 0 ? set.dims_per_block : 0;
+      means_of(width)(set, codes, first, first + size, codebook);
+    });
     return;
   }
   std::vector<double> parallel(set.tiles * kLanes);

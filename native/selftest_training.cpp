@@ -396,7 +396,13 @@ void test_codebook(size_t n) {
         const auto rows = random.reals(500 * dim);
         const Tiles tiles(random, rows, 500, dim, per_block, n, nullptr, nullptr, anisotropic);
         const TileSet& set = tiles.set;
-        auto codebook = random.reals(dim * n), other = codebook;
+        std::vector<float> codebook(dim * n), other(codebook);
+        const std::vector<uint32_t> first(set.blocks, 7);
+        std::vector<double> draws((n - 1) * set.blocks);
+        for (size_t i = 0; i < draws.size(); ++i) draws[i] = double(i % 97) / 97;
+        start_codebook(set, first.data(), draws.data(), 1, codebook.data());
+        start_codebook(set, first.data(), draws.data(), 3, other.data());
+        check(same_bits(codebook, other), "a start on three threads is that on one", dim);
         for (size_t j = 0; j < dim; ++j) codebook[j * n + 3] = other[j * n + 3] = 99;
         std::vector<uint8_t> codes(set.tiles * set.blocks * kLanes), codes_other(codes);
         std::vector<float> losses(set.tiles * kLanes), losses_other(losses);

@@ -18,6 +18,15 @@
 namespace swann {
 namespace {
 
+// Waits for `there` while going to sleep and being woken would take longer (up to a tenth of a
+// millisecond on a virtual machine). Others may have the core meanwhile.
+template <typename There>
+void await_briefly(const There& there) noexcept {
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::microseconds(50);
+  while (!there() && Clock::now() < end) std::this_thread::yield();
+}
+
 thread_local void (*interrupt_check)() = nullptr;
 thread_local std::chrono::steady_clock::time_point next_check;
 
@@ -34,7 +43,7 @@ struct Job {
   const std::function<void(size_t)>& task;
   const size_t count;
   size_t places;                   // workers that may still join; guarded by the pool's mutex
-  size_t running = 0;              // workers inside; guarded by the pool's mutex
+  std::atomic<size_t> running{0};  // workers inside; changed under the pool's mutex
   std::atomic<size_t> next{0};
   std::atomic<bool> failed{false};
   std::exception_ptr error;
@@ -65,9 +74,11 @@ class Pool {
       const std::lock_guard lock(mutex_);
       start_workers(job.places);
       jobs_.push_back(&job);
+      given_.fetch_add(1);
     }
     wake_.notify_all();
     job.run();
+    await_briefly([&] { return job.running.load() == 0; });
     std::unique_lock lock(mutex_);
     jobs_.erase(std::find(jobs_.begin(), jobs_.end(), &job));
     done_.wait(lock, [&] { return job.running == 0; });
@@ -93,7 +104,11 @@ class Pool {
           break;
         }
       if (job == nullptr) {
-        wake_.wait(lock);
+        const size_t given = given_.load();
+        lock.unlock();
+        await_briefly([&] { return given_.load() != given; });
+        lock.lock();
+        if (given_.load() == given) wake_.wait(lock);
         continue;
       }
       --job->places;
@@ -108,6 +123,7 @@ class Pool {
   std::mutex mutex_;
   std::condition_variable wake_, done_;
   std::deque<Job*> jobs_;
+  std::atomic<size_t> given_{0};  // jobs ever; changed under the mutex
   size_t started_ = 0;
 };
 

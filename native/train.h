@@ -90,6 +90,12 @@ struct TileSet {
 void encode_tiles(const TileSet& set, const float* codebook, size_t sweeps, bool warm,
                   size_t threads, uint8_t* codes, float* losses);
 
+// Where training starts, by k-means++ among all datapoints of the set: the first codeword of a block is
+// datapoint first[block]; each one after it is where the sum of squared distances to the nearest of
+// those before, up to the datapoint, passes a share of the whole: draws [codewords - 1][blocks].
+void start_codebook(const TileSet& set, const uint32_t* first, const double* draws, size_t threads,
+                    float* codebook);
+
 // Moves the codewords to where they minimise the loss for these codes: block after block, each
 // the closed-form optimum given the others (for plain l2: means). Codewords without datapoints
 // stay.

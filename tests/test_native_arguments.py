@@ -173,6 +173,21 @@ BUILDING: list[tuple[str, tuple[Any, ...], Refusals]] = [
         ],
     ),
     (
+        "start_codebook",
+        (TARGETS, WIDTH, u32(*[0] * BLOCKS), np.zeros((15, BLOCKS)), BOOK.copy(), 1),
+        [
+            (0, f32(TILES, DIM, 15), "targets must be"),
+            (1, 0, "dims_per_block must be"),
+            (1, DIM + 1, "dims_per_block must be"),
+            (2, u32(*[0] * (BLOCKS - 1)), "first must be"),
+            (2, u32(*[TILES * LANES] * BLOCKS), "first must be there"),
+            (3, np.zeros((14, BLOCKS)), "draws"),
+            (3, np.zeros((15, BLOCKS + 1)), "draws"),
+            (4, f32(3, 16), "codebook must be"),
+            (4, f32(DIM, 17), "16 or 256 codewords"),
+        ],
+    ),
+    (
         "update_codebook",
         (*TILED, WEIGHTS, CODES, WIDTH, BOOK.copy(), True, 1),
         [

@@ -176,6 +176,51 @@ def test_a_warm_start_never_ends_worse_than_it_began(words: int, seed: int, swee
     np.testing.assert_allclose(losses.mean(), loss_of(tiles, codes, codebook, 2), rtol=1e-5)
 
 
+# ---- Where training starts
+
+
+def spread(targets: F32, width: int, first: Any, draws: F64) -> F32:
+    """k-means++ by its definition."""
+    points = targets.transpose(0, 2, 1).reshape(-1, targets.shape[1])
+    chosen = np.empty((points.shape[1], len(draws) + 1), np.float32)
+    for block in range(len(first)):
+        span = slice(block * width, (block + 1) * width)
+        nearest = np.full(len(points), np.inf)
+        at = int(first[block])
+        for k in range(len(draws) + 1):
+            if k:
+                sums = np.cumsum(nearest)
+                share = draws[k - 1, block] * sums[-1]
+                at = min(int(np.searchsorted(sums, share, side="right")), len(points) - 1)
+            chosen[span, k] = points[at, span]
+            squares = (points[:, span] - points[at, span]) ** 2
+            nearest = np.minimum(nearest, squares.sum(axis=1, dtype=np.float64))
+    return chosen
+
+
+@some
+@given(
+    shape=st.sampled_from(SHAPES),
+    words=st.sampled_from([16, 256]),
+    distinct=st.sampled_from([1, 3, 40]),
+    seed=st.integers(0, 1000),
+)
+def test_codebooks_start_by_k_means_plus_plus(
+    shape: tuple[int, int], words: int, distinct: int, seed: int
+) -> None:
+    """Also where there are fewer datapoints than codewords."""
+    dimension, width = shape
+    rng = np.random.default_rng(seed)
+    rows = normal(seed, distinct, dimension)[rng.integers(0, distinct, 96)]
+    targets = kernels.make_tiles(rows, None, None, None, 1).targets
+    first = rng.integers(0, 96, -(-dimension // width)).astype(np.uint32)
+    draws = rng.random((words - 1, len(first)))
+    want = spread(targets, width, first, draws)
+    for threads in (1, 3):
+        got = kernels.start_codebook(targets, width, first, draws, threads)
+        np.testing.assert_array_equal(got, want)
+
+
 # ---- Codebook updates
 
 

@@ -199,6 +199,9 @@ def encode_tiles(
     threads: int,
     /,
 ) -> None: ...
+def start_codebook(
+    targets: _A, dims_per_block: int, first: _A, draws: _A, codebook: _A, threads: int, /
+) -> None: ...
 def update_codebook(
     targets: _A,
     directions: _A | None,

@@ -46,6 +46,7 @@ __all__ = [
     "round_to_i8",
     "sort_by_leaf",
     "spill_leaves",
+    "start_codebook",
     "symmetric_eigen",
     "update_codebook",
 ]
@@ -402,6 +403,38 @@ def encode_tiles(
         threads,
     )
     return codes, losses
+
+
+def start_codebook(
+    targets: F32,
+    dimensions_per_block: int,
+    first: U32,
+    draws: NDArray[np.float64],
+    threads: int,
+) -> F32:
+    """Choose the codewords that training starts with, by k-means++ in every block.
+
+    Parameters
+    ----------
+    targets : float32 array of shape (tiles, d, 16)
+        The datapoints to choose from.
+    dimensions_per_block : int
+        Dimensions that share a code.
+    first : uint32 array of shape (num_blocks,)
+        The datapoint that is the first codeword.
+    draws : float64 array of shape (codewords - 1, num_blocks)
+        For each further one a number in [0, 1): where the sum of the squared distances to the
+        nearest codeword so far, from the first datapoint on, passes that share of the whole.
+    threads : int
+        The result does not depend on it.
+
+    Returns
+    -------
+    float32 array of shape (d, codewords)
+    """
+    codebook = np.empty((targets.shape[1], len(draws) + 1), np.float32)
+    _native.start_codebook(targets, dimensions_per_block, first, draws, codebook, threads)
+    return codebook
 
 
 def update_codebook(

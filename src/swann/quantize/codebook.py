@@ -74,7 +74,7 @@ def train_codebook(
     Definition 4.3 and section 7.5 of Guo et al. 2020. Unless `joint`, the update solves each block
     exactly, given the others, once: the loss falls as surely, and ends as low.
     """
-    codebook = _start(tiles.targets, dimensions_per_block, codewords, rng)
+    codebook = _start(tiles.targets, dimensions_per_block, codewords, rng, threads)
     plain = Tiles(tiles.targets, None, None, tiles.scales)
     stages = [plain] if tiles.directions is None else [plain, tiles]
     number = 0
@@ -108,25 +108,10 @@ def _mean(losses: F32, scales: F32 | None) -> float:
     return float(np.average(losses.astype(np.float64), weights=scales))
 
 
-def _start(targets: F32, width: int, codewords: int, rng: np.random.Generator) -> F32:
+def _start(targets: F32, width: int, codewords: int, rng: np.random.Generator, threads: int) -> F32:
     """k-means++ in all blocks at once, on a part of the tiles."""
-    chosen = np.sort(rng.permutation(len(targets))[:_SEED_TILES])
-    dimension = targets.shape[1]
-    blocks = kernels.num_blocks(dimension, width)
-    padded = np.zeros((blocks * width, len(chosen) * LANES), np.float32)
-    padded[:dimension] = targets[chosen].transpose(1, 0, 2).reshape(dimension, -1)
-    points = padded.reshape(blocks, width, padded.shape[1])
-    words = np.empty((blocks, width, codewords), np.float32)
-    nearest = np.full((blocks, points.shape[2]), np.inf)
-    every = np.arange(blocks)
-    for k in range(codewords):
-        if k == 0:
-            at = rng.integers(points.shape[2], size=blocks)
-        else:
-            weight = np.cumsum(nearest, axis=1)
-            draw = rng.random(blocks) * weight[:, -1]
-            at = np.minimum((weight <= draw[:, None]).sum(axis=1), points.shape[2] - 1)
-        words[:, :, k] = points[every, :, at]
-        distance = ((points - words[:, :, k, None]) ** 2).sum(axis=1, dtype=np.float64)
-        np.minimum(nearest, distance, out=nearest)
-    return np.ascontiguousarray(words.reshape(blocks * width, codewords)[:dimension])
+    chosen = targets[np.sort(rng.permutation(len(targets))[:_SEED_TILES])]
+    blocks = kernels.num_blocks(targets.shape[1], width)
+    first = rng.integers(len(chosen) * LANES, size=blocks).astype(np.uint32)
+    draws = rng.random((codewords - 1, blocks))
+    return kernels.start_codebook(chosen, width, first, draws, threads)
