@@ -178,3 +178,59 @@ void i8_bounds(const I8Rows* rows, size_t groups, size_t quads, const I8Queries*
   else
     bound_all<false>(*rows, groups, quads, *queries, slack, extra, lower, upper);
 }
+
+// G groups by Q queries, from the first of each on.
+template <size_t G, size_t Q>
+inline void product_tile(const uint8_t* rows, size_t quads, const int8_t* queries,
+                         const int32_t* starts, const float* factors, float* out,
+                         size_t stride) noexcept {
+  __m512i sums[G * Q];
+  unrolled<Q>([&](auto q) SWANN_INLINE {
+    const __m512i start = _mm512_set1_epi32(starts[q]);
+    unrolled<G>([&](auto g) SWANN_INLINE { sums[g * Q + q] = start; });
+  });
+  for (size_t j = 0; j < quads; ++j) {
+    __m512i row[G];
+    unrolled<G>([&](auto g) SWANN_INLINE {
+      row[g] = _mm512_loadu_si512(rows + (g * quads + j) * 64);
+    });
+    unrolled<Q>([&](auto q) SWANN_INLINE {
+      int32_t four;
+      __builtin_memcpy(&four, queries + (q * quads + j) * 4, 4);
+      const __m512i all = _mm512_set1_epi32(four);
+      unrolled<G>([&](auto g) SWANN_INLINE { add_products(sums[g * Q + q], row[g], all); });
+    });
+  }
+  unrolled<Q>([&](auto q) SWANN_INLINE {
+    const __m512 factor = _mm512_set1_ps(factors[q]);
+    unrolled<G>([&](auto g) SWANN_INLINE {
+      _mm512_storeu_ps(out + q * stride + g * kI8Group,
+                       _mm512_mul_ps(_mm512_cvtepi32_ps(sums[g * Q + q]), factor));
+    });
+  });
+}
+
+template <size_t Q, size_t G>
+inline void products_of(const uint8_t* rows, size_t groups, size_t quads, const int8_t* queries,
+                        const int32_t* starts, const float* factors, float* out,
+                        size_t stride) noexcept {
+  size_t g = 0;
+  for (; g + G <= groups; g += G)
+    product_tile<G, Q>(rows + g * quads * 64, quads, queries, starts, factors,
+                       out + g * kI8Group, stride);
+  for (; g < groups; ++g)
+    product_tile<1, Q>(rows + g * quads * 64, quads, queries, starts, factors,
+                       out + g * kI8Group, stride);
+}
+
+void i8_products(const uint8_t* rows, size_t groups, size_t quads, const int8_t* queries,
+                 const int32_t* starts, const float* factors, size_t count, float* out,
+                 size_t stride) noexcept {
+  size_t q = 0;
+  for (; q + 6 <= count; q += 6)
+    products_of<6, 2>(rows, groups, quads, queries + q * quads * 4, starts + q, factors + q,
+                      out + q * stride, stride);
+  for (; q < count; ++q)
+    products_of<1, 8>(rows, groups, quads, queries + q * quads * 4, starts + q, factors + q,
+                      out + q * stride, stride);
+}

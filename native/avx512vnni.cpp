@@ -396,6 +396,7 @@ constexpr KernelTable only_the_scans() noexcept {
   table.i8_pack = i8_pack;
   table.i8_filter = i8_filter;
   table.i8_bounds = i8_bounds;
+  table.i8_products = i8_products;
   table.lut16_unpack = lut16_unpack;
   table.lut16_scan_marked = lut16_scan_marked;
   return table;

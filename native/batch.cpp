@@ -31,7 +31,7 @@ void search_sorted(const IndexView& index, const Changes* changes, const SearchL
                    float* distances) {
   const size_t dim = index.reduced_dim, leaves = limits.leaves;
   std::vector<float> projected;
-  const float* reduced = reduce(index, queries, count, threads, projected);
+  const float* reduced = reduce_queries(index, queries, count, threads, projected);
   std::vector<LeafChoice> choices(count * leaves);
   for_blocks(count, threads, most, [&](size_t first, size_t size) {
     choose_leaves(index, reduced + first * dim, size, leaves, choices.data() + first * leaves);

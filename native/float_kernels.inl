@@ -169,14 +169,47 @@ void dot_tiles_f32(const float* rows, size_t num_rows, const float* tiles, size_
   rows_by_all_tiles<kTilesAtOnce>(rows, num_rows, tiles, num_tiles, dim, out, stride);
 }
 
+// Rows that lie apart. Each has one chain of sums: several at a time do not wait for their own.
+template <Metric metric, int X, typename Value>
+inline void gather_tile(const float* query, const Value* rows, const uint32_t* ids, size_t dim,
+                        float* out) noexcept {
+  const Value* row[X];
+  F16 acc[X];
+#pragma GCC unroll 8
+  for (int x = 0; x < X; ++x) row[x] = rows + ids[x] * dim, acc[x] = f16_zero();
+  size_t j = 0;
+  for (; j + 16 <= dim; j += 16) {
+    const F16 q = f16_load(query + j);
+#pragma GCC unroll 8
+    for (int x = 0; x < X; ++x) acc[x] = accumulate<metric>(acc[x], q, load_row(row[x] + j));
+  }
+  if (const size_t left = dim % 16; left != 0) {
+    const F16 q = f16_load_first(query + j, left);
+#pragma GCC unroll 8
+    for (int x = 0; x < X; ++x)
+      acc[x] = accumulate<metric>(acc[x], q, load_row_first(row[x] + j, left, j > 0));
+  }
+  for (int x = 0; x < X; ++x) out[x] = f16_fold(acc[x]);
+}
+
 template <Metric metric, typename Value>
 void gather(const float* query, const Value* rows, const uint32_t* ids, size_t count, size_t dim,
             float* out) noexcept {
+  constexpr size_t kTogether = kSingleTileRows < 8 ? kSingleTileRows : 8;
+  constexpr size_t kLong = 256;  // dimensions: short rows overlap by themselves
   const size_t bytes = dim * sizeof(Value), ahead = rows_ahead(bytes);
   for (size_t i = 0; i < count && i < ahead; ++i) prefetch_bytes(rows + ids[i] * dim, bytes);
-  for (size_t i = 0; i < count; ++i) {
+  const auto ask = [&](size_t i) {
     if (i + ahead < count) prefetch_bytes(rows + ids[i + ahead] * dim, bytes);
-    tile<metric, 1, 1>(query, rows + ids[i] * dim, dim, out + i, 0);
+  };
+  size_t i = 0;
+  for (; dim >= kLong && i + kTogether <= count; i += kTogether) {
+    for (size_t r = i; r < i + kTogether; ++r) ask(r);
+    gather_tile<metric, kTogether>(query, rows, ids + i, dim, out + i);
+  }
+  for (; i < count; ++i) {
+    ask(i);
+    gather_tile<metric, 1>(query, rows, ids + i, dim, out + i);
   }
 }
 

@@ -194,3 +194,42 @@ void i8_bounds(const I8Rows* rows, size_t groups, size_t quads, const I8Queries*
   else
     bound_all<false>(*rows, groups, quads, *queries, slack, extra, lower, upper);
 }
+
+// G groups by Q queries, from the first of each on.
+template <size_t G, size_t Q>
+inline void product_tile(const uint8_t* rows, size_t quads, const int8_t* queries,
+                         const int32_t* starts, const float* factors, float* out,
+                         size_t stride) noexcept {
+  I16 sums[G][Q];
+  for (size_t g = 0; g < G; ++g)
+    for (size_t q = 0; q < Q; ++q) sums[g][q] = i16_start(starts[q]);
+  for (size_t j = 0; j < quads; ++j)
+    unrolled<Q>([&](auto q) SWANN_INLINE {
+      const I8Quad quad = i8_quad(queries + (q * quads + j) * 4);
+      unrolled<G>([&](auto g) SWANN_INLINE {
+        add_products(sums[g][q], rows + (g * quads + j) * 64, quad);
+      });
+    });
+  for (size_t g = 0; g < G; ++g)
+    for (size_t q = 0; q < Q; ++q)
+      f16_store(out + q * stride + g * kI8Group, f16_mul(f16_from(sums[g][q]), f16_set(factors[q])));
+}
+
+void i8_products(const uint8_t* rows, size_t groups, size_t quads, const int8_t* queries,
+                 const int32_t* starts, const float* factors, size_t count, float* out,
+                 size_t stride) noexcept {
+  size_t q = 0;
+  for (; q + kI8Tile <= count; q += kI8Tile)
+    for (size_t g = 0; g < groups; ++g)
+      product_tile<1, kI8Tile>(rows + g * quads * 64, quads, queries + q * quads * 4, starts + q,
+                               factors + q, out + q * stride + g * kI8Group, stride);
+  for (; q < count; ++q) {
+    size_t g = 0;
+    for (; g + kI8Groups <= groups; g += kI8Groups)
+      product_tile<kI8Groups, 1>(rows + g * quads * 64, quads, queries + q * quads * 4, starts + q,
+                                 factors + q, out + q * stride + g * kI8Group, stride);
+    for (; g < groups; ++g)
+      product_tile<1, 1>(rows + g * quads * 64, quads, queries + q * quads * 4, starts + q,
+                         factors + q, out + q * stride + g * kI8Group, stride);
+  }
+}

@@ -50,6 +50,7 @@ class IndexArrays {
     expect(reduced_dim >= 1 && reduced_dim <= dim, "reduced_dim must be in 1..dim");
     expect(!projection || (projection->shape(0) == reduced_dim && projection->shape(1) == dim),
            "projection must be [reduced_dim][dim]");
+    if (projection) view_.rounded_projection = rounded_basis(projection->data(), reduced_dim, dim);
     view_.residual = residual;
     view_.num_leaves = leaf_starts.shape(0) - 1;
     view_.leaf_starts = leaf_starts.data();

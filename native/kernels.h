@@ -198,6 +198,12 @@ struct KernelTable {
   void (*i8_bounds)(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
                     bool squared_l2, float slack, float extra, float* lower,
                     float* upper) noexcept;
+  // out[q * stride + r] = <query q, row r> times factors[q], of rows [groups][quads][16][4] and queries
+  // [count][quads][4] of whole numbers, as they are in I8Rows and I8Queries: exact but for the
+  // conversion to float and its product.
+  void (*i8_products)(const uint8_t* rows, size_t groups, size_t quads, const int8_t* queries,
+                      const int32_t* starts, const float* factors, size_t count, float* out,
+                      size_t stride) noexcept;
 
   // A leaf of 4-bit codes unpacked for i8_filter; null where that is. Blocks go by fours: `words`
   // is [fours][dims_per_block][4][16], the codebook in 8 bits as in I8Rows, 128 where there is none.

@@ -12,7 +12,7 @@ namespace swann {
 
 // How many rows ahead.
 [[maybe_unused]] static inline size_t rows_ahead(size_t bytes) noexcept {
-  return bytes <= 512 ? 8 : bytes <= 2048 ? 3 : 1;
+  return bytes <= 2048 ? 8 : 1;
 }
 
 }  // namespace swann

@@ -1,9 +1,12 @@
 #include "projection.h"
 
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "kernels.h"
+#include "rounded.h"
 #include "threads.h"
 
 namespace swann {
@@ -12,8 +15,107 @@ namespace {
 constexpr size_t kRowsPerTask = 64;
 constexpr size_t kSlab = 512;       // rows whose products are added up in float32
 constexpr size_t kDimsPerTask = 32;
+constexpr int kBasisSteps = 127, kQuerySteps = 63;  // AVX2 adds two products in 16 bits
+
+size_t quads_of(size_t dim) { return (dim + 3) / 4; }
+
+float greatest_of(const float* values, size_t dim) {
+  float lanes[8] = {}, greatest = 0;
+  size_t j = 0;
+  for (; j + 8 <= dim; j += 8)
+    for (size_t l = 0; l < 8; ++l) lanes[l] = std::max(lanes[l], std::fabs(values[j + l]));
+  for (; j < dim; ++j) greatest = std::max(greatest, std::fabs(values[j]));
+  return std::max(greatest, *std::max_element(lanes, lanes + 8));
+}
+
+// A query in whole steps; false where its values differ too much for that.
+bool round_query(const float* query, size_t dim, int8_t* bytes, int32_t& start, float& step) {
+  constexpr float kWhole = 12582912.0f;  // next to it floats are whole numbers: sums are rounded
+  constexpr int64_t kSpike = 64;         // square of the greatest value over the mean square
+  const float greatest = std::max(greatest_of(query, dim), 1e-30f);
+  const float inverse = float(kQuerySteps) / greatest;
+  step = greatest / float(kQuerySteps);
+  int32_t sum = 0, squares = 0;
+  for (size_t j = 0; j < dim; ++j) {
+    const int32_t whole = int32_t((query[j] * inverse + kWhole) - kWhole);
+    bytes[j] = int8_t(whole);
+    sum += whole;
+    squares += whole * whole;
+  }
+  start = -128 * sum;
+  return squares * kSpike >= int64_t(dim) * kQuerySteps * kQuerySteps;
+}
+
+// i8_products, for levels that have none.
+void products(const uint8_t* rows, size_t groups, size_t quads, const int8_t* queries,
+              const int32_t* starts, const float* factors, size_t count, float* out,
+              size_t stride) noexcept {
+  for (size_t q = 0; q < count; ++q, queries += 4 * quads)
+    for (size_t g = 0; g < groups; ++g) {
+      int32_t sums[kI8Group];
+      std::fill_n(sums, kI8Group, starts[q]);
+      const uint8_t* row = rows + g * quads * 4 * kI8Group;
+      for (size_t j = 0; j < quads; ++j, row += 4 * kI8Group)
+        for (size_t r = 0; r < kI8Group; ++r)
+          for (size_t i = 0; i < 4; ++i) sums[r] += int32_t(row[4 * r + i]) * queries[4 * j + i];
+      for (size_t r = 0; r < kI8Group; ++r)
+        out[q * stride + g * kI8Group + r] = float(sums[r]) * factors[q];
+    }
+}
+
+// Up to kRowsPerTask queries.
+void project_some(const float* queries, size_t count, size_t dim, const float* basis,
+                  const RoundedBasis& rounded, size_t reduced, float* out) {
+  thread_local std::vector<int8_t> bytes;
+  thread_local std::vector<float> found;
+  const size_t quads = quads_of(dim), stride = rounded.groups * kI8Group;
+  bytes.assign(count * quads * 4, 0), found.resize(count * stride);
+  int32_t starts[kRowsPerTask];
+  float factors[kRowsPerTask];
+  bool even[kRowsPerTask];
+  for (size_t q = 0; q < count; ++q) {
+    float step;
+    even[q] = round_query(queries + q * dim, dim, bytes.data() + q * quads * 4, starts[q], step);
+    factors[q] = rounded.step * step;
+  }
+  const auto multiply = kernels().i8_products != nullptr ? kernels().i8_products : products;
+  multiply(rounded.bytes.data(), rounded.groups, quads, bytes.data(), starts, factors, count,
+           found.data(), stride);
+  for (size_t q = 0; q < count; ++q)
+    if (even[q])
+      std::copy_n(found.data() + q * stride, reduced, out + q * reduced);
+    else
+      kernels().dot_f32(queries + q * dim, 1, basis, reduced, dim, out + q * reduced, reduced);
+}
 
 }  // namespace
+
+RoundedBasis rounded_basis(const float* basis, size_t reduced, size_t dim) {
+  const auto larger = [](float most, float value) { return std::max(most, std::fabs(value)); };
+  const float step = std::accumulate(basis, basis + reduced * dim, 0.0f, larger) / kBasisSteps;
+  const auto is_whole = [&](float value) { return std::rint(value / step) * step == value; };
+  if (!(step > 0) || dim > kMostI8Dimensions || !std::all_of(basis, basis + reduced * dim, is_whole))
+    return {};
+  const size_t quads = quads_of(dim);
+  RoundedBasis out;
+  out.step = step;
+  out.groups = (reduced + kI8Group - 1) / kI8Group;
+  out.bytes.assign(out.groups * quads * 4 * kI8Group, 128);
+  for (size_t r = 0; r < reduced; ++r)
+    for (size_t j = 0; j < dim; ++j)
+      out.bytes[((r / kI8Group * quads + j / 4) * kI8Group + r % kI8Group) * 4 + j % 4] =
+          uint8_t(128 + int(std::rint(basis[r * dim + j] / step)));
+  return out;
+}
+
+void project_queries(const float* queries, size_t count, size_t dim, const float* basis,
+                     const RoundedBasis& rounded, size_t reduced, size_t threads, float* out) {
+  if (rounded.empty()) return project_rows(queries, count, dim, basis, reduced, threads, out);
+  parallel_for((count + kRowsPerTask - 1) / kRowsPerTask, threads, [&](size_t task) {
+    const size_t first = task * kRowsPerTask, n = std::min(kRowsPerTask, count - first);
+    project_some(queries + first * dim, n, dim, basis, rounded, reduced, out + first * reduced);
+  });
+}
 
 void project_rows(const float* rows, size_t count, size_t dim, const float* basis, size_t reduced,
                   size_t threads, float* out) {

@@ -57,6 +57,15 @@ const float* reduce(const IndexView& index, const float* vectors, size_t count, 
   return buffer.data();
 }
 
+const float* reduce_queries(const IndexView& index, const float* queries, size_t count,
+                            size_t threads, std::vector<float>& buffer) {
+  if (!index.projects()) return queries;
+  buffer.resize(count * index.reduced_dim);
+  project_queries(queries, count, index.dim, index.projection, index.rounded_projection,
+                  index.reduced_dim, threads, buffer.data());
+  return buffer.data();
+}
+
 void mark_sixes(const uint8_t* lut, size_t blocks, uint8_t* sixes) noexcept {
   for (size_t six = 0; six < blocks / 6; ++six) {
     int first = 0, second = 0, third = 0;  // the greatest entries of three blocks

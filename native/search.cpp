@@ -332,7 +332,7 @@ void search_block(const IndexView& index, const Changes* changes, const SearchLi
                   const float* queries, size_t count, int64_t* ids, float* distances) {
   Scratch& scratch = fresh_scratch();
   const Block block{index, changes, limits,
-                    queries, reduce(index, queries, count, 1, scratch.reduced), count, scratch};
+                    queries, reduce_queries(index, queries, count, 1, scratch.reduced), count, scratch};
   scratch.choices.resize(count * limits.leaves);
   choose_leaves(index, block.reduced, count, limits.leaves, scratch.choices.data());
   scan_choices(block);
@@ -370,7 +370,7 @@ void gather_block(const IndexView& index, const Changes* changes, const SearchLi
                   const uint32_t* whole_starts, const Found& found) {
   Scratch& scratch = fresh_scratch();
   const Block block{index, changes, limits,
-                    queries, reduce(index, queries, count, 1, scratch.reduced), count, scratch};
+                    queries, reduce_queries(index, queries, count, 1, scratch.reduced), count, scratch};
   scratch.choices.resize(count * limits.leaves);
   for (size_t i = 0; i < scratch.choices.size(); ++i) scratch.choices[i] = {leaves[i], scores[i]};
   scan_choices(block);

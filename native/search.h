@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "projection.h"
 #include "rounded.h"
 #include "rows.h"
 #include "tiles.h"
@@ -59,6 +60,7 @@ struct IndexView {
   size_t dim = 0;                          // of datapoints and queries
   size_t reduced_dim = 0;                  // of the centroids and codes
   const float* projection = nullptr;       // [reduced_dim][dim]; null: onto the first dimensions
+  RoundedBasis rounded_projection;         // the same in whole steps, or empty
   size_t num_rows = 0;
   size_t num_entries = 0;                  // more than rows where each lies in two leaves
   size_t num_leaves = 1;
@@ -195,9 +197,12 @@ struct Table {
   bool wide = false;        // entries beyond kMaxEntry16
 };
 
-// Vectors [count][dim] in the space of the centroids and codes: themselves, or in `buffer`.
+// Datapoints [count][dim] in the space of the centroids and codes: themselves, or in `buffer`.
 const float* reduce(const IndexView& index, const float* vectors, size_t count, size_t threads,
                     std::vector<float>& buffer);
+// Queries likewise.
+const float* reduce_queries(const IndexView& index, const float* queries, size_t count,
+                            size_t threads, std::vector<float>& buffer);
 
 // Leaves of each query that a batch scans before all others: they set a good threshold.
 constexpr size_t kFirstLeaves = 3;

@@ -475,10 +475,44 @@ void test_i8_filter_once(const KernelTable& k, Random& random, size_t dim, size_
   check(near, "i8_bounds are near each other", dim, rows);
 }
 
+void test_i8_products(const KernelTable& k, Random& random, size_t dim, size_t rows, size_t count) {
+  const size_t quads = (dim + 3) / 4, groups = (rows + kI8Group - 1) / kI8Group;
+  const size_t stride = groups * kI8Group + 3;
+  const auto bytes = random.bytes(groups * quads * 64, 256);
+  std::vector<int8_t> queries(count * quads * 4);
+  std::vector<int32_t> starts(count, 0);
+  const auto factors = random.reals(count);
+  for (size_t i = 0; i < queries.size(); ++i) {
+    const int most = k.i8_most;
+    queries[i] = int8_t(i % 5 == 0 ? most : int(random.below(2 * most + 1)) - most);
+    starts[i / (quads * 4)] -= 128 * queries[i];
+  }
+  std::vector<float> out(count * stride, 7.0f);
+  k.i8_products(bytes.data(), groups, quads, queries.data(), starts.data(), factors.data(), count,
+                out.data(), stride);
+  bool right = true;
+  for (size_t q = 0; q < count; ++q) {
+    for (size_t r = 0; r < groups * kI8Group; ++r) {
+      int64_t sum = 0;
+      for (size_t j = 0; j < quads * 4; ++j) {
+        const size_t quad = r / kI8Group * quads + j / 4;
+        sum += (int64_t(bytes[(quad * kI8Group + r % kI8Group) * 4 + j % 4]) - 128) *
+               queries[q * quads * 4 + j];
+      }
+      right &= out[q * stride + r] == float(sum) * factors[q];
+    }
+    for (size_t r = groups * kI8Group; r < stride; ++r) right &= out[q * stride + r] == 7.0f;
+  }
+  check(right, "i8_products", dim, count);
+}
+
 void test_i8_filter(const KernelTable& k) {
   if (k.i8_filter == nullptr) return;
-  Group group(std::string(k.level) + ": i8_pack, i8_filter, i8_bounds");
+  Group group(std::string(k.level) + ": i8_pack, i8_filter, i8_bounds, i8_products");
   Random random;
+  for (const size_t dim : {1, 4, 15, 200})
+    for (const size_t rows : {1, 16, 33, 130, 150})
+      for (const size_t count : {1, 2, 5, 6, 7, 13}) test_i8_products(k, random, dim, rows, count);
   for (const size_t dim : {1, 3, 4, 5, 15, 16, 17, 64, 100})
     for (const size_t rows : {1, 15, 16, 17, 63, 64, 65, 130})
       for (const size_t count : {1, 5, 6, 7, 12, 13, 29})

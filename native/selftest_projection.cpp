@@ -90,6 +90,45 @@ void test_moments() {
     }
 }
 
+// Queries by a basis of whole steps: each as it is alone, near to what floats make of it.
+void test_rounded() {
+  Group group("projection: queries by a rounded basis");
+  Random random;
+  for (const size_t dim : {1, 6, 100, 300})
+    for (const size_t reduced : {1, 16, 41}) {
+      std::vector<float> basis(reduced * dim);
+      for (float& value : basis) value = (float(random.below(255)) - 127) * 0.0625f;
+      basis[0] = 127 * 0.0625f;
+      const RoundedBasis rounded = rounded_basis(basis.data(), reduced, dim);
+      check(!rounded.empty() && rounded.step == 0.0625f, "whole steps are seen", dim, reduced);
+      constexpr size_t kCount = 70;
+      auto queries = random.reals(kCount * dim);
+      std::fill_n(queries.begin(), dim, 0.0f);
+      if (dim > 64) queries[dim + 1] = 1e6f;  // which is projected as a row is
+      std::vector<float> all(kCount * reduced), one(reduced), exact(all.size());
+      project_queries(queries.data(), kCount, dim, basis.data(), rounded, reduced, 3, all.data());
+      project_rows(queries.data(), kCount, dim, basis.data(), reduced, 1, exact.data());
+      bool same = true, near = true;
+      for (size_t q = 0; q < kCount; ++q) {
+        const float* x = &queries[q * dim];
+        project_queries(x, 1, dim, basis.data(), rounded, reduced, 1, one.data());
+        same &= same_bits(one.data(), &all[q * reduced], reduced);
+        float greatest = 0;
+        for (size_t j = 0; j < dim; ++j) greatest = std::max(greatest, std::fabs(x[j]));
+        for (size_t r = 0; r < reduced; ++r)
+          near &= std::fabs(all[q * reduced + r] - exact[q * reduced + r]) <=
+                  greatest / 126 * 8 * float(dim) + 1e-4f * greatest;
+      }
+      check(same, "a query alone", dim, reduced);
+      check(near, "near to the rows' way", dim, reduced);
+      if (dim > 64)
+        check(same_bits(&all[reduced], &exact[reduced], reduced), "a spike", dim, reduced);
+      basis.back() = 0.001f;
+      check(dim * reduced == 1 || rounded_basis(basis.data(), reduced, dim).empty(),
+            "other values are not whole steps", dim, reduced);
+    }
+}
+
 // Exact rows in leaves whose centroids have fewer dimensions.
 void test_search() {
   Group group("projection: leaves in a reduced space");
@@ -138,6 +177,7 @@ void test_search() {
 
 void test_projection() {
   test_eigen();
+  test_rounded();
   test_moments();
   test_search();
 }

@@ -203,6 +203,64 @@ def test_thresholds_count_as_scann_does() -> None:
     assert train(constant, pca_significance_threshold=0.5, pca_truncation_threshold=0.5) is None
 
 
+# ---- Bases of some size, in whole steps
+
+WIDE, NARROW = 130, 40  # 5,200 values
+
+
+def in_steps(basis: F32) -> tuple[NDArray[np.int64], float]:
+    step = float(np.abs(basis).max()) / 127
+    whole = np.rint(basis / step).astype(np.int64)
+    np.testing.assert_array_equal((whole * step).astype(np.float32), basis)
+    return whole, step
+
+
+def as_projected(queries: F32, basis: F32) -> F32:
+    """A NumPy twin of how queries are projected by such a basis."""
+    whole, step = in_steps(basis)
+    out = project(queries, basis, len(basis))
+    for i, query in enumerate(queries):
+        greatest = np.abs(query).max()
+        if greatest == 0:
+            continue
+        rounded = np.rint(query * (np.float32(63) / greatest)).astype(np.int64)
+        if (rounded**2).sum() * 64 >= len(query) * 63**2:
+            factor = np.float32(step) * (greatest / np.float32(63))
+            out[i] = (whole @ rounded).astype(np.float32) * factor
+    return out
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12])
+def test_a_large_basis_is_whole_steps_and_nearly_orthonormal(scale: float) -> None:
+    basis = train(correlated(5, 2000, WIDE) * np.float32(scale), NARROW)
+    whole, _ = in_steps(basis)
+    assert np.abs(whole).max() == 127
+    np.testing.assert_allclose(basis @ basis.T, np.eye(NARROW), atol=0.01)
+
+
+@each_measure
+def test_queries_are_rounded_where_the_basis_is(measure: Any) -> None:
+    db, queries = correlated(5, 2000, WIDE), correlated(6, 300, WIDE)
+    queries[3, 7] = 1e4  # too great beside the others
+    queries[4] = np.eye(WIDE)[0]
+    builder = swann.builder(db, K, measure).tree(12, 4).pca(NARROW).score_ah(2, 0.2)
+    searcher = builder.build()
+    index = searcher._index
+    assert index.projection is not None
+    reduced = as_projected(as_indexed(queries, measure), index.projection)
+    assert (np.abs(reduced - index.reduce(as_indexed(queries, measure))) > 0).any(axis=1).sum() > 250
+    plain: Any = "squared_l2" if measure == "squared_l2" else "dot_product"
+    config = dataclasses.replace(index.config, projection=None, distance_measure=plain)
+    twin = Searcher(
+        dataclasses.replace(index, config=config, dimension=NARROW, projection=None, routes={})
+    )
+    wanted = twin.search_batched(reduced)
+    found = search_all(searcher, queries, K)
+    same = (found.indices == wanted.indices).mean()
+    assert same == 1.0 if measure != "cosine" else same > 0.99  # normalised natively
+    np.testing.assert_allclose(found.distances, wanted.distances, rtol=1e-4, atol=1e-5)
+
+
 @settings(max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 70), st.integers(0, 2**32 - 1))
 def test_rows_are_projected_one_by_one(d: int, n: int, seed: int) -> None:

@@ -36,6 +36,10 @@ TRAINING_SAMPLE_SIZE = 100_000
 """Datapoints that a covariance is estimated from, at most."""
 
 
+_ROUNDED_FROM = 4096
+"""Values of a basis from where a search gains by integers."""
+
+
 def train_projection(
     chunks: Iterable[F32],
     config: ProjectionConfig,
@@ -65,7 +69,8 @@ def train_projection(
     Returns
     -------
     float32 array of shape (reduced_dim, d), or None
-        Orthonormal rows. None where the thresholds say that nothing is to be projected away.
+        Orthonormal rows, up to rounding: where there are 4,096 values or more, these are whole
+        numbers of steps, from -127 to 127. None where the thresholds say that nothing is to be projected away.
 
     Notes
     -----
@@ -79,7 +84,7 @@ def train_projection(
         return None
     by_dimension = np.ascontiguousarray(directions[:kept].T, np.float32)
     turned = kernels.project_rows(by_dimension, _hartley(kept), kept, threads)
-    return np.ascontiguousarray(turned.T)
+    return _in_steps(np.ascontiguousarray(turned.T))
 
 
 def project(rows: F32, basis: F32 | None, reduced_dim: int, threads: int = 1) -> F32:
@@ -133,6 +138,19 @@ def principal_components(
     )
     directions *= np.where(greatest < 0, -1.0, 1.0)
     return np.maximum(variances, 0.0), directions
+
+
+def _in_steps(basis: F32) -> F32:
+    """Round a basis of some size to whole numbers of steps, 127 at most.
+
+    A search then multiplies integers. The step has 16 digits, so that its multiples are exact.
+    """
+    if basis.size < _ROUNDED_FROM:
+        return basis
+    fraction, exponent = math.frexp(float(np.abs(basis).max()) / 127)
+    step = math.ldexp(math.ceil(math.ldexp(fraction, 16)), exponent - 16)
+    rounded: F32 = (np.rint(basis / np.float32(step)) * np.float32(step)).astype(np.float32)
+    return rounded
 
 
 def _hartley(size: int) -> F32:
