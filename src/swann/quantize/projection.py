@@ -70,7 +70,8 @@ def train_projection(
     -------
     float32 array of shape (reduced_dim, d), or None
         Orthonormal rows, up to rounding: where there are 4,096 values or more, these are whole
-        numbers of steps, from -127 to 127. None where the thresholds say that nothing is to be projected away.
+        numbers of steps, from -127 to 127. None where the thresholds say that nothing is to be
+        projected away.
 
     Notes
     -----
