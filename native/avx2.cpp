@@ -270,7 +270,7 @@ const KernelTable avx2_table = {
     at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,   least_of_best_f32,
     dot_tiles_f32,   i8_pack,         i8_filter,       i8_bounds,       i8_products,     nullptr,
     nullptr,
-    kI8Most,
+    kI8Most,         true,
 };
 
 }  // namespace swann

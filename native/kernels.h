@@ -220,6 +220,8 @@ struct KernelTable {
                               size_t stride, size_t first, ScanQuery* query) noexcept;
   // The greatest byte of a query, either way, that i8_filter and i8_bounds take.
   int32_t i8_most = 127;
+  // Whether lut16_wide_scan looks at ScanQuery::sixes.
+  bool reads_sixes = false;
 };
 
 // Levels in the order of preference, best first. `table` is complete (null entries filled in).

@@ -39,7 +39,7 @@ bool begin_scan(const Block& block, uint32_t visit, ScanQuery& scan) {
   const auto bias = int32_t(std::lround(offset * table.scale));
   if (best.worst != 0 && int64_t(key_score(best.worst)) - bias > 65535) return false;
   scan = {block.lut(q), 0, bias, table.multiplier, best.keys, best.size, best.capacity,
-          table.wide ? block.sixes(q) : nullptr};
+          table.wide && kernels().reads_sixes ? block.sixes(q) : nullptr};
   set_threshold(scan, best);
   return true;
 }

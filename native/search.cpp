@@ -246,7 +246,7 @@ void build_tables(const Block& block) {
     for (size_t r = 0; r < leaves; ++r)
       reach = std::max(reach, std::fabs(s.choices[q * leaves + r].score));
     s.tables[q] = build_table(index, block.reduced_query(q), reach, block.lut(q));
-    if (s.tables[q].wide) mark_sixes(block.lut(q), index.blocks, block.sixes(q));
+    if (s.tables[q].wide && kernels().reads_sixes) mark_sixes(block.lut(q), index.blocks, block.sixes(q));
   }
 }
 
