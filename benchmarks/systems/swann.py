@@ -44,6 +44,7 @@ class Swann(System):
                 {"num_leaves": more, **short},
                 {"num_leaves": middle, **fewer, "reorder": "BFLOAT16"},
                 {"num_leaves": middle, **fewer, "reorder": "INT8"},
+                {"num_leaves": middle, "pca_significance_threshold": 0.88, "reorder": "INT8"},
             ]  # fmt: skip
         threshold = {"anisotropic_quantization_threshold": THRESHOLD}
         soar = {"soar_lambda": 1.5, "overretrieve_factor": 1.5, "training_sample_size": n}
