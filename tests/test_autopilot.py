@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,40 @@ def test_the_target_is_reached_on_other_queries(measure: Any) -> None:
     settings = searcher.config.autopilot
     assert settings is not None
     assert any("leaves to search" in reason for reason in settings.reasons)
+
+
+def narrow(n: int, d: int) -> NDArray[np.float32]:
+    """Rows that vary in a tenth of their dimensions, turned, and a little in all."""
+    rng = np.random.default_rng(5)
+    rows = clustered(n, d // 10) @ rng.standard_normal((d // 10, d))
+    return (rows + 0.3 * rng.standard_normal((n, d))).astype(np.float32)
+
+
+@pytest.mark.parametrize("measure", ["squared_l2", "cosine", "dot_product"])
+def test_fewer_dimensions_where_the_data_vary_in_few(measure: Any, tmp_path: Path) -> None:
+    rows = narrow(6_200, 200)
+    db, queries = rows[:6_000], rows[6_000:]
+    searcher = swann.build(db, distance_measure=measure)
+    projection = searcher.config.projection
+    if measure == "dot_product":  # whose queries often look elsewhere
+        assert projection is None
+        return
+    kept = searcher._index.reduced_dim
+    assert kept < 80
+    assert f"{kept} of 200 dimensions kept" in searcher.config.autopilot.reasons  # type: ignore
+    exact = swann.builder(db, 10, measure).score_brute_force().build().search_batched(queries)
+    found = searcher.search_batched(queries)
+    assert swann.evaluate.recall(found.indices, exact.indices) > 0.93
+    searcher.upsert(None, db[:3])
+    searcher.serialize(tmp_path)
+    assert swann.load_searcher(tmp_path).config.projection == projection
+    # Not where queries are known, nor where leaves grow for ever; nor of data that vary in all.
+    known = swann.builder(db, 10, measure).autopilot(sample_queries=queries).build()
+    grown = swann.builder(db, 10, measure).autopilot(IncrementalMode.ONLINE_INCREMENTAL).build()
+    assert known.config.projection is None
+    assert grown.config.projection is None
+    even = np.random.default_rng(3).standard_normal((5_000, 200), dtype=np.float32)
+    assert not swann.build(even, distance_measure=measure)._index.projects
 
 
 def test_a_higher_target_costs_more() -> None:

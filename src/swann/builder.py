@@ -374,7 +374,8 @@ class Builder:
             If none of `score_ah`, `score_brute_force` and `autopilot` was called.
         """
         if "autopilot" in self._settings:
-            return choose_for(self._db, **self._left_to_autopilot())
+            project = self._sample_queries is None
+            return choose_for(self._db, **self._left_to_autopilot(), project=project)
         if "score" not in self._settings:
             raise ConfigError(
                 "no scoring was chosen: call score_ah(...) for speed, score_brute_force() for "

@@ -16,6 +16,7 @@ from swann.config import (
     BruteForceConfig,
     IncrementalMode,
     IndexConfig,
+    ProjectionConfig,
     ReorderConfig,
     TreeConfig,
     check_count,
@@ -46,6 +47,12 @@ _ETA = 4.0
 """What an error along a datapoint costs against one across it. 4 to 8 are alike at d = 50 to 100,
 2 to 4 at d = 576; ScaNN's T = 0.2 means 6 there and 33 here."""
 
+_PROJECTED_FROM, _PROJECTED_TO = 128, 1024
+"""Dimensions: fewer are scanned as fast; of more the principal components take long to find."""
+
+_VARIANCE, _COMPONENTS = 0.92, 0.4
+"""Components that hold this share of the variance, if they are less than that share of all."""
+
 _INCREMENT = 0.1
 _GROWN, _SHRUNK, _LEAVES_OFF = 1.25, 2.0, 2.0
 
@@ -74,6 +81,7 @@ def choose(
     autopilot: AutopilotConfig | None = None,
     row_length: float = 1.0,
     seed: int = 0,
+    project: bool = False,
 ) -> Choice:
     """Choose the settings of an index from the size of its database.
 
@@ -97,6 +105,9 @@ def choose(
         the dot product.
     seed : int
         Of the randomness in training.
+    project : bool
+        Whether the tree and the codes may have fewer dimensions, where the database turns out to
+        vary in few: for queries that look like datapoints. Not under the dot product.
 
     Returns
     -------
@@ -127,7 +138,7 @@ def choose(
     stage = _stage(n, d, k)
     tree = _tree(n, measure, settings.mode, reasons) if stage == 2 else None
     score: AHConfig | BruteForceConfig
-    reorder = None
+    reorder = projection = None
     if stage == 0:
         score = BruteForceConfig(quantize=settings.quantize)
         reasons.append(
@@ -142,6 +153,8 @@ def choose(
         if stage == 1:
             reasons.append(f"codes without a tree: {n:,} datapoints are few")
         score = _codes(d, measure, row_length, reasons)
+        if project and tree is not None:
+            projection = _projection(d, measure, settings.mode, reasons)
         usual = 20 if measure == DOT_PRODUCT else 10
         reorder = ReorderConfig(
             reordering_num_neighbors=max(1, min(n, max(100, usual * k))),
@@ -159,6 +172,7 @@ def choose(
         tree=tree,
         score=score,
         reorder=reorder,
+        projection=projection,
         autopilot=chosen,
         seed=seed,
     )
@@ -174,6 +188,7 @@ def choose_config(
     autopilot: AutopilotConfig | None = None,
     row_length: float = 1.0,
     seed: int = 0,
+    project: bool = False,
 ) -> IndexConfig:
     """Return the settings that `choose` chooses.
 
@@ -190,6 +205,7 @@ def choose_config(
         autopilot=autopilot,
         row_length=row_length,
         seed=seed,
+        project=project,
     ).config
 
 
@@ -251,6 +267,23 @@ def _tree(
         num_leaves=leaves,
         num_leaves_to_search=max(1, -(-leaves // usual)),
         incremental_threshold=_INCREMENT if mode is IncrementalMode.ONLINE_INCREMENTAL else None,
+    )
+
+
+def _projection(
+    d: int, measure: DistanceMeasure, mode: IncrementalMode, reasons: list[str]
+) -> ProjectionConfig | None:
+    """Principal components, if the build finds few. Leaves that grow for ever keep all."""
+    if measure == DOT_PRODUCT or mode is IncrementalMode.ONLINE_INCREMENTAL:
+        return None
+    if not _PROJECTED_FROM <= d <= _PROJECTED_TO:
+        return None
+    reasons.append(
+        f"principal components where less than {_COMPONENTS:.0%} of them hold {_VARIANCE:.0%} of "
+        "the variance"
+    )
+    return ProjectionConfig(
+        kind="pca", pca_significance_threshold=_VARIANCE, pca_truncation_threshold=_COMPONENTS
     )
 
 

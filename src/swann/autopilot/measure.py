@@ -165,7 +165,7 @@ class Measure:
         if candidates == 0:
             return leaves + scanned * (_ROW + row * _ROW_BYTE)
         assert isinstance(score, AHConfig)
-        blocks = kernels.num_blocks(packed.dimension, score.dimensions_per_block)
+        blocks = kernels.num_blocks(packed.reduced_dim, score.dimensions_per_block)
         coded = scanned * (_CODED + blocks * _CODED_BLOCK)
         return leaves + coded + candidates * (_CANDIDATE + row * _CANDIDATE_BYTE)
 
@@ -291,7 +291,7 @@ def leaf_ranks(packed: PackedIndex, panel: Panel, threads: int) -> tuple[NDArray
     order = np.zeros((count, leaves), np.int64)
     if packed.centroids is None:
         return ranks, order
-    centroids, queries = packed.centroids, panel.queries
+    centroids, queries = packed.centroids, packed.reduce(panel.queries, threads)
     measure = packed.config.distance_measure
     if packed.spreads is not None:
         _, lengths = kernels.check_rows(queries, threads)

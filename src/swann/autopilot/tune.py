@@ -91,7 +91,10 @@ def build_tuned(
         As `swann.index.build.build_index` does.
     """
     threads = num_threads or kernels.hardware_threads()
-    config = choose_for(db, distance_measure, num_neighbors, autopilot, seed=seed)
+    like_datapoints = sample_queries is None and training_queries is None
+    config = choose_for(
+        db, distance_measure, num_neighbors, autopilot, seed=seed, project=like_datapoints
+    )
     if training_queries is not None and sample_queries is None:
         training_queries, sample_queries = _keep_back(training_queries)
     packed = build_index(
@@ -114,8 +117,12 @@ def choose_for(
     autopilot: AutopilotConfig,
     *,
     seed: int = 0,
+    project: bool = False,
 ) -> IndexConfig:
-    """Return what suits a database, by its size and the lengths of some rows; see `build_tuned`."""
+    """Return what suits a database, by its size and the lengths of some rows; see `build_tuned`.
+
+    `project` is that of `swann.autopilot.choose`.
+    """
     n, d = db.shape
     return choose_config(
         n,
@@ -125,6 +132,7 @@ def choose_for(
         autopilot=autopilot,
         row_length=1.0 if distance_measure == COSINE else row_length(db, seed),
         seed=seed,
+        project=project,
     )
 
 
@@ -259,6 +267,8 @@ class _Tuning:
         if packed.codes is None and self.packed.codes is not None:
             reasons.append("codes dropped: scoring rows as they are finds as much at less cost")
         found = []
+        if packed.projects:
+            reasons.append(f"{packed.reduced_dim:,} of {packed.dimension:,} dimensions kept")
         if tree is not None:
             leaves = min(limits.leaves, tree.num_leaves)
             tree = dataclasses.replace(tree, num_leaves_to_search=leaves)
