@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -234,6 +236,19 @@ def test_workers_that_are_killed_change_nothing(tmp_path: Path) -> None:
         )
     assert executor.killed == 3
     assert_same(tmp_path / "index", builder.build())
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_worker_killed_after_the_last_task_holds_nobody_up(which: int) -> None:
+    """It may have held the lock that the others wait for."""
+    for _ in range(3):
+        executor = ProcessExecutor(2)
+        assert executor.run(operator.neg, [1, 2, 3, 4]) == [-1, -2, -3, -4]
+        os.kill(executor.pids()[which], signal.SIGKILL)
+        closing = threading.Thread(target=executor.close, daemon=True)
+        closing.start()
+        closing.join(60)
+        assert not closing.is_alive()
 
 
 def test_builds_under_chaos_give_the_same_files(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ class ProcessExecutor:
                         "none was done"
                     ) from None
             except BaseException:
-                self._stop()
+                self.close()
                 raise
         return [results[i] for i in range(len(tasks))]
 
@@ -156,13 +156,11 @@ class ProcessExecutor:
         return [] if self._pool is None else list(self._pool._processes or ())
 
     def close(self) -> None:
-        """End the workers when they have done what they are at."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=True, cancel_futures=True)
+        """End the workers now: what they do is lost, but `run` returns when all is done.
 
-    def _stop(self) -> None:
-        """End the workers now: what they do is lost."""
+        They are not waited for: one that was killed while it took a task may have left its lock
+        behind, and the others would wait for that for ever.
+        """
         pool, self._pool = self._pool, None
         if pool is not None:
             workers = list((pool._processes or {}).values())
