@@ -120,9 +120,10 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) 
   constexpr __mmask64 kAll = ~__mmask64(0);
   const size_t bytes = leaf.blocks * 16;
   const uint8_t* codes = leaf.codes + group * bytes;
-  if constexpr (Q == 1) fetch(codes_ahead(leaf, group * bytes, G * bytes, kAhead), G * bytes);
-  const uint8_t* ahead =
-      Q == 1 ? nullptr : codes_ahead(leaf, group * bytes, G * bytes, kAheadOfMany);
+  // Not beyond the next leaf, as far as leaves are alike.
+  const size_t leaf_bytes = (leaf.count + kGroup - 1) / kGroup * bytes;
+  const size_t distance = Q > 1 ? kAheadOfMany : leaf_bytes < kAhead ? leaf_bytes : kAhead;
+  const uint8_t* ahead = codes_ahead(leaf, group * bytes, G * bytes, distance);
   Sums sums[G][Q];
 #pragma GCC unroll 4
   for (size_t g = 0; g < G; ++g)
@@ -131,9 +132,13 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) 
       sums[g][q] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
   size_t at = 0;
   for (; at + 64 <= bytes; at += 64) {
-    if constexpr (Q > 1)  // little by little: a burst of requests would be waited for
-#pragma GCC unroll 2
-      for (size_t g = 0; g < G; ++g) __builtin_prefetch(ahead + g * bytes + at);
+    // Little by little: a burst of requests would be waited for.
+#pragma GCC unroll 4
+    for (size_t g = 0; g < G; ++g)
+      if constexpr (Q == 1)
+        __builtin_prefetch(ahead + g * bytes + at, 0, 2);
+      else
+        __builtin_prefetch(ahead + g * bytes + at);
     add_lookups<G, Q>(codes, bytes, queries, at, kAll, sums);
   }
   if (at < bytes)
@@ -150,6 +155,11 @@ inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noe
   for (; group + G <= groups; group += G) {
     if (!has_room(queries, Q, G * kGroup)) break;
     scan_tile<G, Q>(leaf, group, queries);
+  }
+  // One group alone waits for its own sums: two are as fast.
+  if (G > 2 && group + 2 <= groups && has_room(queries, Q, 2 * kGroup)) {
+    scan_tile<2, Q>(leaf, group, queries);
+    group += 2;
   }
   for (; group < groups && has_room(queries, Q, kGroup); ++group)
     scan_tile<1, Q>(leaf, group, queries);
