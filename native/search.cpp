@@ -227,7 +227,7 @@ void forget_centroids(const Block& block) {
 
 // Asks for the codes that a single query scans first while its tables are made.
 void fetch_first_codes(const Block& block) {
-  constexpr size_t kMost = 16384;
+  constexpr size_t kMost = 4096;
   const IndexView& index = block.index;
   const size_t leaf = block.scratch.choices[0].leaf;
   const size_t bytes = (index.group_starts[leaf + 1] - index.group_starts[leaf]) * index.group_bytes();
