@@ -221,6 +221,7 @@ def other_rows() -> dict[str, Entry]:
     chosen = shapes | {
         "num_neighbors": K, "autopilot": Takes("config", swann.AutopilotConfig()),
         "row_length": Takes("number", 1.0, but={"0": FINE}), "seed": ANY_SEED,
+        "project": Takes("flag", True),
     }  # fmt: skip
 
     def opened(**arguments: Any) -> Any:

@@ -21,7 +21,7 @@ from swann.config import (
     TreeConfig,
     check_count,
 )
-from swann.config.checks import check_factor
+from swann.config.checks import check_factor, check_flag
 from swann.distance import COSINE, DOT_PRODUCT, SQUARED_L2, DistanceMeasure, check_distance_measure
 from swann.errors import ConfigError
 from swann.quantize.anisotropic import ratio_for_eta
@@ -134,6 +134,7 @@ def choose(
         raise ConfigError(f"autopilot is {autopilot!r}; expected an AutopilotConfig or None")
     if check_factor(0.0)("row_length", row_length) is None:
         raise ConfigError(f"row_length is {row_length!r}; expected a finite length")
+    check_flag("project", project)
     reasons: list[str] = []
     stage = _stage(n, d, k)
     tree = _tree(n, measure, settings.mode, reasons) if stage == 2 else None
