@@ -93,7 +93,10 @@ void project_some(const float* queries, size_t count, size_t dim, const float* b
 RoundedBasis rounded_basis(const float* basis, size_t reduced, size_t dim) {
   const auto larger = [](float most, float value) { return std::max(most, std::fabs(value)); };
   const float step = std::accumulate(basis, basis + reduced * dim, 0.0f, larger) / kBasisSteps;
-  const auto is_whole = [&](float value) { return std::rint(value / step) * step == value; };
+  const auto is_whole = [&](float value) {
+    const float steps = std::rint(value / step);  // more than there may be where steps underflow
+    return std::fabs(steps) <= float(kBasisSteps) && steps * step == value;
+  };
   if (!(step > 0) || dim > kMostI8Dimensions || !std::all_of(basis, basis + reduced * dim, is_whole))
     return {};
   const size_t quads = quads_of(dim);

@@ -123,6 +123,10 @@ void test_rounded() {
       check(near, "near to the rows' way", dim, reduced);
       if (dim > 64)
         check(same_bits(&all[reduced], &exact[reduced], reduced), "a spike", dim, reduced);
+      std::fill(basis.begin(), basis.end(), 0.0f);
+      basis[0] = std::ldexp(190.0f, -149);  // a hundred and ninety times the least float there is
+      check(rounded_basis(basis.data(), reduced, dim).empty(), "steps that underflow", dim, reduced);
+      for (float& value : basis) value = 0.0625f;
       basis.back() = 0.001f;
       check(dim * reduced == 1 || rounded_basis(basis.data(), reduced, dim).empty(),
             "other values are not whole steps", dim, reduced);
