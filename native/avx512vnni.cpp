@@ -157,10 +157,11 @@ inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noe
     scan_tile<G, Q>(leaf, group, queries);
   }
   // One group alone waits for its own sums: two are as fast.
-  if (G > 2 && group + 2 <= groups && has_room(queries, Q, 2 * kGroup)) {
-    scan_tile<2, Q>(leaf, group, queries);
-    group += 2;
-  }
+  if constexpr (G > 2)
+    if (group + 2 <= groups && has_room(queries, Q, 2 * kGroup)) {
+      scan_tile<2, Q>(leaf, group, queries);
+      group += 2;
+    }
   for (; group < groups && has_room(queries, Q, kGroup); ++group)
     scan_tile<1, Q>(leaf, group, queries);
   return group;

@@ -77,8 +77,8 @@ class Index : public ChangingIndex {
       thread_local std::vector<float> reduced;
       thread_local std::vector<LeafChoice> choices;
       choices.resize(size * wanted);
-      choose_leaves(view_, reduce_queries(view_, q + first * view_.dim, size, 1, reduced), size, wanted,
-                    choices.data());
+      const float* some = reduce_queries(view_, q + first * view_.dim, size, 1, reduced);
+      choose_leaves(view_, some, size, wanted, choices.data());
       for (size_t i = 0; i < choices.size(); ++i) {
         leaves.data()[first * wanted + i] = choices[i].leaf;
         scores.data()[first * wanted + i] = choices[i].score;

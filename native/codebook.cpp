@@ -101,7 +101,7 @@ struct Equations {
       : matrix(words * width * width), right(words * width), mass(words) {}
 
   void clear() {
-    for (std::vector<double>* all : {&matrix, &right, &mass}) std::fill(all->begin(), all->end(), 0.0);
+    for (auto* all : {&matrix, &right, &mass}) std::fill(all->begin(), all->end(), 0.0);
   }
 
   void add(const Equations& other) {

@@ -19,15 +19,6 @@ constexpr int kBasisSteps = 127, kQuerySteps = 63;  // AVX2 adds two products in
 
 size_t quads_of(size_t dim) { return (dim + 3) / 4; }
 
-float greatest_of(const float* values, size_t dim) {
-  float lanes[8] = {}, greatest = 0;
-  size_t j = 0;
-  for (; j + 8 <= dim; j += 8)
-    for (size_t l = 0; l < 8; ++l) lanes[l] = std::max(lanes[l], std::fabs(values[j + l]));
-  for (; j < dim; ++j) greatest = std::max(greatest, std::fabs(values[j]));
-  return std::max(greatest, *std::max_element(lanes, lanes + 8));
-}
-
 // A query in whole steps; false where its values differ too much for that.
 bool round_query(const float* query, size_t dim, int8_t* bytes, int32_t& start, float& step) {
   constexpr float kWhole = 12582912.0f;  // next to it floats are whole numbers: sums are rounded

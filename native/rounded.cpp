@@ -19,6 +19,19 @@ namespace {
 
 constexpr size_t kSums = 8;  // side by side, so that none waits for the one before
 
+}  // namespace
+
+float greatest_of(const float* values, size_t dim) {
+  float lanes[kSums] = {}, greatest = 0;
+  size_t j = 0;
+  for (; j + kSums <= dim; j += kSums)
+    for (size_t l = 0; l < kSums; ++l) lanes[l] = std::max(lanes[l], std::fabs(values[j + l]));
+  for (; j < dim; ++j) greatest = std::max(greatest, std::fabs(values[j]));
+  return std::max(greatest, *std::max_element(lanes, lanes + kSums));
+}
+
+namespace {
+
 // What a query's values are like; rounding adds up the rest.
 struct Lanes {
   double errors[kSums] = {}, squares[kSums] = {};
@@ -40,15 +53,6 @@ struct Lanes {
 template <typename T>
 T total(const T (&sums)[kSums]) {
   return std::accumulate(sums, sums + kSums, T(0));
-}
-
-float greatest_of(const float* values, size_t dim) {
-  float lanes[kSums] = {}, greatest = 0;
-  size_t j = 0;
-  for (; j + kSums <= dim; j += kSums)
-    for (size_t l = 0; l < kSums; ++l) lanes[l] = std::max(lanes[l], std::fabs(values[j + l]));
-  for (; j < dim; ++j) greatest = std::max(greatest, std::fabs(values[j]));
-  return std::max(greatest, *std::max_element(lanes, lanes + kSums));
 }
 
 double square_of(const float* values, size_t dim) {

@@ -15,6 +15,9 @@ constexpr size_t kMostI8Dimensions = 1 << 15;  // sums of 8-bit products fit 32 
 // times what sums in 16 lanes may lose.
 float rounding(size_t dim) noexcept;
 
+// The greatest size of a value.
+float greatest_of(const float* values, size_t dim);
+
 // Queries, one after the other.
 struct RoundedQueries {
   std::vector<int8_t> bytes;                     // [count, in sixteens][quads][4]

@@ -246,7 +246,8 @@ void build_tables(const Block& block) {
     for (size_t r = 0; r < leaves; ++r)
       reach = std::max(reach, std::fabs(s.choices[q * leaves + r].score));
     s.tables[q] = build_table(index, block.reduced_query(q), reach, block.lut(q));
-    if (s.tables[q].wide && kernels().reads_sixes) mark_sixes(block.lut(q), index.blocks, block.sixes(q));
+    if (s.tables[q].wide && kernels().reads_sixes)
+      mark_sixes(block.lut(q), index.blocks, block.sixes(q));
   }
 }
 
@@ -331,8 +332,8 @@ size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept
 void search_block(const IndexView& index, const Changes* changes, const SearchLimits& limits,
                   const float* queries, size_t count, int64_t* ids, float* distances) {
   Scratch& scratch = fresh_scratch();
-  const Block block{index, changes, limits,
-                    queries, reduce_queries(index, queries, count, 1, scratch.reduced), count, scratch};
+  const float* reduced = reduce_queries(index, queries, count, 1, scratch.reduced);
+  const Block block{index, changes, limits, queries, reduced, count, scratch};
   scratch.choices.resize(count * limits.leaves);
   choose_leaves(index, block.reduced, count, limits.leaves, scratch.choices.data());
   scan_choices(block);
@@ -369,8 +370,8 @@ void gather_block(const IndexView& index, const Changes* changes, const SearchLi
                   const float* queries, size_t count, const uint32_t* leaves, const float* scores,
                   const uint32_t* whole_starts, const Found& found) {
   Scratch& scratch = fresh_scratch();
-  const Block block{index, changes, limits,
-                    queries, reduce_queries(index, queries, count, 1, scratch.reduced), count, scratch};
+  const float* reduced = reduce_queries(index, queries, count, 1, scratch.reduced);
+  const Block block{index, changes, limits, queries, reduced, count, scratch};
   scratch.choices.resize(count * limits.leaves);
   for (size_t i = 0; i < scratch.choices.size(); ++i) scratch.choices[i] = {leaves[i], scores[i]};
   scan_choices(block);
