@@ -253,7 +253,7 @@ def test_a_worker_killed_after_the_last_task_holds_nobody_up(which: int) -> None
 
 def test_builds_under_chaos_give_the_same_files(tmp_path: Path) -> None:
     """Workers and whoever builds are killed; the long form is `benchmarks.cluster builds`."""
-    told = builds.chaos(tmp_path, 1, pause=0.5, most=2, rows=6_000)
+    told = builds.chaos(tmp_path, 1, pause=0.1, most=2, rows=6_000)
     assert told["builds"] == 2
     assert told["others"] == 0
     assert told["workers"] + told["drivers"] > 0
