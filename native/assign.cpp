@@ -1,9 +1,11 @@
-// Which leaf a row goes to: the nearest centroid, and SOAR's second one.
+// Which leaf a row goes to: the one of the nearest centroid.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <vector>
 
+#include "bounds.h"
 #include "kernels.h"
 #include "prefetch.h"
 #include "threads.h"
@@ -14,6 +16,7 @@ namespace {
 
 constexpr size_t kRowsPerTask = 96;      // a multiple of the rows that a kernel takes at once
 constexpr size_t kCentroidsAtOnce = 512; // keeps a task's scores in the second-level cache
+constexpr size_t kFew = 32;              // centroids that are scored in no time
 
 size_t tasks(size_t count, size_t each) { return (count + each - 1) / each; }
 size_t up_to_lanes(size_t count) { return tasks(count, kLanes) * kLanes; }
@@ -28,6 +31,75 @@ struct Scores {
     dots.resize(kRowsPerTask * stride);
     kernels().dot_tiles_f32(rows, count, tiles, stride / kLanes, dim, dots.data(), stride);
   }
+};
+
+// Tells the nearest centroids of rows. Levels that multiply bytes score few of them exactly, others all;
+// scores are summed up in one way, and of equal ones the first counts: labels depend on nothing else.
+class Nearest {
+ public:
+  static constexpr size_t kRows = CentroidBounds::kVectors;  // of by_bounds, at a time
+
+  // Of `all` those that `rounded` holds: the ones in the list, or the ones in their order where it is
+  // null. `ahead` [next] are rows that come later.
+  void by_bounds(const TiledCentroids& all, const RoundedCentroids& rounded, const uint32_t* list,
+                 const float* const* rows, size_t count, const float* const* ahead, size_t next,
+                 uint32_t* labels, float* scores) {
+    constexpr size_t kGroupsAtOnce = kCentroidsAtOnce / kI8Group;
+    float least[kRows];
+    start(count, labels, scores);
+    std::fill_n(least, count, -std::numeric_limits<float>::infinity());
+    bounds_.round(rounded, Ranking::nearest, rows, count, ahead, next);
+    for (size_t g = 0; g < rounded.groups(); g += kGroupsAtOnce) {
+      const size_t first = g * kI8Group, groups = std::min(kGroupsAtOnce, rounded.groups() - g);
+      bounds_.find(rounded, g, groups, 0.0f);
+      for (size_t i = 0; i < count; ++i) {
+        least[i] = std::max(least[i], bounds_.greatest(i));
+        settle(all, rows[i], bounds_.upper(i), std::min(groups * kI8Group, rounded.num - first),
+               least[i], first, list, &labels[i], &scores[i]);
+      }
+    }
+  }
+
+  // Of those in the list, whose rows and halves are given, or of all in their order where it is null.
+  void by_floats(const float* centroids, const float* halves, size_t num, const uint32_t* list,
+                 const float* rows, size_t count, size_t dim, uint32_t* labels, float* scores) {
+    start(count, labels, scores);
+    exact_.resize(kRowsPerTask * kCentroidsAtOnce);
+    for (size_t c = 0; c < num; c += kCentroidsAtOnce) {
+      const size_t width = std::min(kCentroidsAtOnce, num - c);
+      kernels().dot_f32(rows, count, centroids + c * dim, width, dim, exact_.data(), width);
+      for (size_t i = 0; i < count; ++i) {
+        float best;
+        const size_t at = c + kernels().argmax_f32(exact_.data() + i * width, halves + c, width, &best);
+        if (best > scores[i])
+          scores[i] = best, labels[i] = list == nullptr ? uint32_t(at) : list[at];
+      }
+    }
+  }
+
+ private:
+  static void start(size_t count, uint32_t* labels, float* scores) {
+    std::fill_n(labels, count, 0u);
+    std::fill_n(scores, count, -std::numeric_limits<float>::infinity());
+  }
+
+  // Takes the best of those centroids that may reach `least`, where it is better than *score.
+  void settle(const TiledCentroids& all, const float* row, const float* upper, size_t count,
+              float least, size_t first, const uint32_t* list, uint32_t* label, float* score) {
+    near_.resize(std::max(near_.size(), count)), exact_.resize(std::max(exact_.size(), count));
+    const size_t found = kernels().at_least_f32(upper, count, least, near_.data());
+    for (size_t i = 0; i < found; ++i)
+      near_[i] = list == nullptr ? uint32_t(first + near_[i]) : list[first + near_[i]];
+    kernels().dot_gather_f32(row, all.rows, near_.data(), found, all.dim, exact_.data());
+    for (size_t i = 0; i < found; ++i) {
+      const float value = exact_[i] + all.halves[near_[i]];
+      if (value > *score) *score = value, *label = near_[i];
+    }
+  }
+
+  CentroidBounds bounds_;
+  std::vector<uint32_t> near_;
+  std::vector<float> exact_;
 };
 
 // (<x, c> - |c|^2 / 2) / eta - (1 - 1 / eta) / 2 <e, x / |x|>^2 is greatest where the loss is
@@ -62,23 +134,10 @@ void values_of_row(float eta, const float* dots, const float* halves, size_t cou
   }
 }
 
-}  // namespace
-
-TiledCentroids::TiledCentroids(const float* centroids, size_t num_leaves, size_t dimension,
-                               size_t threads)
-    : num(num_leaves), dim(dimension), tiles(up_to_lanes(num_leaves) * dimension),
-      halves(num_leaves) {
-  make_tiles(centroids, num, dim, nullptr, nullptr, threads, tiles.data(), nullptr);
-  for (size_t c = 0; c < num; ++c) {
-    const float* centroid = centroids + c * dim;
-    kernels().dot_f32(centroid, 1, centroid, 1, dim, &halves[c], 1);
-    halves[c] *= -0.5f;
-  }
-}
-
-void assign_leaves(const float* rows, size_t count, const TiledCentroids& centroids,
-                   size_t threads, uint32_t* labels, float* scores, float eta,
-                   const float* etas) {
+// By the scores of tiles as they are: by a loss, or where there are few centroids.
+void assign_by_tiles(const float* rows, size_t count, const TiledCentroids& centroids,
+                     size_t threads, uint32_t* labels, float* scores, float eta,
+                     const float* etas) {
   const KernelTable& k = kernels();
   const size_t dim = centroids.dim;
   const AnisotropicCost cost(eta, centroids.halves);
@@ -123,6 +182,50 @@ void assign_leaves(const float* rows, size_t count, const TiledCentroids& centro
   });
 }
 
+}  // namespace
+
+TiledCentroids::TiledCentroids(const float* centroids, size_t num_leaves, size_t dimension,
+                               size_t threads)
+    : num(num_leaves), dim(dimension), rows(centroids), tiles(up_to_lanes(num_leaves) * dimension),
+      halves(num_leaves) {
+  make_tiles(centroids, num, dim, nullptr, nullptr, threads, tiles.data(), nullptr);
+  for (size_t c = 0; c < num; ++c) {
+    const float* centroid = centroids + c * dim;
+    kernels().dot_f32(centroid, 1, centroid, 1, dim, &halves[c], 1);
+    halves[c] *= -0.5f;
+  }
+  if (num > kFew && RoundedCentroids::are_faster(dim))
+    rounded = RoundedCentroids(centroids, num, dim, threads);
+}
+
+size_t TiledCentroids::nbytes() const noexcept {
+  return tiles.nbytes() + halves.size() * sizeof(float) + rounded.nbytes();
+}
+
+void assign_leaves(const float* rows, size_t count, const TiledCentroids& centroids,
+                   size_t threads, uint32_t* labels, float* scores, float eta,
+                   const float* etas) {
+  if (eta > 1.0f || etas != nullptr || centroids.num <= kFew)
+    return assign_by_tiles(rows, count, centroids, threads, labels, scores, eta, etas);
+  const size_t dim = centroids.dim;
+  parallel_for(tasks(count, kRowsPerTask), threads, [&](size_t task) {
+    thread_local Nearest nearest;
+    const size_t end = std::min(count, (task + 1) * kRowsPerTask);
+    size_t first = task * kRowsPerTask;
+    if (centroids.rounded.empty())
+      return nearest.by_floats(centroids.rows, centroids.halves.data(), centroids.num, nullptr,
+                               rows + first * dim, end - first, dim, labels + first,
+                               scores + first);
+    for (; first < end; first += Nearest::kRows) {
+      const size_t n = std::min(Nearest::kRows, end - first);
+      const float* some[Nearest::kRows];
+      for (size_t i = 0; i < n; ++i) some[i] = rows + (first + i) * dim;
+      nearest.by_bounds(centroids, centroids.rounded, nullptr, some, n, nullptr, 0,
+                        labels + first, scores + first);
+    }
+  });
+}
+
 namespace {
 
 // The `width` centroids nearest to each origin, in ascending order: [num][width].
@@ -150,21 +253,51 @@ std::vector<uint32_t> near_centroids(const float* origins, const TiledCentroids&
   return near;
 }
 
-// Some of the centroids, tiled.
-struct Some {
-  AlignedFloats tiles;
-  std::vector<float> halves;
+// Rows of one leaf, a few at a time.
+class NearLeaf {
+ public:
+  NearLeaf(const float* rows, const uint32_t* order, size_t begin, size_t end, size_t together,
+           size_t dim)
+      : rows_(rows), order_(order), first_(begin), end_(end), together_(together), dim_(dim) {
+    look_ahead(first_);
+  }
 
-  void gather(const TiledCentroids& from, const uint32_t* list, size_t count) {
+  // Steps to the next rows; false where there are none.
+  bool step() {
+    if (next == 0) return false;
+    count = next;
+    numbers = order_ + first_;
+    std::copy_n(ahead, count, which);
+    first_ += count;
+    look_ahead(first_);
+    return true;
+  }
+
+  const float *which[kRowsPerTask], *ahead[kRowsPerTask];
+  size_t count = 0, next = 0;
+  const uint32_t* numbers = nullptr;
+
+ private:
+  void look_ahead(size_t from) {
+    next = std::min(together_, end_ - from);
+    for (size_t i = 0; i < next; ++i) ahead[i] = rows_ + size_t(order_[from + i]) * dim_;
+  }
+
+  const float* rows_;
+  const uint32_t* order_;
+  size_t first_, end_, together_, dim_;
+};
+
+// What a leaf's rows are compared with, in float32.
+struct Gathered {
+  std::vector<float> centroids, halves, rows;
+
+  void take(const TiledCentroids& from, const uint32_t* list, size_t count) {
     const size_t dim = from.dim;
-    tiles.resize(up_to_lanes(count) * dim);
-    std::fill_n(tiles.data(), up_to_lanes(count) * dim, 0.0f);
-    halves.resize(count);
-    for (size_t c = 0; c < count; ++c) {
-      const float* source = from.tiles.data() + list[c] / kLanes * kLanes * dim + list[c] % kLanes;
-      float* target = tiles.data() + c / kLanes * kLanes * dim + c % kLanes;
-      for (size_t j = 0; j < dim; ++j) target[j * kLanes] = source[j * kLanes];
-      halves[c] = from.halves[list[c]];
+    centroids.resize(count * dim), halves.resize(count), rows.resize(kRowsPerTask * dim);
+    for (size_t i = 0; i < count; ++i) {
+      std::copy_n(from.rows + size_t(list[i]) * dim, dim, centroids.data() + i * dim);
+      halves[i] = from.halves[list[i]];
     }
   }
 };
@@ -174,81 +307,35 @@ struct Some {
 void assign_near(const float* rows, const float* origins, const TiledCentroids& centroids,
                  size_t width, const uint32_t* order, const uint32_t* starts, size_t threads,
                  uint32_t* labels, float* scores) {
-  const size_t dim = centroids.dim, bytes = dim * sizeof(float), ahead = rows_ahead(bytes);
+  const size_t dim = centroids.dim;
+  const bool rounds = !centroids.rounded.empty();
   const std::vector<uint32_t> near = near_centroids(origins, centroids, width, threads);
-  parallel_for(centroids.num, threads, [&](size_t leaf) {
-    thread_local Scores seen;
-    thread_local Some some;
-    thread_local std::vector<float> gathered;
-    if (starts[leaf] == starts[leaf + 1]) return;
-    const uint32_t* list = near.data() + leaf * width;
-    some.gather(centroids, list, width);
-    gathered.resize(kRowsPerTask * dim);
-    for (size_t first = starts[leaf]; first < starts[leaf + 1]; first += kRowsPerTask) {
-      const size_t n = std::min(kRowsPerTask, starts[leaf + 1] - first);
-      for (size_t i = 0; i < n; ++i) {
-        const size_t next = first + i + ahead;
-        if (next < starts[leaf + 1]) prefetch_bytes(rows + size_t(order[next]) * dim, bytes);
-        std::copy_n(rows + size_t(order[first + i]) * dim, dim, gathered.data() + i * dim);
+  parallel_for(centroids.num, threads, [&](size_t number) {
+    thread_local Nearest nearest;
+    thread_local RoundedCentroids rounded;
+    thread_local Gathered gathered;
+    const uint32_t* list = near.data() + number * width;
+    NearLeaf leaf(rows, order, starts[number], starts[number + 1],
+                  rounds ? Nearest::kRows : kRowsPerTask, dim);
+    if (leaf.next == 0) return;
+    if (rounds)
+      rounded.take(centroids.rounded, list, width);
+    else
+      gathered.take(centroids, list, width);
+    uint32_t found[kRowsPerTask];
+    float reached[kRowsPerTask];
+    while (leaf.step()) {
+      if (rounds) {
+        nearest.by_bounds(centroids, rounded, list, leaf.which, leaf.count, leaf.ahead, leaf.next,
+                          found, reached);
+      } else {
+        for (size_t i = 0; i < leaf.count; ++i)
+          std::copy_n(leaf.which[i], dim, gathered.rows.data() + i * dim);
+        nearest.by_floats(gathered.centroids.data(), gathered.halves.data(), width, list,
+                          gathered.rows.data(), leaf.count, dim, found, reached);
       }
-      seen.fill(gathered.data(), n, some.tiles.data(), width, dim);
-      for (size_t i = 0; i < n; ++i) {
-        float best;
-        const size_t at = kernels().argmax_f32(seen.dots.data() + i * seen.stride,
-                                               some.halves.data(), width, &best);
-        labels[order[first + i]] = list[at];
-        scores[order[first + i]] = best;
-      }
-    }
-  });
-}
-
-void spill_leaves(const float* rows, size_t count, const float* centroids,
-                  const TiledCentroids& tiled, const uint32_t* labels, float lambda,
-                  size_t threads, uint32_t* spilled) {
-  const size_t dim = tiled.dim;
-  parallel_for(tasks(count, kRowsPerTask), threads, [&](size_t task) {
-    thread_local Scores dots, alongs;
-    thread_local std::vector<float> directions;
-    const size_t first = task * kRowsPerTask, n = std::min(kRowsPerTask, count - first);
-    directions.assign(kRowsPerTask * dim, 0.0f);
-    float own[kRowsPerTask];  // <x, u>
-    for (size_t i = 0; i < n; ++i) {
-      const float* x = rows + (first + i) * dim;
-      const float* c = centroids + size_t(labels[first + i]) * dim;
-      float* u = directions.data() + i * dim;
-      double square = 0, along = 0;
-      for (size_t j = 0; j < dim; ++j) square += double(x[j] - c[j]) * double(x[j] - c[j]);
-      const double inverse = square > 0 ? 1.0 / std::sqrt(square) : 0.0;
-      for (size_t j = 0; j < dim; ++j) {
-        u[j] = float((x[j] - c[j]) * inverse);
-        along += double(x[j]) * u[j];
-      }
-      own[i] = float(along);
-    }
-    float least[kRowsPerTask];
-    std::fill_n(least, n, std::numeric_limits<float>::infinity());
-    for (size_t c = 0; c < tiled.num; c += kCentroidsAtOnce) {
-      const size_t width = std::min(kCentroidsAtOnce, tiled.num - c);
-      const float* tiles = tiled.tiles.data() + c * dim;
-      const float* halves = tiled.halves.data() + c;
-      dots.fill(rows + first * dim, n, tiles, width, dim);
-      alongs.fill(directions.data(), n, tiles, width, dim);
-      for (size_t i = 0; i < n; ++i) {
-        float* cost = dots.dots.data() + i * dots.stride;
-        const float* along = alongs.dots.data() + i * alongs.stride;
-        for (size_t j = 0; j < width; ++j) {
-          const float parallel = own[i] - along[j];
-          cost[j] = -2.0f * (cost[j] + halves[j]) + lambda * parallel * parallel;
-        }
-        const uint32_t label = labels[first + i];
-        if (label - c < width) cost[label - c] = std::numeric_limits<float>::infinity();
-        const float* best = std::min_element(cost, cost + width);
-        if (*best < least[i] || c == 0) {
-          least[i] = *best;
-          spilled[first + i] = uint32_t(c + size_t(best - cost));
-        }
-      }
+      for (size_t i = 0; i < leaf.count; ++i)
+        labels[leaf.numbers[i]] = found[i], scores[leaf.numbers[i]] = reached[i];
     }
   });
 }

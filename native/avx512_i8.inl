@@ -1,4 +1,4 @@
-// Rows and queries of 8 bits: packing, filtering, bounds (kernels.h, I8Rows).
+// Rows and queries of 8 bits: packing, filtering, products (kernels.h, I8Rows).
 // Included inside avx512vnni.cpp's unnamed namespace, after avx512_i8_masks.inl.
 
 // One row, as `place` of its group. Adds up squared lengths of the error, of what stands for the
@@ -129,56 +129,6 @@ void i8_filter(const I8Rows* rows, size_t groups, size_t quads, const I8Queries*
     filter_all<false>(*rows, groups, quads, *queries, slack, masks);
 }
 
-template <size_t G, bool squared_l2>
-inline void bound_groups(const I8Rows& rows, size_t group, size_t quads, const I8Queries& query,
-                         float slack, float extra, float* lower, float* upper) noexcept {
-  __m512i sums[G];
-  unrolled<G>([&](auto g) SWANN_INLINE { sums[g] = _mm512_set1_epi32(query.starts[0]); });
-  const uint8_t* bytes = rows.bytes + group * quads * 64;
-  for (size_t j = 0; j < quads; ++j) {
-    int32_t four;
-    __builtin_memcpy(&four, query.bytes + j * 4, 4);
-    const __m512i all = _mm512_set1_epi32(four);
-    unrolled<G>([&](auto g) SWANN_INLINE {
-      add_products(sums[g], _mm512_loadu_si512(bytes + (g * quads + j) * 64), all);
-    });
-  }
-  unrolled<G>([&](auto g) SWANN_INLINE {
-    const size_t at = group + g;
-    const float step = 1.0f / rows.inverses[at];
-    __m512 score = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[g]),
-                                 _mm512_set1_ps(step / query.inverses[0]));
-    __m512 off = _mm512_set1_ps(query.lengths[0] * rows.errors[at] +
-                                query.errors[0] * rows.lengths[at] + extra);
-    if (squared_l2) {
-      const __m512 halves =
-          _mm512_mul_ps(_mm512_loadu_ps(rows.halves + at * kI8Group), _mm512_set1_ps(step));
-      score = _mm512_sub_ps(score, halves);
-      off = _mm512_fmadd_ps(halves, _mm512_set1_ps(slack), off);
-    }
-    _mm512_storeu_ps(lower + at * kI8Group, _mm512_sub_ps(score, off));
-    _mm512_storeu_ps(upper + at * kI8Group, _mm512_add_ps(score, off));
-  });
-}
-
-template <bool squared_l2>
-inline void bound_all(const I8Rows& rows, size_t groups, size_t quads, const I8Queries& query,
-                      float slack, float extra, float* lower, float* upper) noexcept {
-  size_t g = 0;
-  for (; g + 8 <= groups; g += 8)
-    bound_groups<8, squared_l2>(rows, g, quads, query, slack, extra, lower, upper);
-  for (; g < groups; ++g)
-    bound_groups<1, squared_l2>(rows, g, quads, query, slack, extra, lower, upper);
-}
-
-void i8_bounds(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
-               bool squared_l2, float slack, float extra, float* lower, float* upper) noexcept {
-  if (squared_l2)
-    bound_all<true>(*rows, groups, quads, *queries, slack, extra, lower, upper);
-  else
-    bound_all<false>(*rows, groups, quads, *queries, slack, extra, lower, upper);
-}
-
 // G groups by Q queries, from the first of each on.
 template <size_t G, size_t Q>
 inline void product_tile(const uint8_t* rows, size_t quads, const int8_t* queries,
@@ -229,6 +179,9 @@ void i8_products(const uint8_t* rows, size_t groups, size_t quads, const int8_t*
   size_t q = 0;
   for (; q + 6 <= count; q += 6)
     products_of<6, 2>(rows, groups, quads, queries + q * quads * 4, starts + q, factors + q,
+                      out + q * stride, stride);
+  for (; q + 2 <= count; q += 2)
+    products_of<2, 8>(rows, groups, quads, queries + q * quads * 4, starts + q, factors + q,
                       out + q * stride, stride);
   for (; q < count; ++q)
     products_of<1, 8>(rows, groups, quads, queries + q * quads * 4, starts + q, factors + q,

@@ -406,7 +406,6 @@ constexpr KernelTable only_the_scans() noexcept {
   table.lut256_scan = lut256_scan;
   table.i8_pack = i8_pack;
   table.i8_filter = i8_filter;
-  table.i8_bounds = i8_bounds;
   table.i8_products = i8_products;
   table.lut16_unpack = lut16_unpack;
   table.lut16_scan_marked = lut16_scan_marked;

@@ -123,8 +123,7 @@ void spill(In<float, 2> rows, In<float, 2> centroids, In<uint32_t, 1> labels, fl
                "labels must be below num_leaves");
   const Building building;
   const TiledCentroids tiled(centroids.data(), centroids.shape(0), centroids.shape(1), threads);
-  spill_leaves(rows.data(), rows.shape(0), centroids.data(), tiled, labels.data(), lambda, threads,
-               spilled.data());
+  spill_leaves(rows.data(), rows.shape(0), tiled, labels.data(), lambda, threads, spilled.data());
 }
 
 void sort_rows(In<uint32_t, 1> labels, Out<uint32_t, 1> order, Out<uint32_t, 1> starts) {

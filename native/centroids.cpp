@@ -233,51 +233,32 @@ void arrange(Key* keys, size_t leaves) {
 // scores leave few to be scored exactly.
 class NearCentroids {
  public:
-  static constexpr size_t kQueries = 8;  // at once: their bounds stay in the cache
+  static constexpr size_t kQueries = CentroidBounds::kVectors;
 
   // Fills choices [count][leaves]; false where the bounds leave too many.
   bool choose(const IndexView& index, const Queries& queries, size_t leaves, LeafChoice* choices) {
-    bound(index, queries);
+    const float* rows[kQueries];
+    for (size_t q = 0; q < queries.count; ++q) rows[q] = queries.row(q);
+    const RoundedCentroids& centroids = *index.bounds;
+    const Ranking ranking = index.squared_l2() ? Ranking::nearest : Ranking::along;
+    bounds_.round(centroids, ranking, rows, queries.count);
+    bounds_.find(centroids, 0, centroids.groups(), 1e-6f * index.widest_spread);
     for (size_t q = 0; q < queries.count; ++q)
       if (!choose(index, queries, q, leaves, choices + q * leaves)) return false;
     return true;
   }
 
  private:
-  void bound(const IndexView& index, const Queries& queries) {
-    constexpr size_t kGroups = 16;  // that stay in the first-level cache for all queries
-    const size_t dim = queries.dim, quads = (dim + 3) / 4;
-    const size_t groups = (index.num_leaves + kI8Group - 1) / kI8Group;
-    stride_ = groups * kI8Group;
-    lower_.resize(queries.count * stride_), upper_.resize(queries.count * stride_);
-    rounded_.resize(queries.count, dim);
-    for (size_t q = 0; q < queries.count; ++q) rounded_.round(queries.row(q), dim, q);
-    const bool l2 = index.squared_l2();
-    const float slack = 4 * rounding(dim);
-    const size_t together = queries.count == 1 ? groups : kGroups;
-    for (size_t g = 0; g < groups; g += together) {
-      const I8Rows rows = index.bounds.view(g, dim);
-      for (size_t q = 0; q < queries.count; ++q) {
-        const float extra =
-            l2 ? slack * rounded_.halves[q] : 1e-6f * queries.lengths[q] * index.widest_spread;
-        const I8Queries side = rounded_.view(q, dim);
-        const size_t at = q * stride_ + g * kI8Group;
-        kernels().i8_bounds(&rows, std::min(together, groups - g), quads, &side, l2, slack, extra,
-                            lower_.data() + at, upper_.data() + at);
-      }
-    }
-  }
-
   bool choose(const IndexView& index, const Queries& queries, size_t q, size_t leaves,
               LeafChoice* choices) {
     const KernelTable& k = kernels();
     const size_t n = index.num_leaves;
     const float length = queries.lengths[q];
     const Reach reach{index.spreads, length};
-    float* const lower = lower_.data() + q * stride_;
+    float* const lower = bounds_.lower(q);
     const float least = k.least_of_best_f32(reach.added(lower, n, sums_), n, leaves);
     near_.resize(n);
-    const float* const upper = reach.added(upper_.data() + q * stride_, n, sums_);
+    const float* const upper = reach.added(bounds_.upper(q), n, sums_);
     const size_t count = k.at_least_f32(upper, n, least, near_.data());
     if (count < leaves || count > n / 2) return false;
     ExactRows exact;
@@ -300,9 +281,8 @@ class NearCentroids {
     return true;
   }
 
-  RoundedQueries rounded_;
-  size_t stride_ = 0;
-  std::vector<float> lower_, upper_, sums_, scores_;
+  CentroidBounds bounds_;
+  std::vector<float> sums_, scores_;
   std::vector<uint32_t> near_;
   std::vector<Key> keys_;
 };
@@ -312,22 +292,20 @@ class NearCentroids {
 // more than half are, bounds would fail, and their trial take it for the queries' fault.
 bool bounds_pay(const IndexView& index, size_t count, size_t leaves) {
   const size_t share = count == 1 ? 2 : 16;
-  return !index.bounds.empty() && leaves * share <= index.num_leaves;
+  return index.bounds != nullptr && leaves * share <= index.num_leaves;
 }
 
 }  // namespace
 
 void bound_centroids(IndexView& index) {
   constexpr size_t kFew = 128;  // are scored in no time
-  if (kernels().i8_bounds == nullptr || index.centroids == nullptr || index.num_leaves < kFew ||
-      !index.upper.empty() || index.rounded.present() || index.reduced_dim > kMostI8Dimensions ||
+  if (index.centroids == nullptr || index.num_leaves < kFew || !index.upper.empty() ||
+      index.rounded.present() || !RoundedCentroids::are_faster(index.reduced_dim) ||
       (index.squared_l2() && index.spreads != nullptr))
     return;
-  index.bounds.resize(index.num_leaves, index.reduced_dim);
+  index.bounds = std::make_shared<RoundedCentroids>(index.centroids, index.num_leaves,
+                                                    index.reduced_dim, 1);
   index.bounds_trial = std::make_shared<BoundsTrial>();
-  const std::vector<float> weights(index.reduced_dim, 1.0f);
-  const I8Rows rows = index.bounds.view();
-  kernels().i8_pack(index.centroids, index.num_leaves, index.reduced_dim, weights.data(), &rows);
   if (index.spreads != nullptr)
     index.widest_spread = *std::max_element(index.spreads, index.spreads + index.num_leaves);
 }

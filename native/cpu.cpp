@@ -29,7 +29,6 @@ namespace {
 [[maybe_unused]] void take_i8(KernelTable& table, const KernelTable& from) noexcept {
   table.i8_pack = from.i8_pack;
   table.i8_filter = from.i8_filter;
-  table.i8_bounds = from.i8_bounds;
   table.i8_products = from.i8_products;
   table.i8_most = from.i8_most;
 }

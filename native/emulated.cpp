@@ -79,17 +79,6 @@ void i8_filter(const I8Rows* rows, size_t groups, size_t quads, const I8Queries*
     }
 }
 
-void i8_bounds(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
-               bool squared_l2, float slack, float extra, float* lower, float* upper) noexcept {
-  for (size_t row = 0; row < groups * kI8Group; ++row) {
-    const Product product(*rows, row, quads, *queries, 0, squared_l2);
-    const double off = off_by(*rows, row / kI8Group, *queries, 0) + double(extra) +
-                       double(slack) * product.half;
-    lower[row] = float(product.score - off);
-    upper[row] = float(product.score + off);
-  }
-}
-
 void lut16_unpack(const PackedLeaf* leaf, const uint8_t* words, size_t dims_per_block,
                   uint8_t* rows, uint8_t* codes) noexcept {
   const size_t blocks = leaf->blocks, width = dims_per_block, bytes = unpacked_bytes(blocks);
@@ -130,7 +119,6 @@ KernelTable emulated_over(const KernelTable& best) noexcept {
   table.level = "emulated";
   table.i8_pack = i8_pack;
   table.i8_filter = i8_filter;
-  table.i8_bounds = i8_bounds;
   table.lut16_unpack = lut16_unpack;
   table.lut16_scan_marked = lut16_scan_marked;
   return table;

@@ -306,6 +306,10 @@ size_t argmax_f32(const float* scores, const float* bias, size_t count, float* b
   return found;
 }
 
+void add_row(const float* row, size_t dim, double* sums) noexcept {
+  for (size_t j = 0; j < dim; ++j) sums[j] += double(row[j]);
+}
+
 size_t at_least_f32(const float* scores, size_t count, float threshold, uint32_t* out) noexcept {
   const F16 least = f16_set(threshold);
   size_t found = 0, j = 0;

@@ -1,4 +1,4 @@
-// Rows and queries of 8 bits: packing, filtering, bounds (kernels.h, I8Rows), for levels without
+// Rows and queries of 8 bits: packing, filtering, products (kernels.h, I8Rows), for levels without
 // masked loads. Included inside a level file's unnamed namespace, after unrolled.inl. The level says
 // what its registers hold (kI8Tile queries, kI8Groups groups) and brings
 //   I16, i16_start(start)           sums of the products of a group's sixteen rows; where they begin,
@@ -148,51 +148,6 @@ void i8_filter(const I8Rows* rows, size_t groups, size_t quads, const I8Queries*
     filter_all<true>(*rows, groups, quads, *queries, slack, masks);
   else
     filter_all<false>(*rows, groups, quads, *queries, slack, masks);
-}
-
-template <size_t G, bool squared_l2>
-inline void bound_groups(const I8Rows& rows, size_t group, size_t quads, const I8Queries& query,
-                         float slack, float extra, float* lower, float* upper) noexcept {
-  I16 sums[G];
-  unrolled<G>([&](auto g) SWANN_INLINE { sums[g] = i16_start(query.starts[0]); });
-  const uint8_t* bytes = rows.bytes + group * quads * 64;
-  for (size_t j = 0; j < quads; ++j) {
-    const I8Quad quad = i8_quad(query.bytes + j * 4);
-    unrolled<G>([&](auto g) SWANN_INLINE {
-      add_products(sums[g], bytes + (g * quads + j) * 64, quad);
-    });
-  }
-  unrolled<G>([&](auto g) SWANN_INLINE {
-    const size_t at = group + g;
-    const float step = 1.0f / rows.inverses[at];
-    F16 score = f16_mul(f16_from(sums[g]), f16_set(step / query.inverses[0]));
-    F16 off = f16_set(query.lengths[0] * rows.errors[at] + query.errors[0] * rows.lengths[at] + extra);
-    if (squared_l2) {
-      const F16 halves = f16_mul(f16_load(rows.halves + at * kI8Group), f16_set(step));
-      score = f16_sub(score, halves);
-      off = f16_fma(halves, f16_set(slack), off);
-    }
-    f16_store(lower + at * kI8Group, f16_sub(score, off));
-    f16_store(upper + at * kI8Group, f16_add(score, off));
-  });
-}
-
-template <bool squared_l2>
-inline void bound_all(const I8Rows& rows, size_t groups, size_t quads, const I8Queries& query,
-                      float slack, float extra, float* lower, float* upper) noexcept {
-  size_t g = 0;
-  for (; g + kI8Groups <= groups; g += kI8Groups)
-    bound_groups<kI8Groups, squared_l2>(rows, g, quads, query, slack, extra, lower, upper);
-  for (; g < groups; ++g)
-    bound_groups<1, squared_l2>(rows, g, quads, query, slack, extra, lower, upper);
-}
-
-void i8_bounds(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
-               bool squared_l2, float slack, float extra, float* lower, float* upper) noexcept {
-  if (squared_l2)
-    bound_all<true>(*rows, groups, quads, *queries, slack, extra, lower, upper);
-  else
-    bound_all<false>(*rows, groups, quads, *queries, slack, extra, lower, upper);
 }
 
 // G groups by Q queries, from the first of each on.

@@ -89,6 +89,23 @@ struct I8Queries {
   size_t count;
 };
 
+// A vector in 8 bits, by itself: a byte b stands for b * step.
+struct RoundedVector {
+  int32_t start;  // -128 times the sum of the bytes
+  float step;
+  float length;   // |x|, at most
+  float error;    // |x - x'|, at most
+};
+
+// What bounds of scores know of each row of 8 bits, [count]: a byte b of it stands for
+// (b - 128) * step.
+struct BoundRows {
+  const float* steps;
+  const float* errors;   // |x - x'|
+  const float* lengths;  // |x'|
+  const float* biases;   // that are added to its scores
+};
+
 constexpr size_t kMostUnpacked = 1024;  // datapoints of a leaf at a time
 constexpr size_t kAllScanned = ~size_t(0);
 // Bytes of a datapoint's unpacked codes.
@@ -183,6 +200,24 @@ struct KernelTable {
   void (*dot_tiles_f32)(const float* rows, size_t num_rows, const float* tiles, size_t num_tiles,
                         size_t dim, float* out, size_t stride) noexcept;
 
+  // Rounds x, less the origin where that is not null, to whole steps of up to `most`; bytes are [quads][4].
+  // What is lost goes to `rest`, where that is not null: [dim, up to a multiple of 16].
+  void (*round_i8)(const float* x, const float* origin, size_t dim, int32_t most, int8_t* bytes,
+                   float* rest, RoundedVector* out) noexcept;
+  // Bounds of the scores of a vector, of this length and error, and `count` rows, a multiple of 16;
+  // returns the greatest of the lower ones. products, and `more` where that is not null, add up to those
+  // of its bytes, times its step. `extra` is added to how far off they may be.
+  float (*bounds_f32)(const float* products, const float* more, const BoundRows* rows, size_t count,
+                      float length, float error, float extra, float* lower, float* upper) noexcept;
+
+  // For SOAR's costs -2 s + lambda (own - a)^2, of which bounds of s and of a are given: gains are minus the
+  // least that they may be with lambda = `less`; returns minus the least that is certain with `more`.
+  float (*spill_gains_f32)(const float* lower, const float* upper, const float* along_lower,
+                           const float* along_upper, size_t count, float own, float less,
+                           float more, float* gains) noexcept;
+  // sums[j] += row[j].
+  void (*add_row)(const float* row, size_t dim, double* sums) noexcept;
+
   // Exact search by rounded rows and queries; null where a level has nothing faster than floats.
   // Rounds rows [count][dim], of lengths up to 1e18, each value times the weight [dim] of its
   // dimension; queries are to be divided by the weights. Weights are 2^-20 to 2^20.
@@ -193,11 +228,6 @@ struct KernelTable {
   // but for all that have. `slack` times |x|^2 / 2 is forgiven, too.
   void (*i8_filter)(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
                     bool squared_l2, float slack, uint16_t* masks) noexcept;
-  // Bounds [groups][16] of <q, x> or, squared_l2, of <q, x> - |x|^2 / 2, for the first query.
-  // `extra`, and `slack` times |x|^2 / 2, are added to how far off they may be.
-  void (*i8_bounds)(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
-                    bool squared_l2, float slack, float extra, float* lower,
-                    float* upper) noexcept;
   // out[q * stride + r] = <query q, row r> times factors[q], of rows [groups][quads][16][4] and queries
   // [count][quads][4] of whole numbers, as they are in I8Rows and I8Queries: exact but for the
   // conversion to float and its product.
@@ -218,7 +248,7 @@ struct KernelTable {
   // kAllScanned.
   size_t (*lut16_scan_marked)(const PackedLeaf* leaf, const uint8_t* codes, const uint16_t* masks,
                               size_t stride, size_t first, ScanQuery* query) noexcept;
-  // The greatest byte of a query, either way, that i8_filter and i8_bounds take.
+  // The greatest byte of a query, either way, that i8_filter and i8_products take.
   int32_t i8_most = 127;
   // Whether lut16_wide_scan looks at ScanQuery::sixes.
   bool reads_sixes = false;

@@ -56,7 +56,6 @@ constexpr KernelTable only_the_bytes() noexcept {
   table.level = "neondot";
   table.i8_pack = i8_pack;
   table.i8_filter = i8_filter;
-  table.i8_bounds = i8_bounds;
   table.i8_products = i8_products;
   return table;
 }

@@ -91,11 +91,6 @@ I8Queries RoundedQueries::view() const noexcept {
           errors.data(), nullptr,       0};
 }
 
-I8Queries RoundedQueries::view(size_t q, size_t dim) const noexcept {
-  return {bytes.data() + q * ((dim + 3) / 4 * 4), starts.data() + q, inverses.data() + q,
-          lengths.data() + q, errors.data() + q, nullptr, 0};
-}
-
 void RoundedRows::resize(size_t rows, size_t dim) {
   const size_t groups = (rows + kI8Group - 1) / kI8Group;
   bytes.resize(groups * kI8Group * ((dim + 3) / 4 * 4));
@@ -107,12 +102,6 @@ I8Rows RoundedRows::view() const noexcept {
   return {const_cast<uint8_t*>(bytes.data()), const_cast<float*>(inverses.data()),
           const_cast<float*>(errors.data()), const_cast<float*>(lengths.data()),
           const_cast<float*>(halves.data())};
-}
-
-I8Rows RoundedRows::view(size_t group, size_t dim) const noexcept {
-  const I8Rows all = view();
-  return {all.bytes + group * kI8Group * ((dim + 3) / 4 * 4), all.inverses + group,
-          all.errors + group, all.lengths + group, all.halves + group * kI8Group};
 }
 
 }  // namespace swann

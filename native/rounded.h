@@ -29,8 +29,7 @@ struct RoundedQueries {
 
   void resize(size_t count, size_t dim);
   void round(const float* query, size_t dim, size_t q);  // with the weights, where there are any
-  I8Queries view() const noexcept;                       // without thresholds and count
-  I8Queries view(size_t q, size_t dim) const noexcept;   // from query q on
+  I8Queries view() const noexcept;               // without thresholds and count
 };
 
 struct RoundedRows {
@@ -38,9 +37,7 @@ struct RoundedRows {
   std::vector<float> inverses, errors, lengths, halves;
 
   void resize(size_t rows, size_t dim);
-  bool empty() const noexcept { return bytes.empty(); }
   I8Rows view() const noexcept;  // which kernels only read, but for i8_pack
-  I8Rows view(size_t group, size_t dim) const noexcept;  // from there on
 };
 
 }  // namespace swann

@@ -8,6 +8,7 @@
 
 #include "kernels.h"
 #include "projection.h"
+#include "bounds.h"
 #include "rounded.h"
 #include "rows.h"
 #include "tiles.h"
@@ -67,7 +68,7 @@ struct IndexView {
   const float* centroids = nullptr;        // [num_leaves][reduced_dim], or null
   const float* spreads = nullptr;          // [num_leaves] leaves rank by <q, c> + |q| spread
   ExactRows rounded;                       // the centroids as they are scored, where not as above
-  RoundedRows bounds;                      // the centroids again, or empty: see bound_centroids
+  std::shared_ptr<const RoundedCentroids> bounds;  // the centroids again, or null: see bound_centroids
   std::shared_ptr<BoundsTrial> bounds_trial;
   float widest_spread = 0;
   std::vector<UpperLevel> upper;           // the lowest first; they say which centroids are scored

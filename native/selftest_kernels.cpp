@@ -463,16 +463,6 @@ void test_i8_filter_once(const KernelTable& k, Random& random, size_t dim, size_
     }
   check(all, "i8_filter names all rows that reach", dim, rows);
   check(few, "i8_filter leaves out what is far below", dim, rows);
-
-  std::vector<float> lower(groups * kI8Group), upper(lower.size());
-  k.i8_bounds(&packed, groups, quads, &side, squared_l2, 1e-5f, 1e-6f, lower.data(), upper.data());
-  bool within = true, near = true;
-  for (size_t r = 0; r < rows; ++r) {
-    within &= double(lower[r]) <= scores[r * count] && scores[r * count] <= double(upper[r]);
-    near &= double(upper[r]) - double(lower[r]) < 1.0 + 0.05 * double(dim);
-  }
-  check(within, "i8_bounds hold the score", dim, rows);
-  check(near, "i8_bounds are near each other", dim, rows);
 }
 
 void test_i8_products(const KernelTable& k, Random& random, size_t dim, size_t rows, size_t count) {
@@ -508,7 +498,7 @@ void test_i8_products(const KernelTable& k, Random& random, size_t dim, size_t r
 
 void test_i8_filter(const KernelTable& k) {
   if (k.i8_filter == nullptr) return;
-  Group group(std::string(k.level) + ": i8_pack, i8_filter, i8_bounds, i8_products");
+  Group group(std::string(k.level) + ": i8_pack, i8_filter, i8_products");
   Random random;
   for (const size_t dim : {1, 4, 15, 200})
     for (const size_t rows : {1, 16, 33, 130, 150})

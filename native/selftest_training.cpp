@@ -166,9 +166,9 @@ void test_spilling() {
       std::vector<float> scores(count);
       const TiledCentroids tiled(centroids.data(), leaves, dim, 2);
       assign_leaves(rows.data(), count, tiled, 2, labels.data(), scores.data());
-      spill_leaves(rows.data(), count, centroids.data(), tiled, labels.data(), lambda, 1,
+      spill_leaves(rows.data(), count, tiled, labels.data(), lambda, 1,
                    spilled.data());
-      spill_leaves(rows.data(), count, centroids.data(), tiled, labels.data(), lambda, 3,
+      spill_leaves(rows.data(), count, tiled, labels.data(), lambda, 3,
                    again.data());
       const auto residual = [&](size_t i, size_t c, size_t j) {
         return double(rows[i * dim + j]) - centroids[c * dim + j];

@@ -75,7 +75,7 @@ void leaf_means(const float* rows, size_t dim, const uint32_t* order, const uint
     for (uint32_t i = starts[leaf]; i < end; ++i) {
       if (i + ahead < end) prefetch_bytes(rows + size_t(order[i + ahead]) * dim, bytes);
       const float* x = rows + size_t(order[i]) * dim;
-      for (size_t j = 0; j < dim; ++j) sum[j] += double(x[j]);
+      kernels().add_row(x, dim, sum.data());
     }
     const double inverse = 1.0 / std::max<double>(1.0, starts[leaf + 1] - starts[leaf]);
     for (size_t j = 0; j < dim; ++j) means[leaf * dim + j] = float(sum[j] * inverse);

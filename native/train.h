@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "aligned.h"
+#include "bounds.h"
 #include "kernels.h"
 
 namespace swann {
@@ -19,15 +20,17 @@ size_t check_rows(const float* rows, size_t count, size_t dim, float* norms, siz
 // may be rows. The first row of zeros, count when there is none; behind it nothing is certain.
 size_t normalize_rows(const float* rows, size_t count, size_t dim, size_t threads, float* out);
 
-// Centroids as assignment reads them.
+// Centroids as assignment reads them; those given are to stay.
 struct TiledCentroids {
   size_t num = 0, dim = 0;
-  AlignedFloats tiles;        // [ceil(num / 16)][dim][16], zeros behind the last
-  std::vector<float> halves;  // [num]: -|c|^2 / 2
+  const float* rows = nullptr;  // [num][dim]
+  AlignedFloats tiles;          // [ceil(num / 16)][dim][16], zeros behind the last
+  std::vector<float> halves;    // [num]: -|c|^2 / 2
+  RoundedCentroids rounded;     // the same again, where levels multiply bytes
 
   TiledCentroids() = default;
   TiledCentroids(const float* centroids, size_t num_leaves, size_t dimension, size_t threads);
-  size_t nbytes() const noexcept { return tiles.nbytes() + halves.size() * sizeof(float); }
+  size_t nbytes() const noexcept;
 };
 
 // The nearest centroid by squared l2, or with eta > 1 the one that minimises
@@ -47,9 +50,8 @@ void assign_near(const float* rows, const float* origins, const TiledCentroids& 
 // A second leaf for every row (SOAR: Sun et al. 2023, equation 6): the centroid c, other than the
 // row's own, that minimises |x - c|^2 + lambda <x - c, u>^2, u being the direction of the residual
 // to the row's own centroid. Needs two centroids at least. labels and spilled are [count].
-void spill_leaves(const float* rows, size_t count, const float* centroids,
-                  const TiledCentroids& tiled, const uint32_t* labels, float lambda,
-                  size_t threads, uint32_t* spilled);
+void spill_leaves(const float* rows, size_t count, const TiledCentroids& centroids,
+                  const uint32_t* labels, float lambda, size_t threads, uint32_t* spilled);
 
 // Stable counting sort of rows by label: order [count], starts [num_leaves + 1].
 void sort_by_leaf(const uint32_t* labels, size_t count, size_t num_leaves, uint32_t* order,

@@ -72,21 +72,20 @@ void Updates::assign(size_t count, size_t threads) {
   e.scores.resize(count);
   e.copies = 1;
   if (index_.centroids == nullptr) return;
-  const float *rows = e.reduced, *centroids = index_.centroids;
+  const float* rows = e.reduced;
   if (!settings_.tree_map.empty()) {
     e.mapped.resize(count * index_.reduced_dim);
     project_rows(rows, count, index_.reduced_dim, settings_.tree_map.data(), index_.reduced_dim,
                  threads, e.mapped.data());
     rows = e.mapped.data();
-    centroids = mapped_centroids_.data();
   }
   assign_leaves(rows, count, tiled_, threads, e.leaves.data(), e.scores.data(), settings_.avq);
   if (!settings_.spills) return;
   e.copies = kCopies;
   e.spilled = e.leaves;
   if (index_.num_leaves > 1)
-    spill_leaves(rows, count, centroids, tiled_, e.leaves.data(),
-                 settings_.soar_lambda, threads, e.spilled.data());
+    spill_leaves(rows, count, tiled_, e.leaves.data(), settings_.soar_lambda, threads,
+                 e.spilled.data());
 }
 
 void Updates::encode_by_metric(size_t count, size_t threads) {

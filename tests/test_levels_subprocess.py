@@ -35,6 +35,12 @@ for measure in ("dot_product", "squared_l2", "cosine"):
     searcher = swann.load_searcher(directory + "/" + measure + " lut256")
     found[measure + " lut256"] = searcher.search_batched(queries).indices
     found[measure + " lut256 one"] = np.array([searcher.search(q).indices for q in queries])
+moved = np.load(directory + "/many.npy")
+searcher = (
+    swann.builder(moved, 10, "squared_l2")
+    .tree(200, 9, soar_lambda=1.5).score_ah(3).reorder(50).build()
+)
+found["many leaves built"] = searcher.search_batched(moved[:100]).indices
 queries = np.load(directory + "/long.npy")
 searcher = swann.load_searcher(directory + "/projected")
 found["projected"] = searcher.search_batched(queries).indices
@@ -67,6 +73,8 @@ def test_every_level_gives_the_same_answers(tmp_path: Path) -> None:
         wide.build().serialize(tmp_path / f"{measure} lut256")
     long = rng.standard_normal((2000, 300), dtype=np.float32)
     np.save(tmp_path / "long.npy", long[:50])
+    # Far from zero, so that scores by which rows find their leaves are near each other.
+    np.save(tmp_path / "many.npy", rng.standard_normal((4000, 33), dtype=np.float32) + 20)
     projected = swann.builder(long, 10, "squared_l2").tree(20, 5).pca(60)
     projected.score_ah(2).reorder(50).build().serialize(tmp_path / "projected")
     found = {}
@@ -80,6 +88,8 @@ def test_every_level_gives_the_same_answers(tmp_path: Path) -> None:
         for name, ids in found[level].items():
             # Without fma the last bit of a score may differ, and with it the order of near ties
             # (or, where it built the index itself, a border between two leaves).
+            if level == "scalar" and name.startswith("many leaves"):
+                continue  # one border that moves, moves others
             least = 1.0 if level != "scalar" else 0.9 if name.endswith("built") else 0.99
             assert (ids == best[name]).mean() >= least, (level, name)
             np.testing.assert_array_equal(ids[:, 0] >= 0, True)
