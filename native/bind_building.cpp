@@ -35,16 +35,30 @@ void check_order(const In<uint32_t, 1>& order, const In<uint32_t, 1>& starts, si
   expect_below(order.data(), count, count, "order names a missing row");
 }
 
-void assign(In<float, 2> rows, In<float, 2> centroids, Out<uint32_t, 1> labels,
+// Centroids as assignment reads them, for any number of calls.
+class Centroids {
+ public:
+  Centroids(In<float, 2> rows, size_t threads) : rows_(std::move(rows)) {
+    expect(rows_.shape(0) >= 1, "centroids must not be empty");
+    const Building building;
+    tiled_ = TiledCentroids(rows_.data(), rows_.shape(0), rows_.shape(1), threads);
+  }
+  const TiledCentroids& tiled() const noexcept { return tiled_; }
+
+ private:
+  In<float, 2> rows_;
+  TiledCentroids tiled_;
+};
+
+void assign(In<float, 2> rows, const Centroids& centroids, Out<uint32_t, 1> labels,
             Out<float, 1> scores, float eta, MaybeF32 etas, size_t threads) {
-  expect(rows.shape(1) == centroids.shape(1), "rows and centroids differ in dimension");
-  expect(centroids.shape(0) >= 1, "centroids must not be empty");
+  const TiledCentroids& tiled = centroids.tiled();
+  expect(rows.shape(1) == tiled.dim, "rows and centroids differ in dimension");
   expect(eta >= 1.0f, "eta must be at least 1");
   expect(labels.shape(0) == rows.shape(0) && scores.shape(0) == rows.shape(0),
          "labels and scores must be [count]");
   expect(!etas || etas->shape(0) == rows.shape(0), "etas must be [count]");
   const Building building;
-  const TiledCentroids tiled(centroids.data(), centroids.shape(0), centroids.shape(1), threads);
   assign_leaves(rows.data(), rows.shape(0), tiled, threads, labels.data(), scores.data(), eta,
                 pointer(etas));
 }
@@ -113,16 +127,15 @@ void put(In<uint8_t, 2> rows, In<uint32_t, 1> places, Out<uint8_t, 2> out, size_
   put_rows(rows.data(), rows.shape(0), rows.shape(1), places.data(), threads, out.data());
 }
 
-void spill(In<float, 2> rows, In<float, 2> centroids, In<uint32_t, 1> labels, float lambda,
+void spill(In<float, 2> rows, const Centroids& centroids, In<uint32_t, 1> labels, float lambda,
            Out<uint32_t, 1> spilled, size_t threads) {
-  expect(rows.shape(1) == centroids.shape(1), "rows and centroids differ in dimension");
-  expect(centroids.shape(0) >= 2, "spilling needs two centroids");
+  const TiledCentroids& tiled = centroids.tiled();
+  expect(rows.shape(1) == tiled.dim, "rows and centroids differ in dimension");
+  expect(tiled.num >= 2, "spilling needs two centroids");
   expect(labels.shape(0) == rows.shape(0) && spilled.shape(0) == rows.shape(0),
          "labels and spilled must be [count]");
-  expect_below(labels.data(), labels.shape(0), centroids.shape(0),
-               "labels must be below num_leaves");
+  expect_below(labels.data(), labels.shape(0), tiled.num, "labels must be below num_leaves");
   const Building building;
-  const TiledCentroids tiled(centroids.data(), centroids.shape(0), centroids.shape(1), threads);
   spill_leaves(rows.data(), rows.shape(0), tiled, labels.data(), lambda, threads, spilled.data());
 }
 
@@ -274,6 +287,7 @@ size_t normalize(In<float, 2> rows, Out<float, 2> out, size_t threads) {
 
 void bind_building(nb::module_& m) {
   m.def("check_rows", &check, nb::arg().noconvert(), nb::arg().none().noconvert(), nb::arg());
+  nb::class_<Centroids>(m, "Centroids").def(nb::init<In<float, 2>, size_t>());
   m.def("assign_leaves", &assign, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
         nb::arg().none(), nb::arg());
   m.def("assign_near", &reassign);

@@ -1,6 +1,7 @@
 // The codebook update: the least-squares problem of each block, solved exactly.
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "kernels.h"
@@ -41,8 +42,21 @@ BlockSpan span(const TileSet& set, size_t block) {
   return {first, std::min(set.dims_per_block, set.dim - first)};
 }
 
+// Runs with the width as a constant, where it is small; as 0 where it is not: what is known to the
+// compiler is faster.
+template <typename Run>
+void at_width(size_t width, Run run) {
+  switch (width) {
+    case 1: return run(std::integral_constant<size_t, 1>());
+    case 2: return run(std::integral_constant<size_t, 2>());
+    case 3: return run(std::integral_constant<size_t, 3>());
+    case 4: return run(std::integral_constant<size_t, 4>());
+    default: return run(std::integral_constant<size_t, 0>());
+  }
+}
+
 // Plain l2: each codeword of some blocks becomes the mean of its datapoints. What a tile holds of
-// neighboring blocks is read at once. A width known to the compiler (else 0) is faster.
+// neighboring blocks is read at once.
 template <size_t known_width>
 void move_to_means(const TileSet& set, const uint8_t* codes, size_t begin, size_t end,
                    float* codebook) {
@@ -74,14 +88,6 @@ void move_to_means(const TileSet& set, const uint8_t* codes, size_t begin, size_
       for (size_t j = 0; j < width && count[k] > 0; ++j)
         codebook[(first + j) * words + k] = float(sum[k * width + j] / count[k]);
   }
-}
-
-auto means_of(size_t width) {
-  return width == 1   ? move_to_means<1>
-         : width == 2 ? move_to_means<2>
-         : width == 3 ? move_to_means<3>
-         : width == 4 ? move_to_means<4>
-                      : move_to_means<0>;
 }
 
 // Tiles are summed in so many parts, whatever the number of threads, and the parts in order: 16, or
@@ -189,14 +195,6 @@ std::vector<double> move_codewords(const TileSet& set, size_t block, Equations& 
   return moved;
 }
 
-auto gather_of(size_t width) {
-  return width == 1   ? gather_equations<1>
-         : width == 2 ? gather_equations<2>
-         : width == 3 ? gather_equations<3>
-         : width == 4 ? gather_equations<4>
-                      : gather_equations<0>;
-}
-
 // Anisotropic: the exact optimum of one block after the other. parallel [tiles][16] holds the error
 // of all blocks along the direction. Threads meet once a block.
 void move_to_optima(const TileSet& set, const uint8_t* codes, size_t threads, float* codebook,
@@ -209,7 +207,10 @@ void move_to_optima(const TileSet& set, const uint8_t* codes, size_t threads, fl
     parallel_for(num, threads, [&](size_t part) {
       const size_t begin = part * set.tiles / num, end = (part + 1) * set.tiles / num;
       parts[part].clear();
-      gather_of(width)(set, codes, block, codebook, before, begin, end, parallel, parts[part]);
+      at_width(width, [&](auto known) {
+        gather_equations<known>(set, codes, block, codebook, before, begin, end, parallel,
+                                parts[part]);
+      });
     });
     for (size_t part = 1; part < num; ++part) parts[0].add(parts[part]);
     before = {block, move_codewords(set, block, parts[0], codebook)};
@@ -223,7 +224,9 @@ void update_codebook(const TileSet& set, const uint8_t* codes, size_t threads, f
     constexpr size_t kMostBlocks = 16;
     for_blocks(set.blocks, threads, kMostBlocks, [&](size_t first, size_t size) {
       const size_t width = set.dim % set.dims_per_block == 0 ? set.dims_per_block : 0;
-      means_of(width)(set, codes, first, first + size, codebook);
+      at_width(width, [&](auto known) {
+        move_to_means<known>(set, codes, first, first + size, codebook);
+      });
     });
     return;
   }

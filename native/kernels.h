@@ -215,6 +215,8 @@ struct KernelTable {
   float (*spill_gains_f32)(const float* lower, const float* upper, const float* along_lower,
                            const float* along_upper, size_t count, float own, float less,
                            float more, float* gains) noexcept;
+  // The sum of the squares, in double: the same bits on every level.
+  double (*square_f64)(const float* x, size_t dim) noexcept;
   // sums[j] += row[j].
   void (*add_row)(const float* row, size_t dim, double* sums) noexcept;
 

@@ -101,6 +101,7 @@ inline void f16_store_folded(F16 (&acc)[X][Q], float* out, size_t stride) noexce
 
 namespace swann {
 #include "float_kernels.inl"
+#include "encode.inl"
 #include "bounds.inl"
 
 namespace {
@@ -173,8 +174,8 @@ const KernelTable scalar_table = {
     dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
     lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
     at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,   least_of_best_f32,
-    dot_tiles_f32,   round_i8,        bounds_f32,      spill_gains_f32, add_row,         nullptr,
-    nullptr,         nullptr,         nullptr,         nullptr,
+    dot_tiles_f32,   round_i8,        bounds_f32,      spill_gains_f32, square_f64,      add_row,
+    nullptr,         nullptr,         nullptr,         nullptr,         nullptr,
 };
 
 }  // namespace swann

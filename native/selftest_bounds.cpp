@@ -102,6 +102,13 @@ void test_spill_gains(const KernelTable& k, Random& random, size_t count) {
   check(right && std::fabs(double(greatest) - best) < 1e-5, "spill_gains_f32", count);
 }
 
+void test_square(const KernelTable& k, Random& random, size_t dim) {
+  const auto x = random.reals(dim);
+  const double length = length_of(x.data(), nullptr, dim), square = k.square_f64(x.data(), dim);
+  check(std::fabs(square - length * length) <= 1e-14 * double(dim), "square_f64", dim);
+  check(square == find_level("scalar")->square_f64(x.data(), dim), "square_f64: levels", dim);
+}
+
 void test_add_row(const KernelTable& k, Random& random, size_t dim) {
   const auto row = random.reals(dim);
   std::vector<double> sums(dim, 0.25), want(dim, 0.25);
@@ -241,7 +248,7 @@ void test_rounding_of_vectors() {
   const Level* all = levels(&count);
   for (size_t i = 0; i < count; ++i) {
     const KernelTable& k = *all[i].table;
-    Group group(std::string(k.level) + ": round_i8, bounds_f32, spill_gains_f32, add_row");
+    Group group(std::string(k.level) + ": round_i8, bounds_f32, spill_gains_f32, square_f64, add_row");
     Random random;
     for (const size_t dim : {1, 3, 4, 15, 16, 17, 33, 100, 784})
       for (const float scale : {1e-12f, 1.0f, 1e9f}) {
@@ -252,7 +259,10 @@ void test_rounding_of_vectors() {
       test_bounds_f32(k, random, rows);
       test_spill_gains(k, random, rows);
     }
-    for (const size_t dim : {1, 7, 8, 31, 100}) test_add_row(k, random, dim);
+    for (const size_t dim : {1, 7, 8, 15, 16, 31, 100}) {
+      test_add_row(k, random, dim);
+      test_square(k, random, dim);
+    }
   }
   Group group("bounds: of centroids, and who is nearest");
   Random random;

@@ -19,14 +19,7 @@ size_t tasks(size_t count, size_t each) { return (count + each - 1) / each; }
 
 namespace {
 
-double norm_of(const float* x, size_t dim) {
-  double lane[4] = {};
-  size_t j = 0;
-  for (; j + 4 <= dim; j += 4)
-    for (int l = 0; l < 4; ++l) lane[l] += double(x[j + l]) * double(x[j + l]);
-  for (; j < dim; ++j) lane[0] += double(x[j]) * double(x[j]);
-  return std::sqrt((lane[0] + lane[2]) + (lane[1] + lane[3]));
-}
+double norm_of(const float* x, size_t dim) { return std::sqrt(kernels().square_f64(x, dim)); }
 
 }  // namespace
 

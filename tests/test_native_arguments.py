@@ -18,7 +18,12 @@ from swann import _native
 COUNT, DIM, LEAVES, WIDTH = 5, 4, 3, 2
 BLOCKS, TILES, LANES = 2, 1, 16
 
-ROWS, CENTROIDS = f32(COUNT, DIM), f32(LEAVES, DIM)
+
+def held(*shape: int) -> _native.Centroids:
+    return _native.Centroids(f32(*shape), 1)
+
+
+ROWS, CENTROIDS, HELD = f32(COUNT, DIM), f32(LEAVES, DIM), held(LEAVES, DIM)
 ORDER, STARTS, LABELS = u32(0, 1, 2, 3, 4), u32(0, 2, 2, 5), u32(0, 0, 2, 2, 2)
 TARGETS, WEIGHTS = f32(TILES, DIM, LANES), f32(TILES, LANES)
 BOOK, CODES = np.eye(DIM, 16, dtype=np.float32), u8(TILES, BLOCKS, LANES)
@@ -28,12 +33,12 @@ TILED = (TARGETS, None, None)
 
 BUILDING: list[tuple[str, tuple[Any, ...], Refusals]] = [
     ("check_rows", (ROWS, f32(COUNT), 1), [(1, f32(4), "norms must be")]),
+    ("Centroids", (CENTROIDS, 1), [(0, f32(0, DIM), "must not be empty")]),
     (
         "assign_leaves",
-        (ROWS, CENTROIDS, zeros(COUNT), f32(COUNT), 1.5, None, 1),
+        (ROWS, HELD, zeros(COUNT), f32(COUNT), 1.5, None, 1),
         [
-            (1, f32(LEAVES, 3), "differ in dimension"),
-            (1, f32(0, DIM), "must not be empty"),
+            (1, held(LEAVES, 3), "differ in dimension"),
             (2, zeros(4), "labels and scores"),
             (3, f32(4), "labels and scores"),
             (4, 0.5, "eta must be at least 1"),
@@ -109,10 +114,10 @@ BUILDING: list[tuple[str, tuple[Any, ...], Refusals]] = [
     ),
     (
         "spill_leaves",
-        (ROWS, CENTROIDS, LABELS, 1.0, zeros(COUNT), 1),
+        (ROWS, HELD, LABELS, 1.0, zeros(COUNT), 1),
         [
-            (1, f32(LEAVES, 3), "differ in dimension"),
-            (1, f32(1, DIM), "two centroids"),
+            (1, held(LEAVES, 3), "differ in dimension"),
+            (1, held(1, DIM), "two centroids"),
             (2, zeros(4), "labels and spilled"),
             (2, u32(0, 0, 0, 0, 3), "below num_leaves"),
             (4, zeros(4), "labels and spilled"),

@@ -79,6 +79,7 @@ class RowArrays:
     ) -> None:
         self.precision = precision
         self.origins = origins
+        self._held = None if origins is None else kernels.Centroids(origins, 1)
         dtypes = {
             ReorderType.FLOAT32: np.float32,
             ReorderType.BFLOAT16: np.uint16,
@@ -101,8 +102,8 @@ class RowArrays:
         else:
             scales, squares = (np.empty(len(rows), np.float32) for _ in range(2))
             labels = None
-            if self.origins is not None:
-                nearest, _ = kernels.assign_leaves(rows, self.origins, threads)
+            if self._held is not None:
+                nearest, _ = kernels.assign_leaves(rows, self._held, threads)
                 labels = nearest.astype(np.uint8)
             kernels.round_to_i8(
                 rows, weights, rounded, scales, squares, threads, self.origins, labels

@@ -98,11 +98,10 @@ def spill(source: Source, centroids: F32, leaves: U32, soar_lambda: float) -> U3
     if len(centroids) < 2:
         return leaves
     mapped = map_rows(centroids, source.tree_map, source.threads)
+    held = kernels.Centroids(mapped, source.threads)
     spilled = np.empty_like(leaves)
     for first, rows in source.tree_chunks():
         part = slice(first, first + len(rows))
-        spilled[part] = kernels.spill_leaves(
-            rows, mapped, leaves[part], soar_lambda, source.threads
-        )
+        spilled[part] = kernels.spill_leaves(rows, held, leaves[part], soar_lambda, source.threads)
         source.report("spill", part.stop, source.n)
     return spilled

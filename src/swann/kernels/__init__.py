@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann import _native
+from swann._native import Centroids
 from swann._native import Index as NativeIndex
 from swann.errors import ConfigError
 from swann.kernels.codes import (
@@ -35,6 +36,7 @@ from swann.kernels.codes import (
 __all__ = [
     "GROUP",
     "LANES",
+    "Centroids",
     "NativeIndex",
     "Tiles",
     "active_level",
@@ -121,12 +123,13 @@ def normalize_rows(rows: F32, threads: int) -> tuple[int, F32]:
 
 
 def assign_leaves(
-    rows: F32, centroids: F32, threads: int, eta: float | F32 = 1.0
+    rows: F32, centroids: F32 | Centroids, threads: int, eta: float | F32 = 1.0
 ) -> tuple[U32, F32]:
     """Assign rows to their nearest centroids by squared l2; ties go to the lowest number.
 
     With `eta` above 1, nearest under the score-aware loss ``|e|^2 + (eta - 1) <e, x / |x|>^2`` of
     the error ``e = x - c``. An array (n,) gives each row its own, which may lie below 1.
+    ``Centroids(centroids, threads)`` spares many calls the work on the centroids alone.
 
     Returns
     -------
@@ -135,8 +138,13 @@ def assign_leaves(
     """
     labels = np.empty(len(rows), np.uint32)
     scores = np.empty(len(rows), np.float32)
-    _native.assign_leaves(rows, centroids, labels, scores, *_one_or_each(eta), threads)
+    held = _held(centroids, threads)
+    _native.assign_leaves(rows, held, labels, scores, *_one_or_each(eta), threads)
     return labels, scores
+
+
+def _held(centroids: F32 | Centroids, threads: int) -> Centroids:
+    return centroids if isinstance(centroids, Centroids) else Centroids(centroids, threads)
 
 
 def assign_near(
@@ -260,7 +268,9 @@ def symmetric_eigen(matrix: F64, threads: int) -> F64:
     return values
 
 
-def spill_leaves(rows: F32, centroids: F32, labels: U32, soar_lambda: float, threads: int) -> U32:
+def spill_leaves(
+    rows: F32, centroids: F32 | Centroids, labels: U32, soar_lambda: float, threads: int
+) -> U32:
     """Choose a second leaf for every row, as SOAR does; there are two centroids at least.
 
     The residual to it should be orthogonal to the residual to the first: where the first makes a
@@ -273,7 +283,8 @@ def spill_leaves(rows: F32, centroids: F32, labels: U32, soar_lambda: float, thr
         Never the row's own label.
     """
     spilled = np.empty(len(rows), np.uint32)
-    _native.spill_leaves(rows, centroids, labels, soar_lambda, spilled, threads)
+    held = _held(centroids, threads)
+    _native.spill_leaves(rows, held, labels, soar_lambda, spilled, threads)
     return spilled
 
 

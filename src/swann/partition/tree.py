@@ -91,7 +91,9 @@ def train_tree(
     return reach_out(sample, centroids, config.avq, threads=threads)
 
 
-def assign_rows(rows: F32, centroids: F32, avq: float | None, threads: int = 1) -> tuple[U32, F32]:
+def assign_rows(
+    rows: F32, centroids: F32 | kernels.Centroids, avq: float | None, threads: int = 1
+) -> tuple[U32, F32]:
     """Assign datapoints to leaves: by squared l2, with `avq` by the anisotropic loss.
 
     Everything that puts a datapoint into a leaf of a tree asks here, with the tree's `avq`.
@@ -140,9 +142,10 @@ def assign(
     """
     leaves = np.empty(total, np.uint32)
     scores = np.empty(total, np.float32)
+    held = kernels.Centroids(centroids, threads)
     for start, rows in chunks:
         stop = start + len(rows)
-        leaves[start:stop], scores[start:stop] = assign_rows(rows, centroids, avq, threads)
+        leaves[start:stop], scores[start:stop] = assign_rows(rows, held, avq, threads)
         if on_rows is not None:
             on_rows(stop)
     return leaves, scores
@@ -181,8 +184,9 @@ def to_means(
     bits = 61 - math.ceil(math.log2(most))  # of a sum behind the point: it fits 64
     sums = np.zeros(centroids.shape, np.int64)
     counts = np.zeros(len(centroids), np.int64)
+    held = kernels.Centroids(centroids, threads)
     for start, rows in chunks:
-        labels, _ = assign_rows(rows, centroids, None, threads)
+        labels, _ = assign_rows(rows, held, None, threads)
         for first in range(0, len(rows), _ROWS_SUMMED):
             part = slice(first, first + _ROWS_SUMMED)
             order, starts = kernels.sort_by_leaf(labels[part], len(centroids))

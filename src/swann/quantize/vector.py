@@ -192,11 +192,12 @@ class VectorQuantizer(Quantizer):
         """
         array = self._given(datapoints)
         codes = np.empty(len(array), np.uint32)
+        held = kernels.Centroids(self.codebook, self._threads)
         for start, rows in chunks(array, _ROWS_AT_ONCE):
             norms = checked_norms(rows, "datapoints", self._threads, start=start, source=array)
             eta, _ = self.loss.weigh(norms, self.dimension)
             codes[start : start + len(rows)], _ = kernels.assign_leaves(
-                rows, self.codebook, self._threads, 1.0 if eta is None else eta
+                rows, held, self._threads, 1.0 if eta is None else eta
             )
         return codes
 
