@@ -7,6 +7,7 @@
 NB_MODULE(_native, m) {
   using namespace swann;
   import_numpy();
+  nb::set_leak_warnings(false);  // what a program still holds when it ends is no leak
   m.def("hardware_threads", &hardware_threads);
   bind_index(m);
   bind_building(m);
