@@ -119,6 +119,16 @@ void to_i8(In<float, 2> rows, MaybeF32 weights, MaybeF32x2 origins,
               pointer(origins), pointer(labels), out.data(), scales.data(), squares.data());
 }
 
+void take(In<float, 2> rows, In<int64_t, 1> ids, Out<float, 2> out, size_t threads) {
+  expect(out.shape(0) == ids.shape(0) && out.shape(1) == rows.shape(1), "out must be [ids][dim]");
+  const int64_t* first = ids.data();
+  expect(std::all_of(first, first + ids.shape(0),
+                     [&](int64_t id) { return id >= 0 && uint64_t(id) < rows.shape(0); }),
+         "ids must be there");
+  const Building building;
+  take_rows(rows.data(), first, ids.shape(0), rows.shape(1), threads, out.data());
+}
+
 void put(In<uint8_t, 2> rows, In<uint32_t, 1> places, Out<uint8_t, 2> out, size_t threads) {
   expect(places.shape(0) == rows.shape(0) && out.shape(1) == rows.shape(1),
          "places must be [count], out [rows][bytes]");
@@ -297,6 +307,7 @@ void bind_building(nb::module_& m) {
   m.def("round_to_bf16", &to_bf16, nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
   m.def("round_to_i8", &to_i8, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
         nb::arg(), nb::arg(), nb::arg(), nb::arg());
+  m.def("take_rows", &take);
   m.def("put_rows", &put);
   m.def("sort_by_leaf", &sort_rows);
   m.def("leaf_means", &means);

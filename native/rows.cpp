@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "prefetch.h"
 #include "threads.h"
 
 namespace swann {
@@ -235,6 +236,17 @@ float i8_square(const int8_t* row, float scale, const float* origin, size_t dim)
     square += value * value;
   }
   return float(square);
+}
+
+void take_rows(const float* rows, const int64_t* ids, size_t count, size_t dim, size_t threads,
+               float* out) {
+  const size_t bytes = dim * sizeof(float), ahead = rows_ahead(bytes);
+  for_rows(count, threads, [&](size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) {
+      if (i + ahead < end) prefetch_bytes(rows + size_t(ids[i + ahead]) * dim, bytes);
+      std::copy_n(rows + size_t(ids[i]) * dim, dim, out + i * dim);
+    }
+  });
 }
 
 void put_rows(const uint8_t* rows, size_t count, size_t bytes, const uint32_t* places,

@@ -56,6 +56,10 @@ void round_to_i8(const float* rows, size_t count, size_t dim, const float* weigh
 // The squared length of what an int8 row stands for; origin may be null.
 float i8_square(const int8_t* row, float scale, const float* origin, size_t dim);
 
+// Copies the float32 rows named in ids [count], one after the other.
+void take_rows(const float* rows, const int64_t* ids, size_t count, size_t dim, size_t threads,
+               float* out);
+
 // Copies rows of so many bytes to places [count] of their own.
 void put_rows(const uint8_t* rows, size_t count, size_t bytes, const uint32_t* places,
               size_t threads, uint8_t* out);

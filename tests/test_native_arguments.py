@@ -87,6 +87,16 @@ BUILDING: list[tuple[str, tuple[Any, ...], Refusals]] = [
         ],
     ),
     (
+        "take_rows",
+        (ROWS, np.array([4, 0]), f32(2, DIM), 1),
+        [
+            (1, np.array([4]), "out must be"),
+            (1, np.array([4, 5]), "ids must be there"),
+            (1, np.array([-1, 0]), "ids must be there"),
+            (2, f32(2, 3), "out must be"),
+        ],
+    ),
+    (
         "put_rows",
         (u8(COUNT, DIM), u32(*range(COUNT)), u8(COUNT, DIM), 1),
         [

@@ -52,6 +52,17 @@ def test_rows_are_put_in_their_places(dtype: Any, threads: int) -> None:
     np.testing.assert_array_equal(out, expected)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_rows_are_taken_from_their_places(threads: int) -> None:
+    rng = np.random.default_rng(6)
+    rows = rng.standard_normal((800, 7), dtype=np.float32)
+    rows.flags.writeable = False
+    ids = rng.integers(0, 800, 2000)
+    out = np.zeros((2000, 7), np.float32)
+    kernels.take_rows(rows, ids, out, threads)
+    np.testing.assert_array_equal(out, rows[ids])
+
+
 # ---- Kernels
 
 

@@ -81,6 +81,7 @@ class Source:
         self.reduced_dim = self.dimension
         self.tree_map: F32 | None = None  # of the reduced space, for assignment
         self._pages = PageReleaser(db)
+        self._is_plain = db.dtype == np.float32 and db.flags.c_contiguous
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Tell how far a stage is."""
@@ -117,7 +118,7 @@ class Source:
         """Return the rows that `ids` names."""
         out = np.empty((len(ids), self.dimension), np.float32)
         for part in self._parts(len(ids)):
-            out[part] = self._taken(ids[part])
+            self._take_into(out[part], ids[part])
         return out
 
     def picked(self, ids: NDArray[np.integer[Any]]) -> NDArray[Any]:
@@ -140,13 +141,17 @@ class Source:
             yield slice(first, min(count, first + step))
             self._pages.release()
 
-    def _taken(self, ids: NDArray[np.integer[Any]]) -> F32:
-        return self._finish(take(self.db, ids))
+    def _take_into(self, out: F32, ids: NDArray[np.integer[Any]]) -> None:
+        if self._is_plain:
+            kernels.take_rows(self.db, np.asarray(ids, np.int64), out, self.threads)
+        else:
+            out[...] = take(self.db, ids)
+        self._finish(out, out=out)
 
-    def _finish(self, rows: F32, first: int = 0) -> F32:
+    def _finish(self, rows: F32, first: int = 0, out: F32 | None = None) -> F32:
         if not self.unit:
             return rows
-        zero, scaled = kernels.normalize_rows(rows, self.threads)
+        zero, scaled = kernels.normalize_rows(rows, self.threads, out)
         if zero < len(rows):
             normalize_rows(rows, self.name, self.start + first)  # raises
         return scaled
@@ -196,9 +201,12 @@ class Source:
 
     def reduced_take(self, ids: NDArray[np.integer[Any]]) -> F32:
         """Return the rows that `ids` names, reduced."""
+        return self._changed_take(ids, self.reduce) if self.projects else self.take(ids)
+
+    def _changed_take(self, ids: NDArray[np.integer[Any]], change: Callable[[F32], F32]) -> F32:
         out = np.empty((len(ids), self.reduced_dim), np.float32)
         for part in self._parts(len(ids)):
-            out[part] = self.reduce(self._taken(ids[part]))
+            out[part] = change(self._finish(take(self.db, ids[part])))
         return out
 
     # ---- The space of assignment
@@ -209,10 +217,9 @@ class Source:
 
     def tree_take(self, ids: NDArray[np.integer[Any]]) -> F32:
         """Return the rows that `ids` names, in the space of assignment."""
-        out = np.empty((len(ids), self.reduced_dim), np.float32)
-        for part in self._parts(len(ids)):
-            out[part] = self.to_tree(self.reduce(self._taken(ids[part])))
-        return out
+        if self.tree_map is None:
+            return self.reduced_take(ids)
+        return self._changed_take(ids, lambda rows: self.to_tree(self.reduce(rows)))
 
     def tree_chunks(
         self, reduced_norms: F32 | None = None, tree_norms: F32 | None = None

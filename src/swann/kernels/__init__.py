@@ -65,6 +65,7 @@ __all__ = [
     "spill_leaves",
     "start_codebook",
     "symmetric_eigen",
+    "take_rows",
     "update_codebook",
 ]
 
@@ -110,15 +111,17 @@ def check_rows(rows: F32, threads: int = 1) -> tuple[int, F32]:
     return _native.check_rows(rows, norms, threads), norms
 
 
-def normalize_rows(rows: F32, threads: int) -> tuple[int, F32]:
+def normalize_rows(rows: F32, threads: int, out: F32 | None = None) -> tuple[int, F32]:
     """Scale rows to unit length, as `swann.distance.normalize_rows` does, on threads.
+
+    They go to `out`, where it is given; it may be `rows`.
 
     Returns
     -------
     tuple of (int, float32 array of shape (n, d))
         The number of the first row of zeros (n when there is none), and the rows before it.
     """
-    out = np.empty_like(rows)
+    out = np.empty_like(rows) if out is None else out
     return _native.normalize_rows(rows, out, threads), out
 
 
@@ -224,6 +227,11 @@ def round_to_i8(
     for which the first origin leaves a smaller step become 0.
     """
     _native.round_to_i8(rows, weights, origins, labels, out, scales, squares, threads)
+
+
+def take_rows(rows: F32, ids: NDArray[np.int64], out: F32, threads: int) -> None:
+    """Do what ``out[:] = rows[ids]`` does, for ids from 0 on."""
+    _native.take_rows(rows, ids, out, threads)
 
 
 def put_rows(rows: NDArray[Any], places: U32, out: NDArray[Any], threads: int) -> None:
