@@ -25,6 +25,12 @@ size_t check(In<float, 2> rows, std::optional<Out<float, 1>> norms, size_t threa
   return check_rows(rows.data(), rows.shape(0), rows.shape(1), pointer(norms), threads);
 }
 
+void square(In<float, 2> rows, Out<double, 1> squares, size_t threads) {
+  expect(squares.shape(0) == rows.shape(0), "squares must be [count]");
+  const Building building;
+  square_rows(rows.data(), rows.shape(0), rows.shape(1), threads, squares.data());
+}
+
 void check_order(const In<uint32_t, 1>& order, const In<uint32_t, 1>& starts, size_t count,
                  size_t leaves) {
   expect(order.shape(0) == count && starts.shape(0) == leaves + 1,
@@ -297,6 +303,7 @@ size_t normalize(In<float, 2> rows, Out<float, 2> out, size_t threads) {
 
 void bind_building(nb::module_& m) {
   m.def("check_rows", &check, nb::arg().noconvert(), nb::arg().none().noconvert(), nb::arg());
+  m.def("square_rows", &square);
   nb::class_<Centroids>(m, "Centroids").def(nb::init<In<float, 2>, size_t>());
   m.def("assign_leaves", &assign, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
         nb::arg().none(), nb::arg());

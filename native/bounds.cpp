@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "prefetch.h"
@@ -49,25 +50,26 @@ RoundedCentroids::RoundedCentroids(const float* centroids, size_t count, size_t 
   mean_length = float(kUp * std::sqrt(square));
   std::vector<float> far(groups(), 0.0f);
   parallel_for(groups(), threads, [&](size_t g) {
+    const KernelTable& k = kernels();
     std::vector<int8_t> row(quads() * 4);
+    std::vector<float> away(dim);
     for (size_t c = g * kI8Group; c < std::min(num, (g + 1) * kI8Group); ++c) {
       const float* x = centroids + c * dim;
       RoundedVector rounded;
-      kernels().round_i8(x, mean.data(), dim, 127, row.data(), nullptr, &rounded);
+      k.round_i8(x, mean.data(), dim, 127, row.data(), nullptr, &rounded);
       steps.data()[c] = rounded.step;
       errors.data()[c] = rounded.error;
       lengths.data()[c] = rounded.length + rounded.error;
-      double whole = 0, apart = 0;
-      for (size_t j = 0; j < dim; ++j) {
-        const double away = double(x[j]) - double(mean[j]);
-        apart += away * away;
-        whole += double(x[j]) * double(x[j]);
-      }
-      nothing.data()[c] = 0.0f, halves.data()[c] = float(-0.5 * apart);
-      far[g] = std::max(far[g], float(kUp * std::sqrt(whole)));
+      for (size_t j = 0; j < dim; ++j) away[j] = x[j] - mean[j];
+      nothing.data()[c] = 0.0f, halves.data()[c] = float(-0.5 * k.square_f64(away.data(), dim));
+      far[g] = std::max(far[g], float(kUp * std::sqrt(k.square_f64(x, dim))));
       uint8_t* to = bytes.data() + (g * quads() * kI8Group + c % kI8Group) * 4;
-      for (size_t j = 0; j < row.size(); ++j)
-        to[j / 4 * kI8Group * 4 + j % 4] = uint8_t(row[j]) ^ 0x80;
+      for (size_t quad = 0; quad < quads(); ++quad) {
+        uint32_t four;
+        std::memcpy(&four, row.data() + 4 * quad, 4);
+        four ^= 0x80808080u;
+        std::memcpy(to + quad * kI8Group * 4, &four, 4);
+      }
     }
   });
   longest = *std::max_element(far.begin(), far.end());

@@ -23,6 +23,13 @@ double norm_of(const float* x, size_t dim) { return std::sqrt(kernels().square_f
 
 }  // namespace
 
+void square_rows(const float* rows, size_t count, size_t dim, size_t threads, double* squares) {
+  parallel_for(tasks(count, 1024), threads, [&](size_t task) {
+    for (size_t i = task * 1024; i < std::min(count, (task + 1) * 1024); ++i)
+      squares[i] = kernels().square_f64(rows + i * dim, dim);
+  });
+}
+
 size_t normalize_rows(const float* rows, size_t count, size_t dim, size_t threads, float* out) {
   std::atomic<size_t> zero{count};
   parallel_for(tasks(count, 256), threads, [&](size_t task) {

@@ -16,6 +16,9 @@ namespace swann {
 constexpr double kMaxNorm = 1e18;  // keeps every dot product and squared distance finite
 size_t check_rows(const float* rows, size_t count, size_t dim, float* norms, size_t threads);
 
+// The squared lengths of rows, in double: squares [count].
+void square_rows(const float* rows, size_t count, size_t dim, size_t threads, double* squares);
+
 // Rows scaled to unit length in double, from norms in double: a row's bits depend on it alone. out
 // may be rows. The first row of zeros, count when there is none; behind it nothing is certain.
 size_t normalize_rows(const float* rows, size_t count, size_t dim, size_t threads, float* out);

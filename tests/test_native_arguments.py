@@ -33,6 +33,7 @@ TILED = (TARGETS, None, None)
 
 BUILDING: list[tuple[str, tuple[Any, ...], Refusals]] = [
     ("check_rows", (ROWS, f32(COUNT), 1), [(1, f32(4), "norms must be")]),
+    ("square_rows", (ROWS, f64(COUNT), 1), [(1, f64(4), "squares must be")]),
     ("Centroids", (CENTROIDS, 1), [(0, f32(0, DIM), "must not be empty")]),
     (
         "assign_leaves",

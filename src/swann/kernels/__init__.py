@@ -63,6 +63,7 @@ __all__ = [
     "round_to_i8",
     "sort_by_leaf",
     "spill_leaves",
+    "square_rows",
     "start_codebook",
     "symmetric_eigen",
     "take_rows",
@@ -109,6 +110,13 @@ def check_rows(rows: F32, threads: int = 1) -> tuple[int, F32]:
     """
     norms = np.empty(len(rows), np.float32)
     return _native.check_rows(rows, norms, threads), norms
+
+
+def square_rows(rows: F32, threads: int) -> F64:
+    """Return the squared lengths of rows, (n,), summed in float64."""
+    squares = np.empty(len(rows))
+    _native.square_rows(rows, squares, threads)
+    return squares
 
 
 def normalize_rows(rows: F32, threads: int, out: F32 | None = None) -> tuple[int, F32]:

@@ -95,13 +95,13 @@ def train_centroids(
     whole, half = sample, iterations // 2
     sample = whole[:at_first]
     smallest = max(1, min(min_partition_size, len(sample) // (8 * num_centroids)))
-    squares = _squares(sample)
+    squares = kernels.square_rows(sample, threads)
     before = np.inf
     seen: _Leaves | None = None
     few = num_centroids <= 2 * _NEAR
     for iteration in range(iterations):
         if iteration == half and len(sample) < len(whole):
-            sample, squares, before = whole, _squares(whole), np.inf
+            sample, squares, before = whole, kernels.square_rows(whole, threads), np.inf
         labels, scores = _assign(
             sample, centroids, None if few or iteration == half else seen, threads
         )
@@ -122,10 +122,6 @@ def train_centroids(
         return centroids
     labels, _ = _assign(sample, means, None if few else seen, threads)
     return _update(sample, means, labels, threads).means
-
-
-def _squares(rows: F32) -> NDArray[np.float64]:
-    return np.asarray(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
 
 
 class _Leaves(NamedTuple):
@@ -184,7 +180,7 @@ def _plus_plus(sample: F32, count: int, rng: np.random.Generator, threads: int) 
     before it have lowered its own: they are distributed as if drawn one by one, for a fraction of
     the passes over the sample.
     """
-    squares = _squares(sample)
+    squares = kernels.square_rows(sample, threads)
     nearest = np.full(len(sample), np.inf)  # squared distance to the chosen
     chosen = np.empty(0, np.int64)
     while len(chosen) < count:
