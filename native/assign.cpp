@@ -7,7 +7,7 @@
 
 #include "bounds.h"
 #include "kernels.h"
-#include "prefetch.h"
+#include "rounded.h"
 #include "threads.h"
 #include "train.h"
 
@@ -33,8 +33,9 @@ struct Scores {
   }
 };
 
-// Tells the nearest centroids of rows. Levels that multiply bytes score few of them exactly, others all;
-// scores are summed up in one way, and of equal ones the first counts: labels depend on nothing else.
+// Tells the nearest centroids of rows. Products of bytes or, where a level has none, tiles find the few that
+// may be the nearest. Their scores are summed up in one way, and of equal ones the first counts: labels depend
+// on nothing else.
 class Nearest {
  public:
   static constexpr size_t kRows = CentroidBounds::kVectors;  // of by_bounds, at a time
@@ -60,19 +61,30 @@ class Nearest {
     }
   }
 
-  // Of those in the list, whose rows and halves are given, or of all in their order where it is null.
-  void by_floats(const float* centroids, const float* halves, size_t num, const uint32_t* list,
-                 const float* rows, size_t count, size_t dim, uint32_t* labels, float* scores) {
+  // The same of those whose tiles and halves are given.
+  void by_floats(const TiledCentroids& all, const float* tiles, const float* halves, size_t num,
+                 const uint32_t* list, const float* rows, size_t count, uint32_t* labels,
+                 float* scores) {
+    const size_t dim = all.dim;
+    // How far apart two sums of the same products may be, one of them in a single chain.
+    const float apart = float(dim) * 2.4e-7f + 4 * rounding(dim);
+    float least[kRowsPerTask], lost[kRowsPerTask];
     start(count, labels, scores);
-    exact_.resize(kRowsPerTask * kCentroidsAtOnce);
+    std::fill_n(least, count, -std::numeric_limits<float>::infinity());
+    for (size_t i = 0; i < count; ++i) {
+      const float length = float(std::sqrt(kernels().square_f64(rows + i * dim, dim)));
+      lost[i] = apart * all.longest * (length + all.longest);
+    }
     for (size_t c = 0; c < num; c += kCentroidsAtOnce) {
       const size_t width = std::min(kCentroidsAtOnce, num - c);
-      kernels().dot_f32(rows, count, centroids + c * dim, width, dim, exact_.data(), width);
+      seen_.fill(rows, count, tiles + c * dim, width, dim);
       for (size_t i = 0; i < count; ++i) {
-        float best;
-        const size_t at = c + kernels().argmax_f32(exact_.data() + i * width, halves + c, width, &best);
-        if (best > scores[i])
-          scores[i] = best, labels[i] = list == nullptr ? uint32_t(at) : list[at];
+        float* reached = seen_.dots.data() + i * seen_.stride;
+        float greatest;
+        kernels().argmax_f32(reached, halves + c, width, &greatest);
+        for (size_t j = 0; j < width; ++j) reached[j] += halves[c + j];
+        least[i] = std::max(least[i], greatest - lost[i]);
+        settle(all, rows + i * dim, reached, width, least[i], c, list, &labels[i], &scores[i]);
       }
     }
   }
@@ -98,6 +110,7 @@ class Nearest {
   }
 
   CentroidBounds bounds_;
+  Scores seen_;
   std::vector<uint32_t> near_;
   std::vector<float> exact_;
 };
@@ -192,8 +205,10 @@ TiledCentroids::TiledCentroids(const float* centroids, size_t num_leaves, size_t
   for (size_t c = 0; c < num; ++c) {
     const float* centroid = centroids + c * dim;
     kernels().dot_f32(centroid, 1, centroid, 1, dim, &halves[c], 1);
+    longest = std::max(longest, halves[c]);
     halves[c] *= -0.5f;
   }
+  longest = std::sqrt(longest);
   if (num > kFew && RoundedCentroids::are_faster(dim))
     rounded = RoundedCentroids(centroids, num, dim, threads);
 }
@@ -213,9 +228,9 @@ void assign_leaves(const float* rows, size_t count, const TiledCentroids& centro
     const size_t end = std::min(count, (task + 1) * kRowsPerTask);
     size_t first = task * kRowsPerTask;
     if (centroids.rounded.empty())
-      return nearest.by_floats(centroids.rows, centroids.halves.data(), centroids.num, nullptr,
-                               rows + first * dim, end - first, dim, labels + first,
-                               scores + first);
+      return nearest.by_floats(centroids, centroids.tiles.data(), centroids.halves.data(),
+                               centroids.num, nullptr, rows + first * dim, end - first,
+                               labels + first, scores + first);
     for (; first < end; first += Nearest::kRows) {
       const size_t n = std::min(Nearest::kRows, end - first);
       const float* some[Nearest::kRows];
@@ -290,13 +305,17 @@ class NearLeaf {
 
 // What a leaf's rows are compared with, in float32.
 struct Gathered {
-  std::vector<float> centroids, halves, rows;
+  AlignedFloats tiles;
+  std::vector<float> halves, rows;
 
   void take(const TiledCentroids& from, const uint32_t* list, size_t count) {
     const size_t dim = from.dim;
-    centroids.resize(count * dim), halves.resize(count), rows.resize(kRowsPerTask * dim);
+    tiles.resize(up_to_lanes(count) * dim), halves.resize(count), rows.resize(kRowsPerTask * dim);
+    std::fill_n(tiles.data(), up_to_lanes(count) * dim, 0.0f);
     for (size_t i = 0; i < count; ++i) {
-      std::copy_n(from.rows + size_t(list[i]) * dim, dim, centroids.data() + i * dim);
+      const float* centroid = from.rows + size_t(list[i]) * dim;
+      float* tile = tiles.data() + i / kLanes * kLanes * dim + i % kLanes;
+      for (size_t j = 0; j < dim; ++j) tile[j * kLanes] = centroid[j];
       halves[i] = from.halves[list[i]];
     }
   }
@@ -331,8 +350,8 @@ void assign_near(const float* rows, const float* origins, const TiledCentroids& 
       } else {
         for (size_t i = 0; i < leaf.count; ++i)
           std::copy_n(leaf.which[i], dim, gathered.rows.data() + i * dim);
-        nearest.by_floats(gathered.centroids.data(), gathered.halves.data(), width, list,
-                          gathered.rows.data(), leaf.count, dim, found, reached);
+        nearest.by_floats(centroids, gathered.tiles.data(), gathered.halves.data(), width, list,
+                          gathered.rows.data(), leaf.count, found, reached);
       }
       for (size_t i = 0; i < leaf.count; ++i)
         labels[leaf.numbers[i]] = found[i], scores[leaf.numbers[i]] = reached[i];

@@ -29,6 +29,7 @@ struct TiledCentroids {
   const float* rows = nullptr;  // [num][dim]
   AlignedFloats tiles;          // [ceil(num / 16)][dim][16], zeros behind the last
   std::vector<float> halves;    // [num]: -|c|^2 / 2
+  float longest = 0;            // |c|, at most but for roundings
   RoundedCentroids rounded;     // the same again, where levels multiply bytes
 
   TiledCentroids() = default;
