@@ -25,7 +25,9 @@ import numpy as np
 
 MODULES = {"scann": "scann.scann_ops.py.scann_ops_pybind", "swann": "swann"}
 K = 10
-MAPPED = "a memory-mapped file"
+MAPPED = "from a memory-mapped file"
+SHARED = "the caller's own rows"
+PRECISIONS = {"rows in bfloat16": "BFLOAT16", "rows in int8": "INT8"}
 LEAVES_TO_SEARCH = (10, 20, 40, 80)  # of 600
 CANDIDATES = 100
 
@@ -73,25 +75,28 @@ class Memory:
         return int(text.split(f"{field}:")[1].split()[0]) * 1024
 
 
-def _builder(library: str, data: str, train: Any, threads: int, quantize: str | None) -> Any:
+def _builder(library: str, data: str, train: Any, threads: int, kind: str | None) -> Any:
     setting = SETTINGS[data]
     module: Any = importlib.import_module(MODULES[library])
     measure = setting.measure
-    if library == "scann" and measure == "cosine":  # the rows are of unit length
+    shares = {"copy": False} if kind == SHARED else {}
+    if measure == "cosine" and (library == "scann" or shares):  # the rows are of unit length
         measure = "dot_product"
-    builder = module.builder(train, K, measure)
+    builder = module.builder(train, K, measure, **shares)
     builder.tree(setting.num_leaves, setting.num_leaves // 20)
     builder.score_ah(2, anisotropic_quantization_threshold=setting.threshold)
-    precision = {} if quantize is None else {"quantize": getattr(module.ReorderType, quantize)}
+    precision = {}
+    if kind in PRECISIONS:
+        precision = {"quantize": getattr(module.ReorderType, PRECISIONS[kind])}
     builder.reorder(CANDIDATES, **precision)
     return builder.set_n_training_threads(threads)
 
 
-def run(library: str, data: str, folder: Path, threads: int, quantize: str | None) -> Any:
+def run(library: str, data: str, folder: Path, threads: int, kind: str | None) -> Any:
     """Build once in this process: figures, stages and recall."""
-    mapped = quantize == MAPPED
+    mapped = kind == MAPPED
     train = np.load(folder / "train.npy", mmap_mode="r" if mapped else None)
-    builder = _builder(library, data, train, threads, None if mapped else quantize)
+    builder = _builder(library, data, train, threads, kind)
     memory = Memory(train.nbytes, not mapped)
     stages: dict[str, list[float]] = {}
     start, cpu = time.perf_counter(), time.process_time()
@@ -124,11 +129,11 @@ def run(library: str, data: str, folder: Path, threads: int, quantize: str | Non
 
 
 def _measure(
-    python: Path, library: str, data: str, folder: Path, threads: int, quantize: str | None
+    python: Path, library: str, data: str, folder: Path, threads: int, kind: str | None
 ) -> Any:
     from benchmarks.paths import ROOT
 
-    asked = [library, data, str(folder), str(threads), quantize or ""]
+    asked = [library, data, str(folder), str(threads), kind or ""]
     done = subprocess.run(
         [str(python), "-m", "benchmarks.building", "--run", *asked],
         cwd=ROOT,
@@ -138,10 +143,6 @@ def _measure(
         check=True,
     )
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def _told(quantize: str) -> str:
-    return f"from {quantize}" if quantize == MAPPED else f"rows in {quantize}"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> None:
@@ -162,9 +163,9 @@ def main() -> None:
     parser.add_argument("--run", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
-        library, data, folder, threads, quantize = arguments.run
+        library, data, folder, threads, kind = arguments.run
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-int(threads) :])
-        print(json.dumps(run(library, data, Path(folder), int(threads), quantize or None)))
+        print(json.dumps(run(library, data, Path(folder), int(threads), kind or None)))
         return
     from benchmarks import datasets, envs, systems
     from benchmarks.datasets.base import prepare
@@ -184,27 +185,25 @@ def main() -> None:
         rows = []
         stages: dict[str, list[float]] = {}
         kinds = [(name, None) for name in libraries] + [
-            ("swann", "BFLOAT16"),
-            ("swann", "INT8"),
-            ("swann", MAPPED),
+            ("swann", kind) for kind in (SHARED, *PRECISIONS, MAPPED)
         ]
-        for library, quantize in kinds:
+        for library, kind in kinds:
             for threads in map(int, arguments.threads.split(",")):
                 built = [
-                    _measure(pythons[library], library, data, folder, threads, quantize)
+                    _measure(pythons[library], library, data, folder, threads, kind)
                     for _ in range(arguments.rounds)
                 ]
                 best = min(built, key=lambda b: float(b["seconds"]))
                 rows.append(
                     [
-                        library + (f", {_told(quantize)}" if quantize else ""),
+                        library + (f", {kind}" if kind else ""),
                         str(threads),
                         *(f"{min(b[c] for b in built):.2f}" for c in ("seconds", "CPU seconds")),
                         f"{best['peak']:.2f}",
                         ", ".join(f"{r:.4f}" for r in best["recall"]),
                     ]
                 )
-                if library == "swann" and threads == 1 and quantize is None:
+                if library == "swann" and threads == 1 and kind is None:
                     stages = best["stages"]
         print(f"### {data}\n")
         _table(["library", "threads", "seconds", "CPU seconds", "peak memory", "recall"], rows)

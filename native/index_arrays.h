@@ -34,7 +34,8 @@ class IndexArrays {
               std::optional<In<uint8_t, 3>> codes, MaybeF32x2 codebook, size_t dims_per_block,
               std::optional<In<uint16_t, 1>> corrections, float correction_low,
               float correction_span, bool residual, size_t reduced_dim, MaybeF32x2 projection,
-              std::optional<RowArrays> rounded_centroids, std::vector<LevelArrays> upper)
+              std::optional<RowArrays> rounded_centroids, std::vector<LevelArrays> upper,
+              bool spills)
       : leaf_starts_(leaf_starts), centroids_(centroids), spreads_(spreads), ids_(ids),
         entry_rows_(entry_rows), rows_(rows), rows_bf16_(rows_bf16), rows_i8_(rows_i8),
         row_scales_(row_scales), row_squares_(row_squares), row_labels_(row_labels),
@@ -66,6 +67,8 @@ class IndexArrays {
     expect(!spreads || (centroids && spreads->shape(0) == view_.num_leaves),
            "spreads must be [num_leaves] and need centroids");
     expect(!entry_rows || entry_rows->shape(0) == view_.num_entries, "entry_rows: [entries]");
+    view_.spills = entry_rows && spills;
+    expect(view_.spills || view_.num_entries == n, "a row has one entry where nothing spills");
     if (entry_rows)
       expect_below(entry_rows->data(), view_.num_entries, n,
                    "entry_rows must be below the number of rows");

@@ -33,7 +33,7 @@ class ChangingIndex : public IndexArrays {
     settings.code_threshold = code_threshold;
     settings.row_threshold = row_threshold;
     settings.largest_ratio = largest_ratio;
-    settings.spills = view_.entry_rows != nullptr;
+    settings.spills = view_.spills;
     settings.soar_lambda = soar_lambda;
     settings.avq = avq;
     settings.sweeps = sweeps;
@@ -132,7 +132,7 @@ class ChangingIndex : public IndexArrays {
 
   // Whether the numbers of rows and entries, which have 32 bits, suffice for so many more.
   bool has_room(size_t count) const {
-    const size_t rows = num_rows() + count, copies = view_.entry_rows != nullptr ? 2 : 1;
+    const size_t rows = num_rows() + count, copies = view_.spills ? 2 : 1;
     const size_t entries = view_.num_entries + (rows - view_.num_rows);
     return count < UINT32_MAX && std::max(entries, copies * rows) < UINT32_MAX - 1;
   }
@@ -195,7 +195,7 @@ class ChangingIndex : public IndexArrays {
     expect(std::equal(starts.begin(), starts.end(), leaf_starts.data()), "leaf_starts: as told");
     const size_t groups = first_groups(leaf_starts.data(), view_.num_leaves).back();
     expect(ids.shape(0) == n, "ids: [rows]");
-    expect(entry_rows.has_value() == (view_.entry_rows != nullptr) &&
+    expect(entry_rows.has_value() == view_.spills &&
                (!entry_rows || entry_rows->shape(0) == starts.back()),
            "entry_rows: [entries]");
     expect(codes.has_value() == (view_.codes != nullptr) &&

@@ -121,15 +121,19 @@ uint32_t candidate_row(const IndexView& index, Key key) {
                                    : uint32_t(entry - index.num_entries + index.num_rows);
 }
 
+// Asks for what `candidate_row` will read.
+void prefetch_rows(const IndexView& index, const Candidates& best) {
+  for (size_t i = 0; i < best.size; ++i) {
+    const uint32_t entry = key_row(best.keys[i]);
+    if (entry < index.num_entries) __builtin_prefetch(index.entry_rows + entry);
+  }
+}
+
 // Drops keys of entries whose row an earlier key has: their exact scores would be the same.
 void drop_twins(const IndexView& index, Candidates& best, std::vector<uint32_t>& table) {
   constexpr uint32_t kNone = ~0u;  // no row
   const int bits = std::bit_width(2 * best.size);
   table.assign(size_t(1) << bits, kNone);
-  for (size_t i = 0; i < best.size; ++i) {
-    const uint32_t entry = key_row(best.keys[i]);
-    if (entry < index.num_entries) __builtin_prefetch(index.entry_rows + entry);
-  }
   size_t kept = 0;
   for (size_t i = 0; i < best.size; ++i) {
     const uint32_t row = candidate_row(index, best.keys[i]);
@@ -178,7 +182,7 @@ size_t drop_repeats(Key* keys, size_t count, std::vector<uint64_t>& places) {
 // Sorts the best k keys to the front, each datapoint once; returns how many there are.
 size_t sort_best(const IndexView& index, Candidates& best, size_t k, Scratch& scratch) {
   // A datapoint has two entries at most: 2 k of them hold k datapoints. Reordering left one.
-  const bool spilled = index.entry_rows != nullptr && !reorders(index);
+  const bool spilled = index.spills && !reorders(index);
   const size_t wanted = std::min(spilled ? 2 * k : k, best.size);
   std::partial_sort(best.keys, best.keys + wanted, best.keys + best.size, std::greater<>());
   if (!spilled) return wanted;
@@ -199,7 +203,8 @@ void write_result(const Block& block, size_t q, int64_t* ids, float* distances) 
   Scratch& s = block.scratch;
   Candidates& best = s.candidates[q];
   best.size = cut_to(best.keys, best.size, best.limit);
-  if (reorders(index) && index.entry_rows != nullptr && best.size > 0)
+  if (index.entry_rows != nullptr) prefetch_rows(index, best);
+  if (reorders(index) && index.spills && best.size > 0)
     drop_twins(index, best, s.slots);
   rescore(block, q);
   const size_t k = block.limits.neighbors, found = sort_best(index, best, k, s);

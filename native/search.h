@@ -74,6 +74,7 @@ struct IndexView {
   std::vector<UpperLevel> upper;           // the lowest first; they say which centroids are scored
   const uint32_t* leaf_starts = nullptr;   // [num_leaves + 1] first entry of each leaf
   const uint32_t* entry_rows = nullptr;    // [entries] row of each entry, or null: they are the same
+  bool spills = false;                     // a row may have two entries
   const uint32_t* ids = nullptr;           // [num_rows] datapoint of each row; null: the row itself
   ExactRows rows;                          // [num_rows], or absent: the codes' scores are final
   // Asymmetric hashing; codes null: rows are scored exactly.

@@ -116,6 +116,7 @@ struct SmallIndex {
       entry_starts.push_back(uint32_t(entries.size()));
     }
     view.num_entries = 2 * count;
+    view.spills = true;
     view.entry_rows = entries.data(), view.leaf_starts = entry_starts.data();
   }
 

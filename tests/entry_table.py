@@ -216,7 +216,10 @@ def function_rows() -> dict[str, Entry]:
 
 
 def other_rows() -> dict[str, Entry]:
-    start_takes = {"db": DATABASE, "num_neighbors": K, "distance_measure": MEASURE}
+    start_takes = {
+        "db": DATABASE, "num_neighbors": K, "distance_measure": MEASURE,
+        "copy": Takes("flag", True),
+    }  # fmt: skip
     shapes = {"n": Takes("count or zero", 500), "d": Takes("count", 8), "distance_measure": MEASURE}
     chosen = shapes | {
         "num_neighbors": K, "autopilot": Takes("config", swann.AutopilotConfig()),

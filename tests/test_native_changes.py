@@ -177,7 +177,7 @@ def folded(index: _native.Index, given: dict[str, Any]) -> list[Any]:
         None,
         starts,
         zeros(rows),
-        same("entry_rows", int(starts[-1])),
+        same("entry_rows", int(starts[-1])) if given.get("spills", True) else None,
         None if codes is None else u8(groups, *codes),
         same("corrections", groups * 32),
         same("rows", rows, DIM),
@@ -190,6 +190,7 @@ def folded(index: _native.Index, given: dict[str, Any]) -> list[Any]:
 
 
 NEITHER = {"codes": None, "corrections": None}
+IN_ORDER = {"entry_rows": u32(4, 0, 2, 1, 3), "spills": False}
 I8_L2 = I8 | {"distance": L2, "spreads": None, "row_squares": f32(COUNT)}
 FOLDS: list[tuple[dict[str, Any], list[tuple[int, Any, str]]]] = [
     (
@@ -240,6 +241,7 @@ FOLDS: list[tuple[dict[str, Any], list[tuple[int, Any, str]]]] = [
         SPILLED | NEITHER,
         [(3, None, "entry_rows: "), (3, zeros(5), "entry_rows: ")],
     ),
+    (NEITHER | IN_ORDER, [(3, zeros(6), "entry_rows: ")]),
     (I8 | ONE_LEAF | {"corrections": None}, [(5, u16(32), "corrections: ")]),
 ]
 
@@ -247,7 +249,7 @@ FOLDS: list[tuple[dict[str, Any], list[tuple[int, Any, str]]]] = [
 @pytest.mark.parametrize(("changes", "bad"), FOLDS)
 def test_folds(changes: dict[str, Any], bad: Refusals) -> None:
     given = arrays(**changes)
-    if "entry_rows" in changes:  # both leaves have all of its rows but one
+    if given.get("spills", "entry_rows" in changes):  # both leaves have all of its rows but one
         given["entry_rows"] = u32(0, 1, 1, 2, 0)
     index = Index(**given)
     index.begin_updates(*PLAIN)

@@ -37,6 +37,7 @@ class Index:
         projection: _A | None = None,
         rounded_centroids: _Rows | None = None,
         upper: list[_Level] = ...,
+        spills: bool = True,
     ) -> None: ...
     def search(
         self, queries: _A, candidates: int, leaves: int, threads: int, ids: _A, distances: _A, /

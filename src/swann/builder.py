@@ -23,6 +23,7 @@ from swann.config import (
     UpperTreeConfig,
     check_count,
 )
+from swann.config.checks import check_flag
 from swann.distance import SQUARED_L2, DistanceMeasure
 from swann.errors import ConfigError, ShapeError
 from swann.index.build import Progress, build_index
@@ -44,13 +45,22 @@ class Builder:
     ----------
     db : array_like of shape (n, d)
         The datapoints: float16, float32, float64 or integers, in any memory layout, or a memory
-        map. It is read chunk by chunk in `build`, never copied as a whole, and not kept by the
-        searcher. There may be none (shape (0, d)): such an index is filled by `Searcher.upsert`,
-        scored by brute force, and trained by `Searcher.rebalance`.
+        map. It is read chunk by chunk in `build`, never converted as a whole, and not kept by the
+        searcher unless `copy` is False. There may be none (shape (0, d)): such an index is filled
+        by `Searcher.upsert`, scored by brute force, and trained by `Searcher.rebalance`.
     num_neighbors : int
         Neighbors that a search returns by default.
     distance_measure : {"dot_product", "squared_l2", "cosine"}
         What "near" means. Under ``"cosine"`` rows and queries are normalised for you.
+    copy : bool
+        Whether the searcher keeps a copy of the rows that it scores exactly. False halves the
+        memory of a large index: the searcher then reads the rows in `db` itself, which `build`
+        makes read-only; what changes it all the same (another view, another process) makes
+        answers wrong. Not for every index: rows must be scored in float32 under ``"dot_product"``
+        or ``"squared_l2"``, and `db` be a C-contiguous float32 array, or memory map. Results are
+        the same; scoring whole leaves without codes is slower. `rebalance`, and `save` for the
+        time it takes, make the copy after all, but for indexes with SOAR or without a tree, which
+        are saved without.
 
     Raises
     ------
@@ -75,13 +85,21 @@ class Builder:
     ((5,), (5,))
     """
 
-    def __init__(self, db: object, num_neighbors: int, distance_measure: DistanceMeasure) -> None:
+    def __init__(
+        self,
+        db: object,
+        num_neighbors: int,
+        distance_measure: DistanceMeasure,
+        *,
+        copy: bool = True,
+    ) -> None:
         self._db: NDArray[Any] = as_database(db, allow_empty=True)
         # The settings given so far, by the names of IndexConfig's fields.
         self._settings: dict[str, Any] = {}
         self._upper_trees: list[UpperTreeConfig] = []  # the lowest first
         self._training_threads = 0  # all cores
         self._sample_queries: NDArray[np.float32] | None = None
+        self._copy = check_flag("copy", copy)
         self._base = IndexConfig(num_neighbors=num_neighbors, distance_measure=distance_measure)
 
     def tree(
@@ -438,7 +456,8 @@ class Builder:
         ------
         ConfigError
             If none of `score_ah`, `score_brute_force` and `autopilot` was called, or there are
-            training queries under ``"squared_l2"`` and no autopilot to measure with them.
+            training queries under ``"squared_l2"`` and no autopilot to measure with them, or
+            rows cannot be searched as they lie and `copy` is False.
         NonFiniteError
             If the database holds a NaN, an infinity, or a value that overflows float32.
         ZeroVectorError
@@ -456,6 +475,7 @@ class Builder:
                 num_threads=self._training_threads,
                 progress=progress,
                 training_queries=queries,
+                copy=self._copy,
             )
         names = _names(docids, len(self._db))
         packed = build_tuned(
@@ -465,6 +485,7 @@ class Builder:
             num_threads=self._training_threads,
             progress=progress,
             training_queries=queries,
+            copy=self._copy,
         )
         return Searcher(State(packed, names, len(self._db), packed.config))
 
@@ -522,6 +543,7 @@ def build_searcher(
     num_threads: int = 0,
     progress: Progress | None = None,
     training_queries: NDArray[np.float32] | None = None,
+    copy: bool = True,
 ) -> Searcher:
     """Build an index over `db`, an array as `as_database` returns it; see `Builder.build`."""
     names = _names(docids, len(db))
@@ -532,6 +554,7 @@ def build_searcher(
             num_threads=num_threads,
             progress=progress,
             training_queries=training_queries,
+            copy=copy,
         )
         return Searcher(State(packed, names, len(db), config))
     packed = build_tuned(
@@ -543,6 +566,7 @@ def build_searcher(
         num_threads=num_threads,
         progress=progress,
         training_queries=training_queries,
+        copy=copy,
     )
     return Searcher(State(packed, names, len(db), packed.config))
 
@@ -570,6 +594,7 @@ def build(
     num_threads: int | None = None,
     progress: Progress | None = None,
     training_queries: object = None,
+    copy: bool = True,
 ) -> Searcher:
     """Build an index and leave its settings to swann.
 
@@ -596,6 +621,8 @@ def build(
         Called as ``progress(stage, done, total)``.
     training_queries : array_like of shape (m, d), optional
         See `Builder.build`.
+    copy : bool
+        See `Builder`.
 
     Returns
     -------
@@ -616,14 +643,16 @@ def build(
     >>> searcher.config.autopilot.reasons
     ('brute force: 1,000 x 32 values are scored in .2 ms or less',)
     """
-    chosen = Builder(db, num_neighbors, distance_measure).seed(seed)
+    chosen = Builder(db, num_neighbors, distance_measure, copy=copy).seed(seed)
     chosen.autopilot(mode, quantize, target_recall, sample_queries)
     if num_threads is not None:
         chosen.set_n_training_threads(num_threads)
     return chosen.build(docids, progress, training_queries=training_queries)
 
 
-def builder(db: object, num_neighbors: int, distance_measure: DistanceMeasure) -> Builder:
+def builder(
+    db: object, num_neighbors: int, distance_measure: DistanceMeasure, *, copy: bool = True
+) -> Builder:
     """Start building an index over `db`: the same as ``Builder(...)``.
 
     Parameters
@@ -634,6 +663,8 @@ def builder(db: object, num_neighbors: int, distance_measure: DistanceMeasure) -
         Neighbors that a search returns by default.
     distance_measure : {"dot_product", "squared_l2", "cosine"}
         What "near" means.
+    copy : bool
+        Whether the searcher keeps a copy of the rows; see `Builder`.
 
     Returns
     -------
@@ -647,4 +678,4 @@ def builder(db: object, num_neighbors: int, distance_measure: DistanceMeasure) -
     >>> searcher.search([1, 0, 0, 0]).indices[0]
     np.int64(0)
     """
-    return Builder(db, num_neighbors, distance_measure)
+    return Builder(db, num_neighbors, distance_measure, copy=copy)

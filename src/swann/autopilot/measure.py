@@ -277,10 +277,11 @@ def _leaf_of(packed: PackedIndex) -> NDArray[np.uint32]:
     """Return the leaf of each datapoint."""
     sizes = np.diff(packed.leaf_starts)
     leaves = np.repeat(np.arange(packed.num_leaves, dtype=np.uint32), sizes)
-    if packed.ids is None:
-        return leaves
+    numbers = packed.numbers()
+    if packed.entry_rows is not None:
+        numbers = numbers[packed.entry_rows]
     by_id = np.empty_like(leaves)
-    by_id[packed.ids] = leaves
+    by_id[numbers] = leaves
     return by_id
 
 

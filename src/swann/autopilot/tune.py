@@ -52,6 +52,7 @@ def build_tuned(
     progress: Progress | None = None,
     training_queries: F32 | None = None,
     learned: Learned | None = None,
+    copy: bool = True,
 ) -> PackedIndex:
     """Build an index whose settings are chosen by the size of its database and by measuring.
 
@@ -78,6 +79,8 @@ def build_tuned(
         `sample_queries`, what recall is measured with.
     learned : Learned, optional
         What queries taught an index before.
+    copy : bool
+        See `swann.index.build.build_index`.
 
     Returns
     -------
@@ -87,7 +90,7 @@ def build_tuned(
 
     Raises
     ------
-    NonFiniteError, ZeroVectorError, InvalidInputError
+    NonFiniteError, ZeroVectorError, InvalidInputError, ConfigError
         As `swann.index.build.build_index` does.
     """
     threads = num_threads or kernels.hardware_threads()
@@ -104,6 +107,7 @@ def build_tuned(
         progress=progress,
         training_queries=training_queries,
         learned=learned,
+        copy=copy,
     )
     if config.tree is None and not isinstance(config.score, AHConfig):
         return packed
@@ -235,7 +239,8 @@ class _Tuning:
         goals = targets
         attempts: list[_Attempt] = []
         for _ in range(_TRIES):
-            limits = measure.best(goals)
+            # Rows that do not lie leaf by leaf are slow to scan.
+            limits = measure.best(goals, rows_alone=not self.packed.in_database_order)
             if limits is None and attempts:
                 break
             attempts.append(self.attempt(limits or measure.widest()))

@@ -24,7 +24,7 @@ from swann.index.routes import build_routes
 from swann.index.rows import train_origins
 from swann.index.source import LONGEST, Progress, Source, most_rows
 from swann.index.trained import Trained, spill
-from swann.index.writing import exact_rows, write
+from swann.index.writing import check_shareable, exact_rows, write
 from swann.partition import tree
 from swann.partition.avq import move_to_datapoints
 from swann.partition.order import near_together
@@ -50,6 +50,7 @@ def build_index(
     progress: Progress | None = None,
     training_queries: F32 | None = None,
     learned: Learned | None = None,
+    copy: bool = True,
 ) -> PackedIndex:
     """Build an index.
 
@@ -69,6 +70,8 @@ def build_index(
         (`swann.index.learned`). Nothing is learned under squared l2.
     learned : Learned, optional
         What queries taught an index before, of all d dimensions; not with `training_queries`.
+    copy : bool
+        Whether exact rows are; if not, they are `db` itself, which is then read-only.
 
     Returns
     -------
@@ -83,10 +86,14 @@ def build_index(
         If a row is all zeros under cosine.
     InvalidInputError
         If a row is longer than 1e18, or there are 2^32 - 1 rows or more.
+    ConfigError
+        If rows need a copy and `copy` is False.
     """
+    if not copy:
+        check_shareable(db, config)
     build = _Build(db, config, num_threads or kernels.hardware_threads(), progress)
     build.train(training_queries, learned)
-    return build.finish()
+    return build.finish(copy)
 
 
 def train_index(
@@ -180,7 +187,7 @@ class _Build:
             routes=self.routes(),
         )
 
-    def finish(self) -> PackedIndex:
+    def finish(self, copy: bool) -> PackedIndex:
         """Write the datapoints and return the index."""
         config, source = self.config, self.source
         centroids, encoder = self.centroids, self.encoder
@@ -192,7 +199,11 @@ class _Build:
         self.leaves = np.empty(0, np.uint32)
         del spilled
         kernels.release_memory()
-        rows = write(source, layout, encoder, self.row_origins, self.norms, self.reduced_norms)
+        if not copy and centroids is not None and exact_rows(config) is not None:
+            layout.follow_database()
+        rows = write(
+            source, layout, encoder, self.row_origins, self.norms, self.reduced_norms, copy=copy
+        )
         return PackedIndex(
             config=config,
             num_datapoints=source.n,

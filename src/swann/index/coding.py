@@ -12,7 +12,7 @@ from swann.config import AHConfig
 from swann.distance import SQUARED_L2
 from swann.index.encoding import Encoder, unpack
 from swann.index.learned import CODE_SAMPLE, Teacher
-from swann.index.source import Source
+from swann.index.source import Source, most_rows
 from swann.kernels import GROUP, LANES, Tiles
 from swann.quantize.anisotropic import anisotropic_weights
 from swann.quantize.product import ProductQuantizer
@@ -172,17 +172,22 @@ class Coder:
         scales: F32 | None = None,
     ) -> Tiles:
         """Training data of some datapoints; a few come twice, since tiles are full."""
+        source = self.source
         ids = np.resize(ids, -(-len(ids) // LANES) * LANES)
-        rows, norms = self.source.reduced_take(ids), self.norms[ids]
-        if metric is not None and self.ah.anisotropic:
-            _, norms = kernels.metric_directions(rows, metric, self.source.threads)
-        if scales is not None:
-            rows *= scales
-            origins = None if origins is None else origins * scales
-        return kernels.make_tiles(
-            rows,
-            origins,
-            None if origins is None else leaves[ids],
-            self._weights(norms),
-            self.source.threads,
-        )
+        norms = self.norms[ids]
+        if scales is not None and origins is not None:
+            origins = origins * scales
+        tiles = kernels.empty_tiles(len(ids), source.reduced_dim, directed=self.ah.anisotropic)
+        step = most_rows(source.dimension) // LANES * LANES
+        for first in range(0, len(ids), step):  # never all rows beside all tiles
+            part = ids[first : first + step]
+            rows = source.reduced_take(part)
+            if metric is not None and self.ah.anisotropic:
+                _, norms[first : first + step] = kernels.metric_directions(
+                    rows, metric, source.threads
+                )
+            if scales is not None:
+                rows = rows * scales
+            labels = None if origins is None else leaves[part]
+            kernels.put_tiles(rows, origins, labels, tiles, first, source.threads)
+        return tiles.weighted(self._weights(norms))

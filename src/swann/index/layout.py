@@ -36,8 +36,8 @@ class Layout:
         The datapoint of each row.
     starts : uint32 array of shape (num_leaves + 1,)
         Where the entries of each leaf begin.
-    entry_rows : uint32 array of shape (2 n,), or None
-        The row of each entry, where datapoints have second leaves.
+    entry_rows : uint32 array of shape (entries,), or None
+        The row of each entry, where datapoints have second leaves or rows follow the database.
     num_groups : int
         Of codes.
     """
@@ -64,6 +64,11 @@ class Layout:
         first = groups[:-1] * GROUP
         # A leaf has its own entries first.
         self._added = [first - own[:-1], first + np.diff(own) - host[:-1]]
+
+    def follow_database(self) -> None:
+        """Let rows be in the order of the database, not in that of the leaves."""
+        self.entry_rows = self.order if self.entry_rows is None else self.order[self.entry_rows]
+        self.order = np.arange(len(self.order), dtype=np.uint32)
 
     def rows(self, first: int, last: int) -> U32:
         """Return the rows of datapoints."""

@@ -339,8 +339,10 @@ class LiveIndex(Turns):
     def _kept(self) -> State:
         self._fold()
         view = self.view
+        packed = view.packed
         return State(
-            dataclasses.replace(view.packed),  # its changes are its own
+            # Its changes are its own, and its rows in the order of the leaves.
+            updates.folded(packed) if packed.in_database_order else dataclasses.replace(packed),
             None if view.docids is None else view.docids.copy(),
             view.books.following,
             view.plan,

@@ -6,7 +6,7 @@ Datapoints lie in the order of the leaves, so that a leaf is one contiguous run 
 ::
 
     leaf_starts  uint32  (leaves + 1,)        first entry of each leaf
-    entry_rows   uint32  (entries,)           row of each entry              (with spilling)
+    entry_rows   uint32  (entries,)           row of each entry              (spilling; see below)
     ids          uint32  (n,)                 number of each row's datapoint (tree or updates)
     projection   float32 (r, d)               orthonormal directions         (pca)
     tree_map     float32 (r, r)               leaves are chosen in its space (learned)
@@ -31,7 +31,8 @@ arrays that lead a query to its leaves.
 
 An *entry* is a row in a leaf. Entries and rows are the same unless the tree spills (SOAR): then a
 leaf has first the entries of its own rows and then those of rows spilled to it, and each row has
-two entries (or one, in an index that ScaNN made).
+two entries (or one, in an index that ScaNN made). They differ, too, where rows are the caller's own
+array: these lie in the order of the database, and each has one entry without spilling.
 
 A leaf's codes are cut into groups of 32 datapoints; its last group may be part empty. Within a
 group, 16 bytes a block follow each other; byte i holds datapoint i in its low four bits and
@@ -163,6 +164,7 @@ class PackedIndex:
             residual=self.residual,
             reduced_dim=self.reduced_dim,
             projection=self.projection,
+            spills=self.spills,
             **native_routes(self.config, self.routes),
         )
         object.__setattr__(self, "native", native)
@@ -171,6 +173,17 @@ class PackedIndex:
     def num_leaves(self) -> int:
         """Leaves of the tree; 1 without a tree."""
         return len(self.leaf_starts) - 1
+
+    @property
+    def spills(self) -> bool:
+        """Whether a datapoint may lie in two leaves."""
+        tree = self.config.tree
+        return self.entry_rows is not None and tree is not None and tree.soar_lambda is not None
+
+    @property
+    def in_database_order(self) -> bool:
+        """Whether rows lie as the caller's do, which no saved index has without spilling."""
+        return self.entry_rows is not None and not self.spills
 
     @property
     def changed(self) -> bool:

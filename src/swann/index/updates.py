@@ -121,6 +121,9 @@ def folded(packed: PackedIndex, skip: NDArray[np.uint8] | None = None) -> Packed
         "row_labels": count,
     }
     made: dict[str, Any] = {}
+    if not packed.spills:
+        del lengths["entry_rows"]
+        made["entry_rows"] = None
     for name, length in lengths.items():
         old = getattr(packed, name)
         if old is not None:

@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann.config import BruteForceConfig, IndexConfig, ReorderConfig, ReorderType
+from swann.distance import normalizes
+from swann.errors import ConfigError
 from swann.index.encoding import Encoder
 from swann.index.rows import RowArrays
 from swann.index.source import Source
 from swann.quantize.anisotropic import anisotropic_weights
 
-__all__ = ["Places", "exact_rows", "write"]
+__all__ = ["Places", "check_shareable", "exact_rows", "write"]
 
 F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
@@ -40,6 +42,27 @@ def exact_rows(config: IndexConfig) -> BruteForceConfig | ReorderConfig | None:
     return config.reorder
 
 
+def check_shareable(db: NDArray[Any], config: IndexConfig) -> None:
+    """Raise a ConfigError if an index needs a copy of `db`, and say why."""
+    exact = exact_rows(config)
+    why = ""
+    if exact is None:
+        return
+    if exact.quantize is not ReorderType.FLOAT32:
+        why = f"rows in {exact.quantize.name.lower()} are made of those of db"
+    elif normalizes(config.distance_measure):
+        why = (
+            "under 'cosine' rows are kept at unit length; bring db to unit length yourself, and "
+            "ask for 'dot_product'"
+        )
+    elif db.dtype != np.float32:
+        why = f"db has dtype {db.dtype}; expected float32 of this machine's byte order"
+    elif not (db.flags.c_contiguous and db.flags.aligned):
+        why = "db is not C-contiguous and aligned; see numpy.ascontiguousarray"
+    if why:
+        raise ConfigError(f"copy=False, but rows cannot be searched as they lie: {why}")
+
+
 def write(
     source: Source,
     places: Places,
@@ -47,6 +70,8 @@ def write(
     row_origins: F32 | None,
     norms: F32,
     reduced_norms: F32,
+    *,
+    copy: bool = True,
 ) -> dict[str, Any]:
     """Read every datapoint once more; put its row and its codes where they belong.
 
@@ -58,6 +83,8 @@ def write(
         As `swann.index.rows.train_origins` returns them.
     norms, reduced_norms : float32 arrays of shape (n,)
         Of the datapoints, and of these in the reduced space.
+    copy : bool
+        Whether rows are; else they are the source's own, which `check_shareable` has let pass.
 
     Returns
     -------
@@ -67,7 +94,7 @@ def write(
     config = source.config
     exact = exact_rows(config)
     kept = None
-    if exact is not None:
+    if exact is not None and copy:
         kept = RowArrays(exact.quantize, source.n, source.dimension, row_origins)
     if encoder is not None:
         encoder.begin(places.num_groups)
@@ -81,7 +108,9 @@ def write(
             for leaves, where in places.entries(first, last):
                 encoder.put(reduced, reduced_norms[first:last], leaves, where)
         source.report("rows" if encoder is None else "encode", last, source.n)
-    return {} if kept is None else kept.arrays(config.distance_measure)
+    if kept is not None:
+        return kept.arrays(config.distance_measure)
+    return {} if exact is None else {"rows": source.db}
 
 
 def _row_weights(

@@ -14,11 +14,13 @@ __all__ = [
     "LANES",
     "Tiles",
     "block_bytes",
+    "empty_tiles",
     "encode_tiles",
     "make_tiles",
     "metric_directions",
     "num_blocks",
     "pack_codes",
+    "put_tiles",
     "start_codebook",
     "update_codebook",
 ]
@@ -56,6 +58,10 @@ class Tiles(NamedTuple):
     weights: F32 | None
     scales: F32 | None = None
 
+    def weighted(self, weights: F32 | None, scales: F32 | None = None) -> Tiles:
+        """Return the same tiles with these weights and scales, of shape (n,)."""
+        return self._replace(weights=_by_tile(weights), scales=_by_tile(scales))
+
 
 def make_tiles(
     rows: F32,
@@ -69,11 +75,25 @@ def make_tiles(
 
     The number of rows must be a multiple of 16. `scales` has shape (n,).
     """
-    shape = (len(rows) // LANES, rows.shape[1], LANES)
-    targets = np.empty(shape, np.float32)
-    directions = None if weights is None else np.empty(shape, np.float32)
-    _native.make_tiles(rows, centroids, labels, targets, directions, threads)
-    return Tiles(targets, directions, _by_tile(weights), _by_tile(scales))
+    tiles = empty_tiles(len(rows), rows.shape[1], directed=weights is not None)
+    put_tiles(rows, centroids, labels, tiles, 0, threads)
+    return tiles.weighted(weights, scales)
+
+
+def empty_tiles(count: int, dimension: int, *, directed: bool) -> Tiles:
+    """Return room for `count` rows, and for their directions, that `put_tiles` fills."""
+    shape = (count // LANES, dimension, LANES)
+    directions = np.empty(shape, np.float32) if directed else None
+    return Tiles(np.empty(shape, np.float32), directions, None)
+
+
+def put_tiles(
+    rows: F32, centroids: F32 | None, labels: U32 | None, tiles: Tiles, first: int, threads: int
+) -> None:
+    """Lay rows out in `tiles`, from the row `first` on; both numbers are multiples of 16."""
+    part = slice(first // LANES, (first + len(rows)) // LANES)
+    directions = None if tiles.directions is None else tiles.directions[part]
+    _native.make_tiles(rows, centroids, labels, tiles.targets[part], directions, threads)
 
 
 def _by_tile(values: F32 | None) -> F32 | None:
