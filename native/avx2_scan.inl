@@ -138,13 +138,14 @@ template <Entries entries, size_t G, size_t Q>
 inline void scan_for_few(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
   const size_t bytes = leaf.blocks * 16;
   const uint8_t* codes = leaf.codes + group * bytes;
-  const uint8_t* ahead = codes_ahead(leaf, group * bytes, G * bytes, kAhead);
+  const uint8_t* ahead[G];
+  for (size_t g = 0; g < G; ++g) ahead[g] = codes_ahead(leaf, (group + g) * bytes, kAhead);
   const uint8_t* luts[Q];
   for (size_t q = 0; q < Q; ++q) luts[q] = queries[q].lut;
   GroupSums sums[G][Q] = {};
   size_t at = 0;
   for (; at + 96 <= bytes; at += 96) {
-    fetch(ahead + G * at, G * 96);
+    for (size_t g = 0; g < G; ++g) fetch(ahead[g] + at, 96);
     bool small = true;
     for (size_t q = 0; q < Q; ++q) small &= are_small<entries>(queries[q], at / 96);
     if (small)
@@ -256,7 +257,7 @@ inline void scan_for_many(const PackedLeaf& leaf, size_t group, size_t count, Sc
   GroupSums kept[kMaxScanQueries][P];  // from one part of the blocks to the next
   Unpacked unpacked;
   const size_t bytes = leaf.blocks * 16;
-  const uint8_t* ahead = codes_ahead(leaf, group * bytes, count * bytes, kAhead);
+  const uint8_t* ahead = codes_ahead(leaf, group * bytes, kAhead);
   const size_t share = count * bytes / num_queries + 1;
   for (size_t from = 0; from < leaf.blocks; from += kUnpackedBlocks) {
     const size_t left = leaf.blocks - from;

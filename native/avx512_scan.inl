@@ -1,5 +1,32 @@
-// What the scans of the levels with 512-bit registers share: the end of a group.
+// What the scans of the levels with 512-bit registers share: codes asked for ahead, the end of a group.
 // Included inside each level file's unnamed namespace, after scan.inl.
+
+// Bytes from what is scanned to what is asked for: by one query, and by several, which take longer.
+constexpr size_t kAhead = 16384, kAheadOfMany = 4096;
+
+// What to ask for while G groups are scanned for Q queries: not beyond the next leaf, as far as
+// leaves are alike.
+template <size_t G, size_t Q>
+struct Ahead {
+  const uint8_t* codes[G];
+
+  Ahead(const PackedLeaf& leaf, size_t group) noexcept {
+    const size_t bytes = leaf.blocks * 16, leaf_bytes = (leaf.count + kGroup - 1) / kGroup * bytes;
+    const size_t distance = Q > 1 ? kAheadOfMany : leaf_bytes < kAhead ? leaf_bytes : kAhead;
+#pragma GCC unroll 4
+    for (size_t g = 0; g < G; ++g) codes[g] = codes_ahead(leaf, (group + g) * bytes, distance);
+  }
+
+  // A line of each group: a burst of requests would be waited for.
+  void fetch(size_t at) const noexcept {
+#pragma GCC unroll 4
+    for (size_t g = 0; g < G; ++g)
+      if constexpr (Q == 1)
+        __builtin_prefetch(codes[g] + at, 0, 2);
+      else
+        __builtin_prefetch(codes[g] + at);
+  }
+};
 
 inline void keep_survivors(const PackedLeaf& leaf, size_t group, __m512i sums,
                            ScanQuery& query) noexcept {

@@ -219,6 +219,7 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) 
   constexpr __mmask64 kAll = ~__mmask64(0);
   const size_t bytes = leaf.blocks * 16;
   const uint8_t* codes = leaf.codes + group * bytes;
+  const Ahead<G, Q> ahead(leaf, group);
   Sums sums[G][Q];
   const __m512i zero = _mm512_setzero_si512();
 #pragma GCC unroll 4
@@ -230,8 +231,10 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) 
   for (; at + 64 * together <= bytes; at += 64 * together) {
     clear<G, Q>(low, high);
 #pragma GCC unroll 3
-    for (size_t i = 0; i < together; ++i)
+    for (size_t i = 0; i < together; ++i) {
+      ahead.fetch(at + 64 * i);
       add_lookups<G, Q>(codes, bytes, queries, at + 64 * i, kAll, low, high);
+    }
     widen_all<G, Q>(low, high, sums);
   }
   if (at < bytes) {

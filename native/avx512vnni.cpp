@@ -111,19 +111,13 @@ inline void keep_survivors(const PackedLeaf& leaf, size_t group, Sums sums,
   append_keys(query, sixteen_from(row + 16), mask >> 16, sums.high);
 }
 
-// Bytes from what is scanned to what is asked for: by one query, and by several, which take longer.
-constexpr size_t kAhead = 16384, kAheadOfMany = 4096;
-
 // G groups against Q queries in one pass.
 template <size_t G, size_t Q>
 inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
   constexpr __mmask64 kAll = ~__mmask64(0);
   const size_t bytes = leaf.blocks * 16;
   const uint8_t* codes = leaf.codes + group * bytes;
-  // Not beyond the next leaf, as far as leaves are alike.
-  const size_t leaf_bytes = (leaf.count + kGroup - 1) / kGroup * bytes;
-  const size_t distance = Q > 1 ? kAheadOfMany : leaf_bytes < kAhead ? leaf_bytes : kAhead;
-  const uint8_t* ahead = codes_ahead(leaf, group * bytes, G * bytes, distance);
+  const Ahead<G, Q> ahead(leaf, group);
   Sums sums[G][Q];
 #pragma GCC unroll 4
   for (size_t g = 0; g < G; ++g)
@@ -132,13 +126,7 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) 
       sums[g][q] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
   size_t at = 0;
   for (; at + 64 <= bytes; at += 64) {
-    // Little by little: a burst of requests would be waited for.
-#pragma GCC unroll 4
-    for (size_t g = 0; g < G; ++g)
-      if constexpr (Q == 1)
-        __builtin_prefetch(ahead + g * bytes + at, 0, 2);
-      else
-        __builtin_prefetch(ahead + g * bytes + at);
+    ahead.fetch(at);
     add_lookups<G, Q>(codes, bytes, queries, at, kAll, sums);
   }
   if (at < bytes)

@@ -21,13 +21,12 @@ inline void append(ScanQuery& query, const PackedLeaf& leaf, size_t group, uint3
   }
 }
 
-// What to ask for while `bytes` from `at` on are scanned: the codes that come `distance` later, in the
+// What to ask for while the codes from `at` on are scanned: those that come `distance` later, in the
 // leaf or in what is scanned after it. Without `next` only what follows in memory is of use.
-inline const uint8_t* codes_ahead(const PackedLeaf& leaf, size_t at, size_t bytes,
-                                  size_t distance) noexcept {
+inline const uint8_t* codes_ahead(const PackedLeaf& leaf, size_t at, size_t distance) noexcept {
   const size_t end = (leaf.count + kGroup - 1) / kGroup * leaf.blocks * 16;
-  const bool inside = at + distance + bytes <= end || leaf.next == nullptr;
-  return inside ? leaf.codes + at + distance : leaf.next + (at + distance + bytes - end);
+  const bool inside = at + distance < end || leaf.next == nullptr;
+  return inside ? leaf.codes + at + distance : leaf.next + (at + distance - end);
 }
 
 // Far memory is asked early, and answers into the second-level cache: the first holds the tables and

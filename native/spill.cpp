@@ -20,8 +20,23 @@ struct Residual {
   const float* row;
   const float* direction;  // u, of x - c, or zeros
   float along;             // <x, u>
+  float around;            // the same of x - mean, where bounds are counted from that
   uint32_t label;
 };
+
+// The sum of term(j), eight side by side: in one chain each would wait for the one before it.
+template <typename Term>
+double total(size_t count, const Term& term) {
+  constexpr size_t kSums = 8;
+  double sums[kSums] = {};
+  size_t j = 0;
+  for (; j + kSums <= count; j += kSums)
+    for (size_t i = 0; i < kSums; ++i) sums[i] += term(j + i);
+  for (; j < count; ++j) sums[j % kSums] += term(j);
+  for (size_t half = kSums / 2; half > 0; half /= 2)
+    for (size_t i = 0; i < half; ++i) sums[i] += sums[i + half];
+  return sums[0];
+}
 
 // |x - c|^2 + lambda <x - c, u>^2, less |x|^2.
 float cost_of(float score, float half, float along, float own, float lambda) {
@@ -50,14 +65,15 @@ class Second {
   Residual residual(const float* x, uint32_t label, size_t i) {
     const float* c = all_->rows + size_t(label) * all_->dim;
     float* u = directions_.data() + i * all_->dim;
-    double square = 0, along = 0;
-    for (size_t j = 0; j < all_->dim; ++j) square += double(x[j] - c[j]) * double(x[j] - c[j]);
+    const std::vector<float>& mean = all_->rounded.mean;
+    const double square =
+        total(all_->dim, [&](size_t j) { return double(x[j] - c[j]) * double(x[j] - c[j]); });
     const double inverse = square > 0 ? 1.0 / std::sqrt(square) : 0.0;
-    for (size_t j = 0; j < all_->dim; ++j) {
-      u[j] = float((x[j] - c[j]) * inverse);
-      along += double(x[j]) * u[j];
-    }
-    return {x, u, float(along), label};
+    for (size_t j = 0; j < all_->dim; ++j) u[j] = float((x[j] - c[j]) * inverse);
+    const double along = total(all_->dim, [&](size_t j) { return double(x[j]) * double(u[j]); });
+    const double of_mean =
+        total(mean.size(), [&](size_t j) { return double(mean[j]) * double(u[j]); });
+    return {x, u, float(along), float(along - of_mean), label};
   }
 
   void take(const Residual& of, uint32_t centroid, float score, float along, float& least,
@@ -105,13 +121,10 @@ class Second {
     if (of.label - first < there)  // its own is out of the question
       of_rows_.lower(i)[of.label - first] = of_rows_.upper(i)[of.label - first] =
           -std::numeric_limits<float>::infinity();
-    double own = double(of.along);
-    for (size_t j = 0; j < all_->dim; ++j)
-      own -= double(of.direction[j]) * double(rounded.mean[j]);
     gains_.resize(count), near_.resize(count), scores_.resize(count), alongs_.resize(count);
     const float certain = k.spill_gains_f32(
         of_rows_.lower(i), of_rows_.upper(i), of_directions_.lower(i), of_directions_.upper(i),
-        count, float(own), lambda_ * (1 - kRounded), lambda_ * (1 + kRounded), gains_.data());
+        count, of.around, lambda_ * (1 - kRounded), lambda_ * (1 + kRounded), gains_.data());
     greatest = std::max(greatest, certain);
     const size_t found = k.at_least_f32(gains_.data(), there, greatest, near_.data());
     for (size_t n = 0; n < found; ++n) near_[n] += uint32_t(first);
