@@ -42,6 +42,13 @@ BlockSpan span(const TileSet& set, size_t block) {
   return {first, std::min(set.dims_per_block, set.dim - first)};
 }
 
+// Asks for what a block has in a tile that comes soon.
+inline void prefetch_tile(const TileSet& set, const uint8_t* code, const float* target,
+                          size_t width) {
+  prefetch_bytes(code + kAhead * set.blocks * kLanes, kLanes);
+  prefetch_bytes(target + kAhead * set.dim * kLanes, width * kLanes * sizeof(float));
+}
+
 // Runs with the width as a constant, where it is small; as 0 where it is not: what is known to the
 // compiler is faster.
 template <typename Run>
@@ -72,6 +79,7 @@ void move_to_means(const TileSet& set, const uint8_t* codes, size_t begin, size_
       const float* target = set.targets + (t * set.dim + first) * kLanes;
       double* sum = sums.data() + (first - begin_dim) * words;
       double* count = mass.data() + (block - begin) * words;
+      if (t + kAhead < set.tiles) prefetch_tile(set, code, target, width);
       for (size_t i = 0; i < kLanes; ++i) {
         const double scale = set.scale(t, i);
         count[code[i]] += scale;
@@ -98,20 +106,22 @@ size_t num_parts(size_t words, size_t width) {
   return std::clamp<size_t>(kMostBytes / bytes, 1, kMostParts);
 }
 
-// Numbers that a datapoint adds to the equations of its codeword.
-constexpr size_t num_terms(size_t width) { return 1 + width + width * (width + 1) / 2; }
-
-// The normal equations of one block, for each of its codewords: the number of its datapoints (or the
-// sum of their scales), the right side [width], and the lower half of the matrix, row by row.
+// The normal equations of one block, for each of its codewords.
 struct Equations {
-  std::vector<double> sums;  // [words][num_terms]
+  std::vector<double> matrix, right;  // [words][width][width] (lower half), [words][width]
+  std::vector<double> mass;           // the number of datapoints, or the sum of their scales
 
-  Equations(size_t words, size_t width) : sums(words * num_terms(width)) {}
+  Equations(size_t words, size_t width)
+      : matrix(words * width * width), right(words * width), mass(words) {}
 
-  void clear() { std::fill(sums.begin(), sums.end(), 0.0); }
+  void clear() {
+    for (auto* all : {&matrix, &right, &mass}) std::fill(all->begin(), all->end(), 0.0);
+  }
 
   void add(const Equations& other) {
-    for (size_t i = 0; i < sums.size(); ++i) sums[i] += other.sums[i];
+    for (size_t i = 0; i < matrix.size(); ++i) matrix[i] += other.matrix[i];
+    for (size_t i = 0; i < right.size(); ++i) right[i] += other.right[i];
+    for (size_t k = 0; k < mass.size(); ++k) mass[k] += other.mass[k];
   }
 };
 
@@ -135,58 +145,38 @@ inline void follow(const TileSet& set, const uint8_t* codes, const Move& move, s
 // With p the error along the direction u left by the other blocks, codeword w of the datapoints i
 // that use it minimises sum_i |t_i - w|^2 + weight_i (p_i + <u_i, t_i - w>)^2, hence
 // (n I + sum weight u u^T) w = sum t + weight (p + <u, t>) u; where datapoints have scales, all terms
-// are times theirs. Terms of sixteen datapoints are computed side by side, then each is added where its
-// datapoint belongs. A width known to the compiler (else 0) is three times as fast.
+// are times theirs. A width known to the compiler (else 0) is three times as fast.
 template <size_t known_width>
 void gather_equations(const TileSet& set, const uint8_t* codes, size_t block,
                       const float* codebook, const Move& before, size_t begin, size_t end,
                       std::vector<double>& parallel, Equations& equations) {
   const BlockSpan at = span(set, block);
   const size_t first = at.first, width = known_width != 0 ? known_width : at.width;
-  const size_t words = set.codewords, terms = num_terms(width);
-  const float* const book = codebook + first * words;
-  double* const sums = equations.sums.data();
-  double few[num_terms(known_width) * kLanes];
-  std::vector<double> many(known_width != 0 ? 0 : terms * kLanes);
-  double* const added = known_width != 0 ? few : many.data();  // [terms][kLanes]
+  std::vector<double> u(width);
   for (size_t t = begin; t < end; ++t) {
     const uint8_t* code = codes + (t * set.blocks + block) * kLanes;
     const float* target = set.targets + (t * set.dim + first) * kLanes;
     const float* direction = set.directions + (t * set.dim + first) * kLanes;
-    const float* weight = set.weights + t * kLanes;
-    double* const along = parallel.data() + t * kLanes;
     if (t + kAhead < end) {
-      prefetch_bytes(code + kAhead * set.blocks * kLanes, kLanes);
-      prefetch_bytes(target + kAhead * set.dim * kLanes, width * kLanes * sizeof(float));
+      prefetch_tile(set, code, target, width);
       prefetch_bytes(direction + kAhead * set.dim * kLanes, width * kLanes * sizeof(float));
     }
-    if (block > 0) follow(set, codes, before, t, along);
-    double pull[kLanes], heavy[kLanes];  // weight (p + <u, t>), scale weight
-    std::copy_n(along, kLanes, pull);    // p + <u, t> is the error of all blocks and <u, w>
-    for (size_t j = 0; j < width; ++j)
-      for (size_t i = 0; i < kLanes; ++i)
-        pull[i] += double(direction[j * kLanes + i]) * double(book[j * words + code[i]]);
-    double* to = added;
+    if (block > 0) follow(set, codes, before, t, parallel.data() + t * kLanes);
     for (size_t i = 0; i < kLanes; ++i) {
-      to[i] = set.scale(t, i);
-      pull[i] *= double(weight[i]);
-      heavy[i] = to[i] * double(weight[i]);
-    }
-    for (size_t j = 0; j < width; ++j) {
-      to += kLanes;
-      const float *x = target + j * kLanes, *u = direction + j * kLanes;
-      for (size_t i = 0; i < kLanes; ++i)
-        to[i] = added[i] * (double(x[i]) + pull[i] * double(u[i]));
-    }
-    for (size_t j = 0; j < width; ++j)
-      for (size_t l = 0; l <= j; ++l) {
-        to += kLanes;
-        const float *u = direction + j * kLanes, *v = direction + l * kLanes;
-        for (size_t i = 0; i < kLanes; ++i) to[i] = heavy[i] * double(u[i]) * double(v[i]);
+      const size_t k = code[i];
+      const double weight = set.weights[t * kLanes + i], scale = set.scale(t, i);
+      double along = parallel[t * kLanes + i];  // p + <u, t> = error of all blocks + <u, w>
+      for (size_t j = 0; j < width; ++j) {
+        u[j] = direction[j * kLanes + i];
+        along += u[j] * double(codebook[(first + j) * set.codewords + k]);
       }
-    for (size_t i = 0; i < kLanes; ++i) {
-      double* sum = sums + code[i] * terms;
-      for (size_t m = 0; m < terms; ++m) sum[m] += added[m * kLanes + i];
+      equations.mass[k] += scale;
+      double* a = equations.matrix.data() + k * width * width;
+      double* b = equations.right.data() + k * width;
+      for (size_t j = 0; j < width; ++j) {
+        b[j] += scale * (target[j * kLanes + i] + weight * along * u[j]);
+        for (size_t l = 0; l <= j; ++l) a[j * width + l] += scale * weight * u[j] * u[l];
+      }
     }
   }
 }
@@ -195,17 +185,13 @@ void gather_equations(const TileSet& set, const uint8_t* codes, size_t block,
 std::vector<double> move_codewords(const TileSet& set, size_t block, Equations& equations,
                                    float* codebook) {
   const auto [first, width] = span(set, block);
-  const size_t words = set.codewords, terms = num_terms(width);
-  std::vector<double> moved(words * width, 0.0), a(width * width);
+  const size_t square = width * width, words = set.codewords;
+  std::vector<double> moved(words * width, 0.0), a(square);
   for (size_t k = 0; k < words; ++k) {
-    double* const mass = equations.sums.data() + k * terms;
-    if (!(*mass > 0)) continue;
-    double* const solution = mass + 1;
-    const double* lower = solution + width;
-    for (size_t j = 0; j < width; ++j) {
-      for (size_t l = 0; l <= j; ++l) a[j * width + l] = *lower++;
-      a[j * width + j] += *mass;
-    }
+    if (!(equations.mass[k] > 0)) continue;
+    std::copy_n(equations.matrix.begin() + ptrdiff_t(k * square), square, a.begin());
+    for (size_t j = 0; j < width; ++j) a[j * width + j] += equations.mass[k];
+    double* solution = equations.right.data() + k * width;
     solve(a, solution, width);
     for (size_t j = 0; j < width; ++j) {
       float& word = codebook[(first + j) * words + k];
@@ -222,16 +208,20 @@ void move_to_optima(const TileSet& set, const uint8_t* codes, size_t threads, fl
                     std::vector<double>& parallel) {
   Move before{0, {}};
   const size_t num = num_parts(set.codewords, set.dims_per_block);
+  // A thread keeps to its parts: their errors, written in every block, stay in the cache of its core.
+  const size_t shares = std::min(threads, num);
   std::vector<Equations> parts(num, Equations(set.codewords, set.dims_per_block));
   for (size_t block = 0; block < set.blocks; ++block) {
     const size_t width = span(set, block).width;
-    parallel_for(num, threads, [&](size_t part) {
-      const size_t begin = part * set.tiles / num, end = (part + 1) * set.tiles / num;
-      parts[part].clear();
-      at_width(width, [&](auto known) {
-        gather_equations<known>(set, codes, block, codebook, before, begin, end, parallel,
-                                parts[part]);
-      });
+    parallel_for(shares, threads, [&](size_t share) {
+      for (size_t part = share * num / shares; part < (share + 1) * num / shares; ++part) {
+        const size_t begin = part * set.tiles / num, end = (part + 1) * set.tiles / num;
+        parts[part].clear();
+        at_width(width, [&](auto known) {
+          gather_equations<known>(set, codes, block, codebook, before, begin, end, parallel,
+                                  parts[part]);
+        });
+      }
     });
     for (size_t part = 1; part < num; ++part) parts[0].add(parts[part]);
     before = {block, move_codewords(set, block, parts[0], codebook)};
