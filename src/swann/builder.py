@@ -54,13 +54,13 @@ class Builder:
         What "near" means. Under ``"cosine"`` rows and queries are normalised for you.
     copy : bool
         Whether the searcher keeps a copy of the rows that it scores exactly. False halves the
-        memory of a large index: the searcher then reads the rows in `db` itself, which `build`
-        makes read-only; what changes it all the same (another view, another process) makes
-        answers wrong. Not for every index: rows must be scored in float32 under ``"dot_product"``
-        or ``"squared_l2"``, and `db` be a C-contiguous float32 array, or memory map. Results are
-        the same; scoring whole leaves without codes is slower. `rebalance`, and `save` for the
-        time it takes, make the copy after all, but for indexes with SOAR or without a tree, which
-        are saved without.
+        memory of a large index: the searcher then reads the rows in `db` itself. A plain array
+        becomes read-only when it is built; what changes the values all the same (another view,
+        another process) makes answers wrong. Not for every index: rows must be scored in float32
+        under ``"dot_product"`` or ``"squared_l2"``, and `db` be a C-contiguous float32 array or
+        memory map. Results are the same; scoring whole leaves without codes is slower.
+        `Searcher.rebalance` makes a copy after all, and so does `Searcher.save` for the time it
+        takes, but not of an index with SOAR or without a tree.
 
     Raises
     ------
