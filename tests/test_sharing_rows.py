@@ -230,14 +230,16 @@ def test_it_is_saved_as_a_copy_would_be(stages: str, tmp_path: Path) -> None:
 # ---- Autopilot
 
 
-@pytest.mark.parametrize("count", [500, N, 12_000])
+@pytest.mark.parametrize("count", [500, 24_000])
 def test_autopilot(count: int) -> None:
-    db = np.random.default_rng(5).standard_normal((count, 64), dtype=np.float32)
+    db = np.random.default_rng(5).standard_normal((count, 32), dtype=np.float32)
     shared = swann.build(db.copy(), copy=False)
     copied = swann.build(db)
-    queries = np.random.default_rng(6).standard_normal((20, 64), dtype=np.float32)
+    queries = np.random.default_rng(6).standard_normal((20, 32), dtype=np.float32)
+    assert (shared._index.centroids is not None) == (count > 20_000)
     found, expected = (s.search_batched(queries) for s in (shared, copied))
-    assert (found.indices == expected.indices).mean() > 0.9
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    assert shared._defaults == copied._defaults  # leaves and candidates, as they were measured
     with pytest.raises(ConfigError, match=r"copy=False.*int8"):
         swann.build(db, quantize=ReorderType.INT8, copy=False)
 
