@@ -200,7 +200,7 @@ inline void sums_of(const uint8_t* codes, size_t group_bytes, size_t blocks, con
   }
   for (size_t g = 0; g < count; ++g) {
     const __m256i even = _mm256_sub_epi16(both[g], _mm256_slli_epi16(odd[g], 8));
-    auto* out = reinterpret_cast<__m256i*>(sums + g * kGroup);  // as keep_survivors takes them
+    auto* out = reinterpret_cast<__m256i*>(sums + g * kGroup);  // as append_found takes them
     _mm256_store_si256(out, even);
     _mm256_store_si256(out + 1, odd[g]);
   }
@@ -213,12 +213,6 @@ void lut256_sums(const PackedLeaf& leaf, size_t group, size_t count, const uint8
   if (count == 4) return sums_of<4>(codes, bytes, leaf.blocks, lut, sums);
   for (size_t g = 0; g < count; ++g)
     sums_of<1>(codes + g * bytes, bytes, leaf.blocks, lut, sums + g * kGroup);
-}
-
-inline void offer(const PackedLeaf& leaf, size_t group, const uint16_t* sums,
-                  ScanQuery& query) noexcept {
-  const auto* in = reinterpret_cast<const __m256i*>(sums);
-  keep_survivors(leaf, group, _mm256_load_si256(in), _mm256_load_si256(in + 1), query);
 }
 
 #include "lut256_scan.inl"

@@ -61,9 +61,10 @@ inline void part(const uint16_t* values, __m256i& even, __m256i& odd) noexcept {
       _mm256_packus_epi32(_mm256_srli_epi32(low, 16), _mm256_srli_epi32(high, 16)), 0xD8);
 }
 
-// even and odd are the sums of the datapoints 0, 2, ... and 1, 3, ... of a group.
-inline void keep_survivors(const PackedLeaf& leaf, size_t group, __m256i even, __m256i odd,
-                           ScanQuery& query) noexcept {
+// even and odd are the sums of the datapoints 0, 2, ... and 1, 3, ... of a group: the order in which
+// `out` gets them, with corrections. Returns who survives.
+inline uint32_t keep_sums(const PackedLeaf& leaf, size_t group, const ScanQuery& query,
+                          __m256i even, __m256i odd, uint16_t* out) noexcept {
   if (leaf.corrections != nullptr) {
     const __m256i multiplier = _mm256_set1_epi16(int16_t(query.multiplier));
     __m256i e, o;
@@ -71,19 +72,27 @@ inline void keep_survivors(const PackedLeaf& leaf, size_t group, __m256i even, _
     even = _mm256_add_epi16(even, _mm256_mulhi_epu16(e, multiplier));
     odd = _mm256_add_epi16(odd, _mm256_mulhi_epu16(o, multiplier));
   }
+  _mm256_store_si256(reinterpret_cast<__m256i*>(out), even);
+  _mm256_store_si256(reinterpret_cast<__m256i*>(out) + 1, odd);
   const __m256i threshold = _mm256_set1_epi16(int16_t(query.threshold));
   const __m256i in_turns = _mm256_blendv_epi8(at_least(odd, threshold), at_least(even, threshold),
                                               _mm256_set1_epi16(0xFF));
-  const uint32_t mask = uint32_t(_mm256_movemask_epi8(in_turns)) & valid_mask(leaf, group);
-  if (mask == 0) return;
-  alignas(32) uint16_t values[kGroup];
-  const __m256i low = _mm256_unpacklo_epi16(even, odd);   // datapoints 0..7 and 16..23
-  const __m256i high = _mm256_unpackhi_epi16(even, odd);  // 8..15 and 24..31
-  auto* out = reinterpret_cast<__m256i*>(values);
-  _mm256_store_si256(out, _mm256_permute2x128_si256(low, high, 0x20));
-  _mm256_store_si256(out + 1, _mm256_permute2x128_si256(low, high, 0x31));
-  append(query, leaf, group, mask, values);
+  return uint32_t(_mm256_movemask_epi8(in_turns)) & valid_mask(leaf, group);
 }
+
+// Of sums in that order.
+inline uint32_t survivors(const PackedLeaf& leaf, size_t group, const ScanQuery& query,
+                          uint16_t* sums) noexcept {
+  const auto* in = reinterpret_cast<const __m256i*>(sums);
+  return keep_sums(leaf, group, query, _mm256_load_si256(in), _mm256_load_si256(in + 1), sums);
+}
+
+inline void append_found(ScanQuery& query, uint32_t row, uint32_t mask,
+                         const uint16_t* sums) noexcept {
+  append_from(query, row, mask, sums, [](uint32_t i) { return kGroup / 2 * (i % 2) + i / 2; });
+}
+
+constexpr size_t kGroupsInPart = 8;  // whose survivors are appended together
 
 // ---- Few queries
 
@@ -133,9 +142,10 @@ inline bool are_small(const ScanQuery& query, size_t six) noexcept {
   return entries == Entries::small || (query.sixes != nullptr && query.sixes[six] != 0);
 }
 
-// G groups for Q queries.
+// G groups for Q queries; what is found goes to this place.
 template <Entries entries, size_t G, size_t Q>
-inline void scan_for_few(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
+inline void scan_for_few(const PackedLeaf& leaf, size_t group, size_t place,
+                         const ScanQuery* queries, Found<kGroupsInPart>* found) noexcept {
   const size_t bytes = leaf.blocks * 16;
   const uint8_t* codes = leaf.codes + group * bytes;
   const uint8_t* ahead[G];
@@ -161,8 +171,9 @@ inline void scan_for_few(const PackedLeaf& leaf, size_t group, ScanQuery* querie
 #pragma GCC unroll 2
     for (size_t q = 0; q < Q; ++q) {
       const auto& [low, high] = sums[g][q];
-      keep_survivors(leaf, group + g, blocks_added(low.even(), high.even()),
-                     blocks_added(low.odd, high.odd), queries[q]);
+      found[q].masks[place + g] =
+          keep_sums(leaf, group + g, queries[q], blocks_added(low.even(), high.even()),
+                    blocks_added(low.odd, high.odd), found[q].sums[place + g]);
     }
 }
 
@@ -239,21 +250,25 @@ inline void add_blocks(const Unpacked& unpacked, size_t from, size_t blocks, con
 }
 
 // Of a pair of groups; the second may be absent.
-inline void keep_survivors(const PackedLeaf& leaf, size_t group, bool has_second,
-                           const GroupSums& sums, ScanQuery& query) noexcept {
+inline void keep_pair(const PackedLeaf& leaf, size_t group, size_t place, bool has_second,
+                      const GroupSums& sums, const ScanQuery& query,
+                      Found<kGroupsInPart>& found) noexcept {
   const auto& [low, high] = sums;
   const __m256i low_even = low.even(), high_even = high.even();
-  keep_survivors(leaf, group, _mm256_permute2x128_si256(low_even, high_even, 0x20),
-                 _mm256_permute2x128_si256(low.odd, high.odd, 0x20), query);
+  found.masks[place] =
+      keep_sums(leaf, group, query, _mm256_permute2x128_si256(low_even, high_even, 0x20),
+                _mm256_permute2x128_si256(low.odd, high.odd, 0x20), found.sums[place]);
   if (has_second)
-    keep_survivors(leaf, group + 1, _mm256_permute2x128_si256(low_even, high_even, 0x31),
-                   _mm256_permute2x128_si256(low.odd, high.odd, 0x31), query);
+    found.masks[place + 1] =
+        keep_sums(leaf, group + 1, query, _mm256_permute2x128_si256(low_even, high_even, 0x31),
+                  _mm256_permute2x128_si256(low.odd, high.odd, 0x31), found.sums[place + 1]);
 }
 
 // `count` groups, the last of which may be half a pair.
 template <Entries entries, size_t P>
-inline void scan_for_many(const PackedLeaf& leaf, size_t group, size_t count, ScanQuery* queries,
-                          size_t num_queries) noexcept {
+inline void scan_for_many(const PackedLeaf& leaf, size_t group, size_t place, size_t count,
+                          const ScanQuery* queries, size_t num_queries,
+                          Found<kGroupsInPart>* found) noexcept {
   GroupSums kept[kMaxScanQueries][P];  // from one part of the blocks to the next
   Unpacked unpacked;
   const size_t bytes = leaf.blocks * 16;
@@ -278,7 +293,8 @@ inline void scan_for_many(const PackedLeaf& leaf, size_t group, size_t count, Sc
       } else {
 #pragma GCC unroll 2
         for (size_t p = 0; p < P; ++p)
-          keep_survivors(leaf, group + 2 * p, 2 * p + 1 < count, sums[p], queries[q]);
+          keep_pair(leaf, group + 2 * p, place + 2 * p, 2 * p + 1 < count, sums[p], queries[q],
+                    found[q]);
       }
     }
   }
@@ -288,38 +304,40 @@ inline void scan_for_many(const PackedLeaf& leaf, size_t group, size_t count, Sc
 
 constexpr size_t kMany = 4;  // from here on it pays to unpack
 
-// Scans up to four groups from one on; returns how many.
+// Scans up to `left` groups from one on; returns how many.
 template <Entries entries>
-inline size_t scan_groups(const PackedLeaf& leaf, size_t group, size_t left, ScanQuery* queries,
-                          size_t num_queries) noexcept {
+inline size_t scan_groups(const PackedLeaf& leaf, size_t group, size_t place, size_t left,
+                          const ScanQuery* queries, size_t num_queries,
+                          Found<kGroupsInPart>* found) noexcept {
   const bool many = num_queries >= kMany;
-  const size_t fit = many && has_room(queries, num_queries, 4 * kGroup) ? 4
-                     : has_room(queries, num_queries, 2 * kGroup)       ? 2
-                                                                        : 1;
-  const size_t count = left < fit ? left : fit;
+  const size_t most = many ? 4 : 2, count = left < most ? left : most;
   if (many && count > 2) {
-    scan_for_many<entries, 2>(leaf, group, count, queries, num_queries);
+    scan_for_many<entries, 2>(leaf, group, place, count, queries, num_queries, found);
   } else if (many) {
-    scan_for_many<entries, 1>(leaf, group, count, queries, num_queries);
+    scan_for_many<entries, 1>(leaf, group, place, count, queries, num_queries, found);
   } else {
     if (num_queries > 1)
-      for (size_t g = 0; g < count; ++g) scan_for_few<entries, 1, 2>(leaf, group + g, queries);
-    ScanQuery* last = queries + num_queries - 1;
-    if (num_queries != 2 && count == 2) scan_for_few<entries, 2, 1>(leaf, group, last);
-    if (num_queries != 2 && count == 1) scan_for_few<entries, 1, 1>(leaf, group, last);
+      for (size_t g = 0; g < count; ++g)
+        scan_for_few<entries, 1, 2>(leaf, group + g, place + g, queries, found);
+    const size_t last = num_queries - 1;
+    if (num_queries != 2 && count == 2)
+      scan_for_few<entries, 2, 1>(leaf, group, place, queries + last, found + last);
+    if (num_queries != 2 && count == 1)
+      scan_for_few<entries, 1, 1>(leaf, group, place, queries + last, found + last);
   }
   return count;
 }
 
 template <Entries entries>
-inline size_t scan(const PackedLeaf& leaf, size_t first_group, ScanQuery* queries,
+inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries,
                    size_t num_queries) noexcept {
-  const size_t groups = (leaf.count + kGroup - 1) / kGroup;
-  for (size_t g = first_group; g < groups;) {
-    if (!has_room(queries, num_queries, kGroup)) return g;
-    g += scan_groups<entries>(leaf, g, groups - g, queries, num_queries);
+  Found<kGroupsInPart> found[kMaxScanQueries];
+  while (const size_t count = groups_from(leaf, group, queries, num_queries, kGroupsInPart)) {
+    for (size_t g = 0; g < count;)
+      g += scan_groups<entries>(leaf, group + g, g, count - g, queries, num_queries, found);
+    take_found(leaf, group, count, found, queries, num_queries, append_found);
   }
-  return groups;
+  return group;
 }
 
 size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,

@@ -1,4 +1,4 @@
-// What the scans of the levels with 512-bit registers share: codes asked for ahead, the end of a group.
+// What the scans of the levels with 512-bit registers share: codes asked for ahead, who survives.
 // Included inside each level file's unnamed namespace, after scan.inl.
 
 // Bytes from what is scanned to what is asked for: by one query, and by several, which take longer.
@@ -28,26 +28,20 @@ struct Ahead {
   }
 };
 
-inline void keep_survivors(const PackedLeaf& leaf, size_t group, __m512i sums,
-                           ScanQuery& query) noexcept {
+constexpr auto append_found = append;  // sums are in the order of the datapoints
+
+inline uint32_t survivors(const PackedLeaf& leaf, size_t group, const ScanQuery& query,
+                          uint16_t* sums) noexcept {
+  __m512i all = _mm512_load_si512(sums);
   if (leaf.corrections != nullptr) {
     const __m512i corrections = _mm512_loadu_si512(leaf.corrections + group * kGroup);
-    sums = _mm512_add_epi16(
-        sums, _mm512_mulhi_epu16(corrections, _mm512_set1_epi16(int16_t(query.multiplier))));
+    all = _mm512_add_epi16(
+        all, _mm512_mulhi_epu16(corrections, _mm512_set1_epi16(int16_t(query.multiplier))));
+    _mm512_store_si512(sums, all);
   }
-  uint32_t mask = _mm512_cmpge_epu16_mask(sums, _mm512_set1_epi16(int16_t(query.threshold)));
-  mask &= valid_mask(leaf, group);
-  if (mask == 0) return;
-  alignas(64) uint16_t values[kGroup];
-  _mm512_store_si512(values, sums);
-  append(query, leaf, group, mask, values);
+  return _mm512_cmpge_epu16_mask(all, _mm512_set1_epi16(int16_t(query.threshold))) &
+         valid_mask(leaf, group);
 }
-
-inline void offer(const PackedLeaf& leaf, size_t group, const uint16_t* sums,
-                  ScanQuery& query) noexcept {
-  keep_survivors(leaf, group, _mm512_load_si512(sums), query);
-}
-
 // The sums of 32 datapoints from those of the even and the odd ones, which the halves of `even`
 // and `odd` hold for two groups; `second` chooses the group.
 template <bool second>

@@ -214,8 +214,9 @@ inline void widen_all(const __m512i (&low)[G][Q], const __m512i (&high)[G][Q],
 }
 
 // G groups against Q queries in one pass; up to `together` lookups are added in 8 bits.
-template <int G, int Q, int together>
-inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
+template <int G, int Q, int together, size_t most>
+inline void scan_tile(const PackedLeaf& leaf, size_t group, size_t place, const ScanQuery* queries,
+                      Found<most> (&found)[Q]) noexcept {
   constexpr __mmask64 kAll = ~__mmask64(0);
   const size_t bytes = leaf.blocks * 16;
   const uint8_t* codes = leaf.codes + group * bytes;
@@ -246,24 +247,27 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) 
     widen_all<G, Q>(low, high, sums);
   }
   // Unrolled like the rest: an index known only at run time would put the sums into memory.
-  __m512i totals[G][Q];
 #pragma GCC unroll 4
   for (int g = 0; g < G; ++g)
 #pragma GCC unroll 4
-    for (int q = 0; q < Q; ++q) totals[g][q] = finish(sums[g][q]);
-  for (int q = 0; q < Q; ++q)
-    for (int g = 0; g < G; ++g) keep_survivors(leaf, group + g, totals[g][q], queries[q]);
+    for (int q = 0; q < Q; ++q) {
+      uint16_t* const out = found[q].sums[place + g];
+      _mm512_store_si512(out, finish(sums[g][q]));
+      found[q].masks[place + g] = survivors(leaf, group + g, queries[q], out);
+    }
 }
 
 template <int G, int Q, int together>
 inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
-  const size_t groups = (leaf.count + kGroup - 1) / kGroup;
-  for (; group + G <= groups; group += G) {
-    if (!has_room(queries, Q, G * kGroup)) break;
-    scan_tile<G, Q, together>(leaf, group, queries);
+  Found<Q == 1 ? 32 : 16> found[Q];
+  while (const size_t count = groups_from(leaf, group, queries, Q, found->kMost)) {
+    size_t g = 0;
+    for (; g + G <= count; g += G)
+      scan_tile<G, Q, together>(leaf, group + g, g, queries, found);
+    if constexpr (G > 1)
+      for (; g < count; ++g) scan_tile<1, Q, together>(leaf, group + g, g, queries, found);
+    take_found(leaf, group, count, found, queries, Q, append_found);
   }
-  for (; group < groups && has_room(queries, Q, kGroup); ++group)
-    scan_tile<1, Q, together>(leaf, group, queries);
   return group;
 }
 

@@ -71,49 +71,71 @@ inline __m512i sixteen_from(uint32_t first) noexcept {
       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
 }
 
-// Appends the keys of those of 16 rows that are in `mask`: without a loop, whose end no processor
-// foresees.
-inline void append_keys(ScanQuery& query, __m512i named, uint32_t mask, __m512i sums) noexcept {
-  const __m512i rows = _mm512_xor_si512(named, _mm512_set1_epi32(-1));
-  const __m512i scores =
-      _mm512_add_epi32(sums, _mm512_set1_epi32(int32_t(uint32_t(query.bias) ^ 0x80000000u)));
+// Sixteen keys, of rows (their complements) and scores in order.
+inline void store_16_keys(__m512i rows, __m512i scores, Key* out) noexcept {
   const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   const __m512i second =
       _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-  Key* out = query.out + query.size;
-  const auto low = __mmask8(mask), high = __mmask8(mask >> 8);
-  _mm512_storeu_si512(
-      out, _mm512_maskz_compress_epi64(low, _mm512_permutex2var_epi32(rows, first, scores)));
-  _mm512_storeu_si512(
-      out + __builtin_popcount(low),
-      _mm512_maskz_compress_epi64(high, _mm512_permutex2var_epi32(rows, second, scores)));
+  _mm512_storeu_si512(out, _mm512_permutex2var_epi32(rows, first, scores));
+  _mm512_storeu_si512(out + 8, _mm512_permutex2var_epi32(rows, second, scores));
+}
+
+// Appends the keys of those of 16 rows that are in `mask`: without a loop, whose end no processor
+// foresees. There is room for 16.
+inline void append_rows(ScanQuery& query, __m512i named, uint32_t mask, __m512i sums) noexcept {
+  const __m512i rows = _mm512_xor_si512(named, _mm512_set1_epi32(-1));
+  const __m512i scores =
+      _mm512_add_epi32(sums, _mm512_set1_epi32(int32_t(uint32_t(query.bias) ^ 0x80000000u)));
+  store_16_keys(_mm512_maskz_compress_epi32(__mmask16(mask), rows),
+                _mm512_maskz_compress_epi32(__mmask16(mask), scores), query.out + query.size);
   query.size += size_t(__builtin_popcount(mask));
 }
 
-inline void keep_survivors(const PackedLeaf& leaf, size_t group, Sums sums,
-                           ScanQuery& query) noexcept {
-  if (leaf.corrections != nullptr) {
-    const __m512i added = _mm512_mulhi_epu16(
-        _mm512_loadu_si512(leaf.corrections + group * kGroup),
-        _mm512_set1_epi16(int16_t(query.multiplier)));
-    sums.low = _mm512_add_epi32(sums.low,
-                                _mm512_cvtepu16_epi32(_mm512_castsi512_si256(added)));
-    sums.high = _mm512_add_epi32(sums.high,
-                                 _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(added, 1)));
-  }
-  const __m512i threshold = _mm512_set1_epi32(query.threshold);
-  uint32_t mask = uint32_t(_mm512_cmpge_epi32_mask(sums.low, threshold)) |
-                  uint32_t(_mm512_cmpge_epi32_mask(sums.high, threshold)) << 16;
-  mask &= valid_mask(leaf, group);
-  if (mask == 0) return;
-  const uint32_t row = leaf.first_row + uint32_t(group * kGroup);
-  append_keys(query, sixteen_from(row), mask & 0xFFFF, sums.low);
-  append_keys(query, sixteen_from(row + 16), mask >> 16, sums.high);
+// Datapoints of a group in the order in which two registers of sums become one of 16 bits.
+inline __m512i lanes() noexcept {
+  return _mm512_set_epi16(31, 30, 29, 28, 15, 14, 13, 12, 27, 26, 25, 24, 11, 10, 9, 8, 23, 22, 21,
+                          20, 7, 6, 5, 4, 19, 18, 17, 16, 3, 2, 1, 0);
 }
 
+inline void store_keys(__m256i sums, __m256i places, __m512i bias, __m512i row, Key* out) noexcept {
+  const __m512i scores = _mm512_add_epi32(_mm512_cvtepu16_epi32(sums), bias);
+  const __m512i rows = _mm512_add_epi32(_mm512_cvtepu16_epi32(places), row);
+  store_16_keys(_mm512_xor_si512(rows, _mm512_set1_epi32(-1)), scores, out);
+}
+
+// As `append`, of sums in the order of `lanes`. There is room for 32.
+inline void append_lanes(ScanQuery& query, uint32_t row, uint32_t mask,
+                         const uint16_t* sums) noexcept {
+  const __m512i bias = _mm512_set1_epi32(int32_t(uint32_t(query.bias) ^ 0x80000000u));
+  const __m512i first = _mm512_set1_epi32(int32_t(row));
+  const __m512i found = _mm512_maskz_compress_epi16(mask, _mm512_load_si512(sums));
+  const __m512i places = _mm512_maskz_compress_epi16(mask, lanes());
+  const auto size = size_t(__builtin_popcount(mask));
+  Key* const out = query.out + query.size;
+  store_keys(_mm512_castsi512_si256(found), _mm512_castsi512_si256(places), bias, first, out);
+  if (size > 16)
+    store_keys(_mm512_extracti64x4_epi64(found, 1), _mm512_extracti64x4_epi64(places, 1), bias,
+               first, out + 16);
+  query.size += size;
+}
+
+// What a group adds to the sums of a query.
+struct Corrections {
+  __m512i values = _mm512_setzero_si512();
+  uint32_t valid;  // datapoints that there are
+
+  Corrections(const PackedLeaf& leaf, size_t group) noexcept {
+    if (leaf.corrections != nullptr)
+      values = _mm512_permutexvar_epi16(lanes(), _mm512_loadu_si512(leaf.corrections + group * kGroup));
+    const size_t left = leaf.count - group * kGroup;
+    valid = left >= kGroup ? ~0u : _mm512_cmplt_epu16_mask(lanes(), _mm512_set1_epi16(short(left)));
+  }
+};
+
 // G groups against Q queries in one pass.
-template <size_t G, size_t Q>
-inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
+template <size_t G, size_t Q, size_t most>
+inline void scan_tile(const PackedLeaf& leaf, size_t group, size_t place, const ScanQuery* queries,
+                      const __m512i (&thresholds)[Q], Found<most> (&found)[Q]) noexcept {
   constexpr __mmask64 kAll = ~__mmask64(0);
   const size_t bytes = leaf.blocks * 16;
   const uint8_t* codes = leaf.codes + group * bytes;
@@ -131,27 +153,40 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, ScanQuery* queries) 
   }
   if (at < bytes)
     add_lookups<G, Q>(codes, bytes, queries, at, (__mmask64(1) << (bytes - at)) - 1, sums);
-#pragma GCC unroll 8
-  for (size_t q = 0; q < Q; ++q)
 #pragma GCC unroll 4
-    for (size_t g = 0; g < G; ++g) keep_survivors(leaf, group + g, sums[g][q], queries[q]);
+  for (size_t g = 0; g < G; ++g) {
+    const Corrections corrections(leaf, group + g);
+#pragma GCC unroll 8
+    for (size_t q = 0; q < Q; ++q) {
+      __m512i all = _mm512_packus_epi32(sums[g][q].low, sums[g][q].high);
+      if (leaf.corrections != nullptr)
+        all = _mm512_add_epi16(all, _mm512_mulhi_epu16(corrections.values, _mm512_set1_epi16(int16_t(queries[q].multiplier))));
+      const uint32_t mask = _mm512_cmpge_epu16_mask(all, thresholds[q]) & corrections.valid;
+      _mm512_store_si512(found[q].sums[place + g], all);
+      found[q].masks[place + g] = mask;
+    }
+  }
 }
 
 template <size_t G, size_t Q>
 inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
-  const size_t groups = (leaf.count + kGroup - 1) / kGroup;
-  for (; group + G <= groups; group += G) {
-    if (!has_room(queries, Q, G * kGroup)) break;
-    scan_tile<G, Q>(leaf, group, queries);
+  Found<Q == 1 ? 32 : 16> found[Q];
+  __m512i thresholds[Q];
+  for (size_t q = 0; q < Q; ++q) thresholds[q] = _mm512_set1_epi16(int16_t(queries[q].threshold));
+  while (const size_t count = groups_from(leaf, group, queries, Q, found->kMost)) {
+    size_t g = 0;
+    for (; g + G <= count; g += G)
+      scan_tile<G, Q>(leaf, group + g, g, queries, thresholds, found);
+    // One group alone waits for its own sums: two are as fast.
+    if constexpr (G > 2)
+      if (g + 2 <= count) {
+        scan_tile<2, Q>(leaf, group + g, g, queries, thresholds, found);
+        g += 2;
+      }
+    if constexpr (G > 1)
+      if (g < count) scan_tile<1, Q>(leaf, group + g, g, queries, thresholds, found);
+    take_found(leaf, group, count, found, queries, Q, append_lanes);
   }
-  // One group alone waits for its own sums: two are as fast.
-  if constexpr (G > 2)
-    if (group + 2 <= groups && has_room(queries, Q, 2 * kGroup)) {
-      scan_tile<2, Q>(leaf, group, queries);
-      group += 2;
-    }
-  for (; group < groups && has_room(queries, Q, kGroup); ++group)
-    scan_tile<1, Q>(leaf, group, queries);
   return group;
 }
 
@@ -322,7 +357,7 @@ size_t lut16_scan_marked(const PackedLeaf* leaf, const uint8_t* codes, const uin
     const uint32_t valid = left >= 16 ? 0xFFFFu : (1u << left) - 1;
     const __m512i rows = _mm512_add_epi32(_mm512_loadu_si512(listed + first),
                                           _mm512_set1_epi32(int32_t(leaf->first_row)));
-    append_keys(*query, rows,
+    append_rows(*query, rows,
                 valid & _mm512_cmpge_epi32_mask(all, _mm512_set1_epi32(query->threshold)), all);
   }
   return kAllScanned;

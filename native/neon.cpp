@@ -68,34 +68,44 @@ inline uint16x8_t scaled(const uint16_t* corrections, uint32_t multiplier) noexc
   return vshrn_high_n_u32(low, vmull_n_u16(vget_high_u16(c), m), 16);
 }
 
-inline void keep_survivors(const PackedLeaf& leaf, size_t group, Sums sums,
-                           ScanQuery& query) noexcept {
+inline void store(const Sums& sums, uint16_t* out) noexcept {
+  for (int i = 0; i < 4; ++i) vst1q_u16(out + 8 * i, sums.v[i]);
+}
+
+constexpr auto append_found = append;  // sums are in the order of the datapoints
+
+inline uint32_t survivors(const PackedLeaf& leaf, size_t group, const ScanQuery& query,
+                          uint16_t* sums) noexcept {
   const uint16x8_t bit = {1, 2, 4, 8, 16, 32, 64, 128};
   const uint16x8_t threshold = vdupq_n_u16(uint16_t(query.threshold));
   uint32_t mask = 0;
-  uint16_t values[kGroup];
   for (int i = 0; i < 4; ++i) {
-    if (leaf.corrections != nullptr)
-      sums.v[i] = vaddq_u16(
-          sums.v[i], scaled(leaf.corrections + group * kGroup + 8 * i, query.multiplier));
-    mask |= uint32_t(vaddvq_u16(vandq_u16(vcgeq_u16(sums.v[i], threshold), bit))) << (8 * i);
-    vst1q_u16(values + 8 * i, sums.v[i]);
+    uint16x8_t eight = vld1q_u16(sums + 8 * i);
+    if (leaf.corrections != nullptr) {
+      eight = vaddq_u16(eight, scaled(leaf.corrections + group * kGroup + 8 * i, query.multiplier));
+      vst1q_u16(sums + 8 * i, eight);
+    }
+    mask |= uint32_t(vaddvq_u16(vandq_u16(vcgeq_u16(eight, threshold), bit))) << (8 * i);
   }
-  mask &= valid_mask(leaf, group);
-  if (mask != 0) append(query, leaf, group, mask, values);
+  return mask & valid_mask(leaf, group);
 }
 
 template <size_t together>
-inline size_t scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
+inline size_t scan(const PackedLeaf* leaf, size_t group, ScanQuery* queries,
                    size_t num_queries) noexcept {
-  const size_t groups = (leaf->count + kGroup - 1) / kGroup;
-  for (size_t g = first_group; g < groups; ++g) {
-    if (!has_room(queries, num_queries, kGroup)) return g;
-    const uint8_t* codes = leaf->codes + g * leaf->blocks * 16;
-    for (size_t q = 0; q < num_queries; ++q)
-      keep_survivors(*leaf, g, group_sums<together>(codes, queries[q].lut, leaf->blocks), queries[q]);
+  Found<8> found[kMaxScanQueries];
+  while (const size_t count = groups_from(*leaf, group, queries, num_queries, found->kMost)) {
+    for (size_t g = 0; g < count; ++g) {
+      const uint8_t* codes = leaf->codes + (group + g) * leaf->blocks * 16;
+      for (size_t q = 0; q < num_queries; ++q) {
+        uint16_t* const sums = found[q].sums[g];
+        store(group_sums<together>(codes, queries[q].lut, leaf->blocks), sums);
+        found[q].masks[g] = survivors(*leaf, group + g, queries[q], sums);
+      }
+    }
+    take_found(*leaf, group, count, found, queries, num_queries, append_found);
   }
-  return groups;
+  return group;
 }
 
 size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
@@ -134,13 +144,6 @@ void lut256_sums(const PackedLeaf& leaf, size_t group, size_t, const uint8_t* lu
     }
   }
   for (int i = 0; i < 4; ++i) vst1q_u16(sums + 8 * i, total[i]);
-}
-
-inline void offer(const PackedLeaf& leaf, size_t group, const uint16_t* sums,
-                  ScanQuery& query) noexcept {
-  Sums loaded;
-  for (int i = 0; i < 4; ++i) loaded.v[i] = vld1q_u16(sums + 8 * i);
-  keep_survivors(leaf, group, loaded, query);
 }
 
 #include "lut256_scan.inl"

@@ -123,28 +123,30 @@ void group_sums(const PackedLeaf& leaf, size_t group, const uint8_t* lut,
 #include "drop_below.inl"
 #include "select.inl"
 
-void offer(const PackedLeaf& leaf, size_t group, uint16_t* sums, ScanQuery& query) noexcept {
+constexpr auto append_found = append;  // sums are in the order of the datapoints
+
+uint32_t survivors(const PackedLeaf& leaf, size_t group, const ScanQuery& query,
+                   uint16_t* sums) noexcept {
   uint32_t mask = 0;
   for (size_t i = 0; i < kGroup; ++i) {
     if (leaf.corrections != nullptr)
       sums[i] += (leaf.corrections[group * kGroup + i] * query.multiplier) >> 16;
     mask |= uint32_t(sums[i] >= query.threshold) << i;
   }
-  append(query, leaf, group, mask & valid_mask(leaf, group), sums);
+  return mask & valid_mask(leaf, group);
 }
 
 size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
                   size_t num_queries) noexcept {
-  const size_t groups = (leaf->count + kGroup - 1) / kGroup;
-  for (size_t g = first_group; g < groups; ++g) {
-    if (!has_room(queries, num_queries, kGroup)) return g;
+  size_t g = first_group;
+  for (; groups_from(*leaf, g, queries, num_queries, 1) == 1; ++g)
     for (size_t q = 0; q < num_queries; ++q) {
       uint16_t sums[kGroup];
       group_sums(*leaf, g, queries[q].lut, sums);
-      offer(*leaf, g, sums, queries[q]);
+      append(queries[q], leaf->first_row + uint32_t(g * kGroup),
+             survivors(*leaf, g, queries[q], sums), sums);
     }
-  }
-  return groups;
+  return g;
 }
 
 size_t lut16_wide_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
