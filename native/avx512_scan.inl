@@ -30,18 +30,27 @@ struct Ahead {
 
 constexpr auto append_found = append;  // sums are in the order of the datapoints
 
-inline uint32_t survivors(const PackedLeaf& leaf, size_t group, const ScanQuery& query,
-                          uint16_t* sums) noexcept {
-  __m512i all = _mm512_load_si512(sums);
+inline __m512i threshold_of(const ScanQuery& query) noexcept {
+  return _mm512_set1_epi16(int16_t(query.threshold));
+}
+
+// Puts the sums of a group, with corrections, into `out`; returns who survives.
+inline uint32_t keep_sums(const PackedLeaf& leaf, size_t group, const ScanQuery& query,
+                          __m512i threshold, __m512i sums, uint16_t* out) noexcept {
   if (leaf.corrections != nullptr) {
     const __m512i corrections = _mm512_loadu_si512(leaf.corrections + group * kGroup);
-    all = _mm512_add_epi16(
-        all, _mm512_mulhi_epu16(corrections, _mm512_set1_epi16(int16_t(query.multiplier))));
-    _mm512_store_si512(sums, all);
+    sums = _mm512_add_epi16(
+        sums, _mm512_mulhi_epu16(corrections, _mm512_set1_epi16(int16_t(query.multiplier))));
   }
-  return _mm512_cmpge_epu16_mask(all, _mm512_set1_epi16(int16_t(query.threshold))) &
-         valid_mask(leaf, group);
+  _mm512_store_si512(out, sums);
+  return _mm512_cmpge_epu16_mask(sums, threshold) & valid_mask(leaf, group);
 }
+
+inline uint32_t survivors(const PackedLeaf& leaf, size_t group, const ScanQuery& query,
+                          uint16_t* sums) noexcept {
+  return keep_sums(leaf, group, query, threshold_of(query), _mm512_load_si512(sums), sums);
+}
+
 // The sums of 32 datapoints from those of the even and the odd ones, which the halves of `even`
 // and `odd` hold for two groups; `second` chooses the group.
 template <bool second>

@@ -216,7 +216,7 @@ inline void widen_all(const __m512i (&low)[G][Q], const __m512i (&high)[G][Q],
 // G groups against Q queries in one pass; up to `together` lookups are added in 8 bits.
 template <int G, int Q, int together, size_t most>
 inline void scan_tile(const PackedLeaf& leaf, size_t group, size_t place, const ScanQuery* queries,
-                      Found<most> (&found)[Q]) noexcept {
+                      const __m512i (&thresholds)[Q], Found<most> (&found)[Q]) noexcept {
   constexpr __mmask64 kAll = ~__mmask64(0);
   const size_t bytes = leaf.blocks * 16;
   const uint8_t* codes = leaf.codes + group * bytes;
@@ -251,21 +251,22 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, size_t place, const 
   for (int g = 0; g < G; ++g)
 #pragma GCC unroll 4
     for (int q = 0; q < Q; ++q) {
-      uint16_t* const out = found[q].sums[place + g];
-      _mm512_store_si512(out, finish(sums[g][q]));
-      found[q].masks[place + g] = survivors(leaf, group + g, queries[q], out);
+      found[q].masks[place + g] = keep_sums(leaf, group + g, queries[q], thresholds[q],
+                                            finish(sums[g][q]), found[q].sums[place + g]);
     }
 }
 
 template <int G, int Q, int together>
 inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
   Found<Q == 1 ? 32 : 16> found[Q];
+  __m512i thresholds[Q];
+  for (int q = 0; q < Q; ++q) thresholds[q] = threshold_of(queries[q]);
   while (const size_t count = groups_from(leaf, group, queries, Q, found->kMost)) {
     size_t g = 0;
     for (; g + G <= count; g += G)
-      scan_tile<G, Q, together>(leaf, group + g, g, queries, found);
+      scan_tile<G, Q, together>(leaf, group + g, g, queries, thresholds, found);
     if constexpr (G > 1)
-      for (; g < count; ++g) scan_tile<1, Q, together>(leaf, group + g, g, queries, found);
+      for (; g < count; ++g) scan_tile<1, Q, together>(leaf, group + g, g, queries, thresholds, found);
     take_found(leaf, group, count, found, queries, Q, append_found);
   }
   return group;
