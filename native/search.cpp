@@ -75,12 +75,11 @@ void scan(const Block& block) {
                 r + 1 < leaves ? codes_of(block.index, choices[r + 1].leaf) : nullptr);
     return;
   }
-  // The best leaves of each query first: they set a good threshold.
-  const size_t first = std::min(leaves, kFirstLeaves);
-  scan_ranks(block, 0, first);
-  if (leaves == first) return;
+  // The best leaf of each query first: it sets a good threshold.
+  scan_ranks(block, 0, 1);
+  if (leaves == 1) return;
   for (size_t q = 0; q < block.count; ++q) block.scratch.candidates[q].cut();
-  scan_ranks(block, first, leaves);
+  scan_ranks(block, 1, leaves);
 }
 
 // ---- Reordering

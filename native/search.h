@@ -206,7 +206,8 @@ const float* reduce(const IndexView& index, const float* vectors, size_t count, 
 const float* reduce_queries(const IndexView& index, const float* queries, size_t count,
                             size_t threads, std::vector<float>& buffer);
 
-// Leaves of each query that a batch scans before all others: they set a good threshold.
+// Leaves of a query that come in their order, before all others: a query alone gets a good threshold
+// by them.
 constexpr size_t kFirstLeaves = 3;
 
 // Fills choices [count][leaves] with each query's best leaves, ties to the lowest number. The first
