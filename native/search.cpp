@@ -36,7 +36,8 @@ void name_new(const Block& block, const uint32_t* slots, Candidates& best, size_
 
 namespace {
 
-constexpr size_t kSlack = 512;  // candidates gathered before a cut
+// Candidates gathered before a cut: of a query alone, and of each of many, whose memory counts.
+constexpr size_t kSlackAlone = 1024, kSlack = 512;
 
 // ---- The order of the scan
 
@@ -267,7 +268,8 @@ void scan_choices(const Block& block) {
     s.origin_scores.resize(block.count * index.rows.num_origins);
     score_origins(index.rows, block.queries, block.count, s.origin_scores.data());
   }
-  const size_t limit = block.limits.candidates, capacity = Candidates::most(limit) + kSlack;
+  const size_t limit = block.limits.candidates;
+  const size_t capacity = Candidates::most(limit) + (block.count == 1 ? kSlackAlone : kSlack);
   s.keys.resize(block.count * capacity);
   s.candidates.resize(block.count);
   for (size_t q = 0; q < block.count; ++q)
