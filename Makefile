@@ -130,7 +130,7 @@ build/asan-site: $(SOURCES)
 	touch $@
 
 # The native code of build/coverage-site counts what runs; so does coverage.py for Python. Counts of the
-# run before are deleted. Tests of time, of what is built, and of the campaign tell nothing new here.
+# run before are deleted. Tests of time, of what is built, and of `benchmarks.trust` tell nothing new here.
 # Where a time limit of another test is too short for this build, the report comes all the same.
 COVERAGE_TESTS ?= tests --ignore tests/test_native_build.py --ignore tests/test_trust.py \
 	--ignore tests/test_paper.py --ignore tests/test_benchmarks.py --ignore tests/test_examples.py \

@@ -2,7 +2,7 @@
 // that it adds to avx512vnni. A tile register holds 16 rows of 64 bytes: 16 queries, or sixteen
 // quads of 16 datapoints, or 16 x 16 sums.
 //
-// The self-test compiles this page a second time, with tiles in plain C++ (amx_emulated.cpp).
+// The self-test compiles this file a second time, with tiles in plain C++ (amx_emulated.cpp).
 #include <immintrin.h>
 
 #include <cstdint>

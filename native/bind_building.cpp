@@ -1,4 +1,4 @@
-// The loops of building for Python: sizes are checked here, and trusted behind this page. All of them
+// The loops of building for Python: sizes are checked here, and trusted behind this file. All of them
 // hear an interrupt (Ctrl-C): the exception of Python's signal handler ends the call.
 #include <nanobind/stl/optional.h>
 #if defined(__GLIBC__)

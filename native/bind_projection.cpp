@@ -1,4 +1,4 @@
-// The Python side of projections: arrays are checked here, and trusted behind this page.
+// The Python side of projections: arrays are checked here, and trusted behind this file.
 #include <nanobind/stl/optional.h>
 
 #include "arrays.h"

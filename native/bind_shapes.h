@@ -1,4 +1,4 @@
-// What the binding pages share: arrays that may be missing, and shapes that follow from others.
+// What the binding files share: arrays that may be missing, and shapes that follow from others.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,4 +1,4 @@
-// The Python module. Arrays arrive checked by swann.kernels; the binding pages check sizes again,
+// The Python module. Arrays arrive checked by swann.kernels; the binding files check sizes again,
 // because behind them pointers are trusted.
 #include "arrays.h"
 #include "numpy_arrays.h"

@@ -1,4 +1,4 @@
-// A block of queries on its way through an index, and what the pages of the scan share.
+// A block of queries on its way through an index, and what the files of the scan share.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,5 +1,5 @@
 // Level emulated, of the self-test and of builds that count coverage: what only machines with AVX-512
-// have, in plain C++, over the best level there is. So the pages that use it run everywhere.
+// have, in plain C++, over the best level there is. So the code that uses it runs everywhere.
 #include <algorithm>
 #include <cmath>
 #include <cstring>

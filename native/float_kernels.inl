@@ -1,5 +1,5 @@
 // The float kernels, written once over F16 (16 floats) and compiled by each level file, which
-// defines F16 and its operations (f16_load, f16_fma, ...) before it includes this page.
+// defines F16 and its operations (f16_load, f16_fma, ...) before it includes this file.
 // Everything here has internal linkage: nothing compiled for one level can be linked into another.
 
 namespace {

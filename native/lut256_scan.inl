@@ -1,4 +1,4 @@
-// The scan of 8-bit codes, but for what each level defines before it includes this page:
+// The scan of 8-bit codes, but for what each level defines before it includes this file:
 //   lut256_sums(leaf, group, count, lut, sums): the sums of table entries of up to kGroupsAtOnce
 //     groups;
 //   survivors(leaf, group, query, sums): adds corrections to the sums of one group; who survives;

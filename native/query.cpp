@@ -1,4 +1,4 @@
-// What the pages of the pipeline share, and the lookup table of a query.
+// What the files of the pipeline share, and the lookup table of a query.
 #include <algorithm>
 #include <bit>
 #include <cmath>

@@ -1,4 +1,4 @@
-// What the pages of the self-test share: counting checks, and inputs that are always the same.
+// What the files of the self-test share: counting checks, and inputs that are always the same.
 #pragma once
 #include <cstdint>
 #include <cstdio>

@@ -1,4 +1,4 @@
-// Every kernel of every level this machine can run, against plain loops on this page in the order
+// Every kernel of every level this machine can run, against plain loops in this file in the order
 // of summation that kernels.h states, so bit for bit; and the plain loops against double.
 #include <algorithm>
 #include <bit>

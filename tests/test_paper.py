@@ -86,7 +86,6 @@ def test_an_experiment_runs_and_its_record_comes_back(
     assert record == store.read(experiment, tmp_path / "out")
     assert record["verdict"]["because"]
     table = experiment.table(record["results"]).splitlines()
-    assert len({line.count("|") for line in table if line and not line.startswith("| ---")}) >= 1
     assert len(table) >= 3
     assert store.draw(experiment, record["results"], tmp_path / "out") == f"{name}.png"
     assert (tmp_path / "out" / f"{name}.png").stat().st_size > 3000

@@ -1,4 +1,4 @@
-"""The short forms of the campaign for trust (`make trust`, docs/trust.md)."""
+"""The short forms of the experiments of `make trust` (docs/trust.md)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_short_form(name: str, tmp_path: Path) -> None:
     assert report.failures == []
 
 
-# ---- The campaign itself notices what it is there for
+# ---- The experiments themselves notice what they are there for
 
 SUBJECT = """
 import ctypes, time

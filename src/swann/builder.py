@@ -65,7 +65,7 @@ class Builder:
     Raises
     ------
     ShapeError, DTypeError
-        If `db` is not a matrix of real numbers, or is empty.
+        If `db` is not a matrix of real numbers, or has no columns.
     ConfigError
         If a setting is bad.
 

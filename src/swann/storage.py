@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
-from swann.config import IndexConfig, check_flag, check_path
+from swann.config import IndexConfig, check_flag, check_number, check_path
 from swann.errors import ConfigError, CorruptIndexError, IndexFormatError, InvalidInputError
 from swann.index.build import Progress
 from swann.index.durable import DurableFiles, begin_log, replay
@@ -271,9 +270,9 @@ def open(
         raise ConfigError(f"mode is {mode!r}; expected 'rw' or 'r'")
     if not isinstance(durability, str) or durability not in ("always", "batch", "none"):
         raise ConfigError(f"durability is {durability!r}; expected 'always', 'batch' or 'none'")
-    _check_number("flush_interval", flush_interval, 3600)
+    check_number("flush_interval", flush_interval, most=3600)
     if checkpoint_at is not None:
-        _check_number("checkpoint_at", checkpoint_at, 1e9)
+        check_number("checkpoint_at", checkpoint_at, most=1e9)
     if mode == "r":
         searcher = _load(path, verify, DurableSearcher)
         searcher._live.journal = NoJournal("it was opened with mode='r'")
@@ -297,9 +296,3 @@ def open(
         lock.release()
         raise
     return searcher
-
-
-def _check_number(name: str, value: object, most: float) -> None:
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= most:  # type: ignore[operator]
-        raise ConfigError(f"{name} is {value!r}; expected a number from 0 to {most:g}")

@@ -26,7 +26,7 @@ from swann.distance import COSINE, DOT_PRODUCT, SQUARED_L2, DistanceMeasure, che
 from swann.errors import ConfigError
 from swann.quantize.anisotropic import ratio_for_eta
 
-__all__ = ["Choice", "choose", "choose_config", "outgrown"]
+__all__ = ["TREE_ROWS", "Choice", "choose", "choose_config", "outgrown"]
 
 _EXACT_ROWS, _EXACT_VALUES = 20_000, 2**20
 """Up to so many datapoints and values, brute force answers a query in .2 ms or less."""
@@ -34,7 +34,7 @@ _EXACT_ROWS, _EXACT_VALUES = 20_000, 2**20
 _EXACT_NEIGHBORS = 8
 """Brute force, too, where more than one in so many datapoints is asked for."""
 
-_TREE_ROWS = 4_000
+TREE_ROWS = 4_000
 """Fewer datapoints are scored faster than leaves are chosen well."""
 
 _FEW_DIMENSIONS = 4
@@ -251,7 +251,7 @@ def _stage(n: int, d: int, k: int) -> int:
     """0: brute force, 1: codes without a tree, 2: a tree. Never falls as n grows."""
     if n <= _EXACT_NEIGHBORS * k or (n <= _EXACT_ROWS and n * d <= _EXACT_VALUES):
         return 0
-    return 1 if n < _TREE_ROWS and d > _FEW_DIMENSIONS else 2
+    return 1 if n < TREE_ROWS and d > _FEW_DIMENSIONS else 2
 
 
 def _num_leaves(n: int) -> int:

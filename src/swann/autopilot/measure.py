@@ -75,7 +75,6 @@ class Measure:
         threads: int,
     ) -> None:
         self._packed = packed
-        self._panels = panels
         ladder = _ladder(packed.num_leaves)
         self._coded = packed.codes is not None
         self._found: list[NDArray[np.float64]] = []  # by panel: (ladder, candidates)

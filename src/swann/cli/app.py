@@ -13,6 +13,7 @@ import typer
 
 from swann import files
 from swann import plan as plans
+from swann.autopilot.choose import TREE_ROWS
 from swann.builder import Builder
 from swann.cli import on_disk, show, show_plan
 from swann.config import check_count
@@ -34,13 +35,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-# With fewer datapoints than this, scoring all of them beats a tree.
-_TREE_PAYS_FROM = 20_000
 # Queries that one native call answers, so that the progress bar moves.
 _QUERIES_A_CALL = 16_384
 
-_VECTORS = ".npy, .fvecs, .bvecs, or file.hdf5:key"
-IndexArgument = Annotated[Path, typer.Argument(help="Directory of an index.", metavar="INDEX")]
+_VECTORS = ".npy, .fvecs, .bvecs, .ivecs, .fbin, .u8bin, .i8bin, or file.hdf5:key"
+IndexArgument = Annotated[
+    Path, typer.Argument(help="Directory or .swann file of an index.", metavar="INDEX")
+]
 Leaves = Annotated[int | None, typer.Option(help="Leaves to visit; the index's own by default.")]
 PreReorder = Annotated[int | None, typer.Option(help="Candidates to score exactly.")]
 Threads = Annotated[int | None, typer.Option(help="Threads to use; all cores by default.")]
@@ -64,7 +65,7 @@ def _give_stages(
     """Make a builder's stages what the options say, and the usual where they are silent."""
     leaves = stages.leaves
     if leaves is None:
-        leaves = round(math.sqrt(n)) if n >= _TREE_PAYS_FROM else 0
+        leaves = round(math.sqrt(n)) if n >= TREE_ROWS else 0
     if leaves:
         visited = stages.leaves_to_search
         builder.tree(leaves, max(1, leaves // 20) if visited is None else visited)
@@ -112,7 +113,7 @@ def build(
         int | None,
         typer.Option(
             help=f"Leaves of the tree; 0: no tree. Default beside other stages: the square root "
-            f"of the number of datapoints, from {_TREE_PAYS_FROM:,} datapoints on."
+            f"of the number of datapoints, from {TREE_ROWS:,} datapoints on."
         ),
     ] = None,
     leaves_to_search: Annotated[

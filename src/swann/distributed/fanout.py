@@ -7,6 +7,7 @@ two changes; one that is of an earlier moment than another is asked for again.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from queue import Empty, SimpleQueue
@@ -289,15 +290,5 @@ class Fanout:
         return np.where(total == 0, 1.0, found / np.maximum(total, 1))
 
 
-class _Turns:
-    """Numbers that go round, so that replicas take turns; it matters little who gets which."""
-
-    def __init__(self) -> None:
-        self._number = 0
-
-    def __next__(self) -> int:
-        self._number += 1
-        return self._number
-
-
-_turns = _Turns()
+# Numbers by which replicas take turns; it matters little who gets which.
+_turns = itertools.count(1)

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from swann import kernels
 from swann.config import IndexConfig
 from swann.distributed.sections import LostError, Sections, write_sections
-from swann.index import disk
 from swann.index.build import train_index
 from swann.index.encoding import unpack
 from swann.index.npy import npy_header
@@ -418,8 +417,3 @@ def _inverse(order: U32) -> U32:
     places = np.empty_like(order)
     places[order] = np.arange(len(order), dtype=np.uint32)
     return places
-
-
-def remove(path: str) -> None:
-    """Remove a result that is damaged."""
-    disk.remove(Path(path))

@@ -136,7 +136,7 @@ class Source:
         return out
 
     def sample_ids(self, size: int, stream: int) -> NDArray[np.int64]:
-        """Draw distinct datapoints, ascending; streams draw independently of each other."""
+        """Draw distinct datapoints, ascending: the same for the same seed and stream."""
         if size >= self.n:
             return np.arange(self.n)
         rng = np.random.default_rng([self.config.seed, stream])

@@ -18,9 +18,6 @@ _BASE = 10e6
 _A_DATAPOINT = 9
 """Bytes beside the arrays while rows and codes are written: leaves, places, numbers."""
 
-_TIMES_SAMPLE = 1.0
-"""What training takes, in sizes of its sample."""
-
 _CHUNK = 512 * 1024 * 4
 """Bytes of a chunk of input; a worker has some of them at a time."""
 
@@ -63,7 +60,7 @@ def peak_bytes(config: IndexConfig, n: int, dimension: int) -> int:
     if config.tree is not None:
         sample = min(n, max(config.tree.training_sample_size, config.tree.num_leaves))
         r = reduced_dim(config, dimension)
-        trained = 4.0 * r * (_TIMES_SAMPLE * sample + 3 * config.tree.num_leaves) + a_datapoint * n
+        trained = 4.0 * r * (sample + 3 * config.tree.num_leaves) + a_datapoint * n
     return round(_BASE + max(written, trained))
 
 
@@ -101,7 +98,7 @@ def plan_build(
     r = reduced_dim(config, dimension)
     workers = cores * (2.0 * leaves * r * 4 + 8 * _CHUNK + _BASE)
     sample = 0 if config.tree is None else max(config.tree.training_sample_size, leaves)
-    driver = _TIMES_SAMPLE * 4.0 * r * sample
+    driver = 4.0 * r * sample
     notes = []
     maps = max(1, round(input_bytes / 2e9))
     if maps * shards > _MOST_FILES:

@@ -156,13 +156,11 @@ class Sources:
         cuts.append(self.num_rows)
         return [*pairwise(sorted(set(cuts)))]
 
-    def fingerprint(self) -> str:
-        """Return a digest that changes when a file does (path, size, time) or a value in memory."""
-        told = json.dumps([part.fingerprint() for part in self.parts])
-        return hashlib.sha256(told.encode()).hexdigest()
-
     def fingerprint_of(self, first: int, last: int) -> str:
-        """Return that of what some rows are read from."""
+        """Return a digest of what some rows are read from.
+
+        It changes when a file does (path, size, time) or a value in memory.
+        """
         told = [[self.parts[i].fingerprint(), a, b] for i, a, b in self._pieces(first, last)]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
