@@ -6,6 +6,7 @@
 #endif
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "arrays.h"
@@ -45,7 +46,7 @@ void check_order(const In<uint32_t, 1>& order, const In<uint32_t, 1>& starts, si
 class Centroids {
  public:
   Centroids(In<float, 2> rows, size_t threads) : rows_(std::move(rows)) {
-    expect(rows_.shape(0) >= 1, "centroids must not be empty");
+    expect(rows_.shape(0) >= 1 && rows_.shape(1) >= 1, "centroids must not be empty");
     const Building building;
     tiled_ = TiledCentroids(rows_.data(), rows_.shape(0), rows_.shape(1), threads);
   }
@@ -148,6 +149,7 @@ void spill(In<float, 2> rows, const Centroids& centroids, In<uint32_t, 1> labels
   const TiledCentroids& tiled = centroids.tiled();
   expect(rows.shape(1) == tiled.dim, "rows and centroids differ in dimension");
   expect(tiled.num >= 2, "spilling needs two centroids");
+  expect(std::isfinite(lambda) && lambda >= 0, "lambda must be finite and not negative");
   expect(labels.shape(0) == rows.shape(0) && spilled.shape(0) == rows.shape(0),
          "labels and spilled must be [count]");
   expect_below(labels.data(), labels.shape(0), tiled.num, "labels must be below num_leaves");
@@ -169,6 +171,7 @@ void means(In<float, 2> rows, In<uint32_t, 1> order, In<uint32_t, 1> starts, Out
   expect(order.shape(0) == rows.shape(0), "order must be [count]");
   expect(starts.shape(0) == out.shape(0) + 1 && out.shape(1) == rows.shape(1),
          "means must be [num_leaves][dim]");
+  check_order(order, starts, rows.shape(0), out.shape(0));
   const Building building;
   leaf_means(rows.data(), rows.shape(1), order.data(), starts.data(), out.shape(0), threads,
              out.data());
@@ -183,6 +186,8 @@ void tiles(In<float, 2> rows, MaybeF32x2 centroids, MaybeU32 labels, Out<float, 
   expect(fits(targets) && (!directions || fits(*directions)), "tiles must be [tiles][dim][16]");
   expect(centroids.has_value() == labels.has_value(), "centroids and labels go together");
   expect(!labels || labels->shape(0) == count, "labels must be [count]");
+  if (labels)
+    expect_below(labels->data(), count, centroids->shape(0), "labels must be below num_leaves");
   const Building building;
   make_tiles(rows.data(), count, dim, pointer(centroids), pointer(labels), threads,
              targets.data(), pointer(directions));
@@ -247,7 +252,7 @@ void pack(In<float, 2> rows, std::optional<In<float, 1>> weights, MaybeF32x2 cen
           In<uint32_t, 1> leaves, In<uint64_t, 1> places, In<float, 2> codebook,
           size_t dims_per_block, size_t sweeps, Out<uint8_t, 3> codes,
           std::optional<Out<float, 1>> corrections, MaybeF32x2 metric, MaybeF32x2 directions,
-          size_t threads) {
+          std::optional<In<float, 1>> center, size_t threads) {
   const size_t count = rows.shape(0), dim = rows.shape(1), slots = codes.shape(0) * kGroup;
   expect(dims_per_block >= 1 && dims_per_block <= dim, "dims_per_block must be in 1..dim");
   const size_t blocks = (dim + dims_per_block - 1) / dims_per_block;
@@ -260,6 +265,8 @@ void pack(In<float, 2> rows, std::optional<In<float, 1>> weights, MaybeF32x2 cen
   expect(!centroids || centroids->shape(1) == dim, "centroids must be [num_leaves][dim]");
   expect(!corrections || (centroids && corrections->shape(0) == slots),
          "corrections must be [groups * 32] and need centroids");
+  expect(!center || (corrections && center->shape(0) == dim),
+         "center must be [dim] and needs corrections");
   expect_below(places.data(), count, slots, "places must be there");
   if (centroids) expect_below(leaves.data(), count, centroids->shape(0), "leaves must be there");
   expect(!metric || (metric->shape(0) == dim && metric->shape(1) == dim && !corrections),
@@ -270,7 +277,7 @@ void pack(In<float, 2> rows, std::optional<In<float, 1>> weights, MaybeF32x2 cen
   const PackJob job{rows.data(), pointer(weights), pointer(centroids), leaves.data(),
                     places.data(), count, dim, dims_per_block, blocks, sweeps, codewords,
                     codebook.data(), codes.data(), pointer(corrections), pointer(metric),
-                    pointer(directions)};
+                    pointer(directions), pointer(center)};
   const Building building;
   pack_codes(job, threads);
 }
@@ -329,7 +336,7 @@ void bind_building(nb::module_& m) {
   m.def("release_memory", &release_memory);
   m.def("pack_codes", &pack, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(),
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(),
-        nb::arg().none(), nb::arg());
+        nb::arg().none(), nb::arg().none(), nb::arg());
   m.def("metric_directions", &directions_under, nb::arg().noconvert(), nb::arg().noconvert(),
         nb::arg().noconvert(), nb::arg().noconvert(), nb::arg());
 }

@@ -213,14 +213,15 @@ void bind_index(nb::module_& m) {
                     std::optional<In<uint8_t, 1>>, MaybeF32x2, std::optional<In<uint8_t, 3>>,
                     MaybeF32x2, size_t,
                     std::optional<In<uint16_t, 1>>, float, float, bool, size_t, MaybeF32x2,
-                    std::optional<RowArrays>, std::vector<LevelArrays>, bool>(),
+                    std::optional<RowArrays>, std::vector<LevelArrays>, bool, MaybeF32>(),
            "distance"_a, "dim"_a, "leaf_starts"_a, "centroids"_a.none(), "spreads"_a.none(),
            "ids"_a.none(), "entry_rows"_a.none(), "rows"_a.none(), "rows_bf16"_a.none(),
            "rows_i8"_a.none(), "row_scales"_a.none(), "row_squares"_a.none(),
            "row_labels"_a.none(), "row_origins"_a.none(), "codes"_a.none(),
            "codebook"_a.none(), "dims_per_block"_a, "corrections"_a.none(), "correction_low"_a, "correction_span"_a,
            "residual"_a = true, "reduced_dim"_a, "projection"_a.none() = nb::none(),
-           "rounded_centroids"_a.none() = nb::none(), "upper"_a = std::vector<LevelArrays>(), "spills"_a = true)
+           "rounded_centroids"_a.none() = nb::none(), "upper"_a = std::vector<LevelArrays>(), "spills"_a = true,
+           "code_center"_a.none() = nb::none())
       .def("search", &Index::search, nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg(),
            nb::arg().noconvert(), nb::arg().noconvert())
       .def("search_one", &Index::search_one, nb::arg().none(), nb::arg(), nb::arg(), nb::arg())

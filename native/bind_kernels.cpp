@@ -93,7 +93,9 @@ bool are_codewords(size_t count) { return count == kWords16 || count == kWords25
 void lut(const std::string& level, In<float, 1> query, In<float, 2> codebook,
          size_t dims_per_block, bool squared_l2, Out<float, 2> out, Out<float, 1> lows,
          Out<float, 1> highs) {
-  const size_t dim = query.shape(0), blocks = (dim + dims_per_block - 1) / dims_per_block;
+  expect(dims_per_block >= 1, "dims_per_block must be positive");
+  const size_t dim = query.shape(0);
+  const size_t blocks = (dim + dims_per_block - 1) / dims_per_block;
   const size_t words = codebook.shape(1);
   expect(codebook.shape(0) == dim && are_codewords(words), "codebook: [dim][16 or 256]");
   expect(out.shape(0) == blocks && out.shape(1) == words, "lut: [blocks][codewords]");
@@ -183,6 +185,7 @@ void encode(const std::string& level, In<float, 2> target,
             std::optional<In<float, 2>> direction, In<float, 1> weight, In<float, 2> codebook,
             size_t dims_per_block, size_t sweeps, bool warm, Out<uint8_t, 2> codes,
             Out<float, 1> loss) {
+  expect(dims_per_block >= 1, "dims_per_block must be positive");
   const size_t dim = target.shape(0);
   expect(target.shape(1) == kLanes, "target: [dim][16]");
   expect(codebook.shape(0) == dim && are_codewords(codebook.shape(1)),

@@ -126,7 +126,7 @@ void CentroidBounds::round(const RoundedCentroids& centroids, Ranking ranking,
 }
 
 void CentroidBounds::find(const RoundedCentroids& centroids, size_t first_group, size_t groups,
-                          float extra) {
+                          float extra, bool whole_distances) {
   constexpr size_t kNearBytes = 24 << 10;  // of the first-level cache
   const KernelTable& k = kernels();
   const size_t quads = centroids.quads(), group_bytes = quads * 4 * kI8Group;
@@ -152,10 +152,13 @@ void CentroidBounds::find(const RoundedCentroids& centroids, size_t first_group,
     for (size_t q = 0; q < count_; ++q) {
       const float* more =
           seconds_[q] == kNone ? nullptr : products_.data() + seconds_[q] * width;
+      // |x - c| at most; bounds are of halves of squares.
+      const float distance = whole_distances ? lengths_[q] + 2 * centroids.longest : 0.0f;
+      const float off = always + (lost + extra) * lengths_[q] +
+                        rounding(centroids.dim) * distance * distance;
       const float greatest = k.bounds_f32(
-          products_.data() + q * width, more, &rows, width, lengths_[q], errors_[q],
-          always + (lost + extra) * lengths_[q], lower_.data() + q * stride_ + g * kI8Group,
-          upper_.data() + q * stride_ + g * kI8Group);
+          products_.data() + q * width, more, &rows, width, lengths_[q], errors_[q], off,
+          lower_.data() + q * stride_ + g * kI8Group, upper_.data() + q * stride_ + g * kI8Group);
       greatest_[q] = std::max(greatest_[q], greatest);
     }
   }

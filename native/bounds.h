@@ -48,8 +48,10 @@ class CentroidBounds {
   void round(const RoundedCentroids& centroids, Ranking ranking, const float* const* vectors,
              size_t count, const float* const* ahead = nullptr, size_t next = 0);
   // Of the centroids in these groups. `extra` times a vector's length is added to how far off they
-  // may be, beside what a score summed up in float32 may lose.
-  void find(const RoundedCentroids& centroids, size_t first_group, size_t groups, float extra);
+  // may be, beside what a score summed up in float32 may lose: a whole squared distance, or what
+  // tells two of them apart.
+  void find(const RoundedCentroids& centroids, size_t first_group, size_t groups, float extra,
+            bool whole_distances = false);
 
   // [groups of the last find][16]; of centroids that are not there -infinity.
   float* lower(size_t q) noexcept { return lower_.data() + q * stride_; }

@@ -242,7 +242,8 @@ class NearCentroids {
     const RoundedCentroids& centroids = *index.bounds;
     const Ranking ranking = index.squared_l2() ? Ranking::nearest : Ranking::along;
     bounds_.round(centroids, ranking, rows, queries.count);
-    bounds_.find(centroids, 0, centroids.groups(), 1e-6f * index.widest_spread);
+    bounds_.find(centroids, 0, centroids.groups(), 1e-6f * index.widest_spread,
+                 index.squared_l2());
     for (size_t q = 0; q < queries.count; ++q)
       if (!choose(index, queries, q, leaves, choices + q * leaves)) return false;
     return true;
@@ -289,10 +290,11 @@ class NearCentroids {
 
 // Whether bounds pay: a single query reads all centroids from memory that its codes and rows have
 // pushed out of the near cache; many share the reading, and gain where few leaves are wanted. Where
-// more than half are, bounds would fail, and their trial take it for the queries' fault.
+// more than half are, or more than kMostBest, bounds would fail, and their trial take it for the queries'
+// fault.
 bool bounds_pay(const IndexView& index, size_t count, size_t leaves) {
   const size_t share = count == 1 ? 2 : 16;
-  return index.bounds != nullptr && leaves * share <= index.num_leaves;
+  return index.bounds != nullptr && leaves * share <= index.num_leaves && leaves <= kMostBest;
 }
 
 }  // namespace

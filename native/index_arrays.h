@@ -35,13 +35,14 @@ class IndexArrays {
               std::optional<In<uint16_t, 1>> corrections, float correction_low,
               float correction_span, bool residual, size_t reduced_dim, MaybeF32x2 projection,
               std::optional<RowArrays> rounded_centroids, std::vector<LevelArrays> upper,
-              bool spills)
+              bool spills, MaybeF32 code_center)
       : leaf_starts_(leaf_starts), centroids_(centroids), spreads_(spreads), ids_(ids),
         entry_rows_(entry_rows), rows_(rows), rows_bf16_(rows_bf16), rows_i8_(rows_i8),
         row_scales_(row_scales), row_squares_(row_squares), row_labels_(row_labels),
         row_origins_(row_origins), codes_(codes),
         codebook_(codebook), corrections_(corrections), projection_(projection),
-        rounded_centroids_(std::move(rounded_centroids)), upper_(std::move(upper)) {
+        rounded_centroids_(std::move(rounded_centroids)), upper_(std::move(upper)),
+        code_center_(code_center) {
     expect(leaf_starts.shape(0) >= 2, "leaf_starts needs two entries at least");
     expect(dim > 0, "dim must be positive");
     view_.distance = distance_of(distance);
@@ -68,6 +69,7 @@ class IndexArrays {
            "spreads must be [num_leaves] and need centroids");
     expect(!entry_rows || entry_rows->shape(0) == view_.num_entries, "entry_rows: [entries]");
     view_.spills = entry_rows && spills;
+    expect(!view_.spills || centroids, "rows in two leaves need centroids");
     expect(view_.spills || view_.num_entries == n, "a row has one entry where nothing spills");
     if (entry_rows)
       expect_below(entry_rows->data(), view_.num_entries, n,
@@ -115,11 +117,14 @@ class IndexArrays {
       expect(codes->shape(0) == groups && codes->shape(1) == view_.blocks &&
                  codes->shape(2) == block_bytes(view_.codewords),
              "codes must be [groups][blocks][16], or [32] with 256 codewords");
-      expect(!corrections || (residual && corrections->shape(0) == groups * kGroup),
+      expect(!corrections || (residual && centroids && corrections->shape(0) == groups * kGroup),
              "corrections must be [groups * 32] and are of residuals");
       view_.codes = pointer(codes_);
       view_.codebook = codebook->data();
+      expect(!code_center || (corrections && code_center->shape(0) == reduced_dim),
+             "code_center must be [reduced_dim] and needs corrections");
       view_.corrections = pointer(corrections_);
+      view_.code_center = pointer(code_center_);
       if (corrections) {
         view_.correction_low = correction_low;
         view_.correction_span = correction_span;
@@ -166,6 +171,7 @@ class IndexArrays {
   MaybeF32x2 projection_;
   std::optional<RowArrays> rounded_centroids_;
   std::vector<LevelArrays> upper_;
+  MaybeF32 code_center_;
 };
 
 }  // namespace swann

@@ -101,13 +101,17 @@ class ChangingIndex : public IndexArrays {
   }
 
   // Rows of datapoints; 2^32 - 1 for those that are not there.
-  void rows_of(In<uint32_t, 1> ids, Out<uint32_t, 1> rows) const {
+  void rows_of(In<uint32_t, 1> ids, Out<uint32_t, 1> rows) {
     expect(updates_.begun() && ids.shape(0) == rows.shape(0), "rows: [ids]");
+    const nb::gil_scoped_release released;
+    const std::lock_guard<std::mutex> turn(writing_);
     for (size_t i = 0; i < ids.shape(0); ++i) rows.data()[i] = updates_.row_of(ids.data()[i]);
   }
 
-  uint32_t row_of(uint32_t id) const {
+  uint32_t row_of(uint32_t id) {
     expect(updates_.begun(), "updates have not begun");
+    const nb::gil_scoped_release released;
+    const std::lock_guard<std::mutex> turn(writing_);
     return updates_.row_of(id);
   }
 
@@ -166,7 +170,10 @@ class ChangingIndex : public IndexArrays {
 
   // The number of each live row's datapoint, 2^32 - 1 for the dead.
   void numbers(Out<uint32_t, 1> out) {
-    expect(updates_.begun() && out.shape(0) == updates_.num_rows(), "out: [rows]");
+    expect(updates_.begun(), "updates have not begun");
+    const nb::gil_scoped_release released;
+    const std::lock_guard<std::mutex> turn(writing_);
+    expect(out.shape(0) == updates_.num_rows(), "out: [rows]");
     updates_.numbers(out.data());
   }
 

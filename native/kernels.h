@@ -106,6 +106,7 @@ struct BoundRows {
   const float* biases;   // that are added to its scores
 };
 
+constexpr size_t kMostBest = 1024;      // that least_of_best_f32 finds
 constexpr size_t kMostUnpacked = 1024;  // datapoints of a leaf at a time
 constexpr size_t kAllScanned = ~size_t(0);
 // Bytes of a datapoint's unpacked codes.
@@ -190,8 +191,8 @@ struct KernelTable {
   // keys[i] = the key of scores[i] + length * reach[i] (reach null: of scores[i]) and row i.
   void (*keys_from_f32)(const float* scores, const float* reach, float length, size_t count,
                         Key* keys) noexcept;
-  // A score that `limit` of the scores reach at least, and few more; -infinity where there are too few
-  // or too many are wanted. Scores are numbers.
+  // A score that `limit` of the scores reach at least, and few more; -infinity where there are too few,
+  // or more than kMostBest are wanted. Scores are numbers.
   float (*least_of_best_f32)(const float* scores, size_t count, size_t limit) noexcept;
 
   // out[i * stride + j] = <rows[i], vector j>, of vectors in tiles of sixteen: [tiles][dim][16]. A

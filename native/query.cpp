@@ -82,8 +82,13 @@ void mark_sixes(const uint8_t* lut, size_t blocks, uint8_t* sixes) noexcept {
 }
 
 Table build_table(const IndexView& index, const float* query, float reach, uint8_t* lut) {
-  thread_local std::vector<float> entries;
+  thread_local std::vector<float> entries, centered;
   const size_t blocks = index.blocks, words = index.codewords;
+  if (index.code_center != nullptr) {
+    centered.resize(index.reduced_dim);
+    for (size_t j = 0; j < index.reduced_dim; ++j) centered[j] = query[j] - index.code_center[j];
+    query = centered.data();
+  }
   entries.resize(blocks * (words + 2));
   float* lows = entries.data() + blocks * words;
   float* highs = lows + blocks;

@@ -64,7 +64,7 @@ inline void best_of_lanes(const T* values, size_t size, size_t lanes, T* best) n
 
 // With four lanes for each that is wanted, the limit-th best of the lanes' best is hardly worse than
 // that of all, and never better.
-constexpr size_t kMostLanes = 1024;
+constexpr size_t kMostLanes = kMostBest;
 inline size_t lanes_for(size_t limit) noexcept { return (4 * limit + 7) / 8 * 8; }
 
 inline size_t a_few_more(size_t limit) noexcept { return limit + limit / 4 + 16; }

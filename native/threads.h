@@ -16,6 +16,7 @@ void parallel_for(size_t count, size_t num_threads, const std::function<void(siz
 template <typename Do>
 void for_blocks(size_t count, size_t threads, size_t most, const Do& each) {
   if (count == 0) return;
+  threads = std::clamp<size_t>(threads, 1, count);
   const size_t rounds = (count + threads * most - 1) / (threads * most);
   const size_t blocks = std::min(count, rounds * threads), block = (count + blocks - 1) / blocks;
   parallel_for((count + block - 1) / block, threads, [&](size_t i) {

@@ -155,15 +155,18 @@ void put_codes(const PackJob& job, const uint8_t* codes, size_t first_block, siz
   }
 }
 
-float correction_of(const PackJob& job, const float* centroid, const uint8_t* code) {
-  double cross = 0;
-  for (size_t j = 0; j < job.dim; ++j)
-    cross += double(centroid[j]) *
-             double(job.codebook[j * job.codewords + code[j / job.dims_per_block * kLanes]]);
-  return float(-2 * cross);
-}
-
 }  // namespace
+
+double correction_of(const float* centroid, const float* center, const float* codebook,
+                     size_t codewords, size_t dim, size_t dims_per_block, const uint8_t* code) {
+  double cross = 0;
+  for (size_t j = 0; j < dim; ++j) {
+    const double from = center == nullptr ? 0 : double(center[j]);
+    cross += (double(centroid[j]) - from) *
+             double(codebook[j * codewords + code[j / dims_per_block * kLanes]]);
+  }
+  return -2 * cross;
+}
 
 namespace {
 
@@ -205,7 +208,9 @@ std::vector<uint8_t> codes_of(const PackJob& job, size_t threads) {
                             weights, job.codebook, job.codewords, job.dim, job.dims_per_block,
                             job.sweeps, false, code, losses);
       for (size_t i = 0; i < count && job.corrections != nullptr; ++i)
-        job.corrections[job.places[first + i]] = correction_of(job, centroid(i), code + i);
+        job.corrections[job.places[first + i]] =
+            float(correction_of(centroid(i), job.center, job.codebook, job.codewords, job.dim,
+                                job.dims_per_block, code + i));
     }
   });
   return codes;
@@ -215,7 +220,7 @@ std::vector<uint8_t> codes_of(const PackJob& job, size_t threads) {
 
 void pack_codes(const PackJob& job, size_t threads) {
   const std::vector<uint8_t> codes = codes_of(job, threads);
-  const size_t parts = std::min(job.blocks, 4 * threads);
+  const size_t parts = std::min(job.blocks, 4 * std::clamp<size_t>(threads, 1, job.blocks));
   parallel_for(parts, threads, [&](size_t part) {
     put_codes(job, codes.data(), part * job.blocks / parts, (part + 1) * job.blocks / parts);
   });

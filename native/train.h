@@ -128,6 +128,11 @@ void metric_directions(const float* rows, size_t count, size_t dim, const float*
 void encode_shaped(const Shaped& how, const float* targets, const float* directions,
                    const float* weights, size_t count, size_t threads, uint8_t* codes);
 
+// -2 <c - center, decoded residual>, the part of a squared distance that codes of residuals leave out where
+// tables are of q - center (null: of q). A block's code is kLanes behind that of the block before.
+double correction_of(const float* centroid, const float* center, const float* codebook,
+                     size_t codewords, size_t dim, size_t dims_per_block, const uint8_t* code);
+
 // Encodes rows in any order into the places of packed codes that they have.
 struct PackJob {
   const float* rows;
@@ -139,9 +144,10 @@ struct PackJob {
   size_t codewords;    // of a block: 16 or 256
   const float* codebook;
   uint8_t* codes;      // [groups][blocks][block_bytes], the whole index's; zeros in these places
-  float* corrections;  // [groups * 32] -2 <c, decoded residual>, or null
+  float* corrections;  // [groups * 32] correction_of each, or null
   const float* metric = nullptr;      // [dim][dim]: codes are those of encode_shaped
   const float* directions = nullptr;  // [count][dim], with a metric and weights
+  const float* center = nullptr;      // [dim] of the corrections
 };
 void pack_codes(const PackJob& job, size_t threads);
 

@@ -161,14 +161,10 @@ void Updates::encode(size_t count, size_t threads) {
   for (size_t copy = 0; copy < e.copies; ++copy) {
     e.corrections[copy].resize(count);
     for (size_t i = 0; i < count; ++i) {
-      const float* centroid = centroids + size_t(e.leaf(copy, i)) * dim;
-      const uint8_t* code = e.code(copy, i, blocks);
-      double cross = 0;
-      for (size_t j = 0; j < dim; ++j)
-        cross += double(centroid[j]) *
-                 double(index_.codebook[j * index_.codewords +
-                                        code[j / index_.dims_per_block * kLanes]]);
-      e.corrections[copy][i] = packed_correction(index_, -2 * cross);
+      const double correction = correction_of(
+          centroids + size_t(e.leaf(copy, i)) * dim, index_.code_center, index_.codebook,
+          index_.codewords, dim, index_.dims_per_block, e.code(copy, i, blocks));
+      e.corrections[copy][i] = packed_correction(index_, correction);
     }
   }
 }

@@ -34,7 +34,11 @@ TILED = (TARGETS, None, None)
 BUILDING: list[tuple[str, tuple[Any, ...], Refusals]] = [
     ("check_rows", (ROWS, f32(COUNT), 1), [(1, f32(4), "norms must be")]),
     ("square_rows", (ROWS, f64(COUNT), 1), [(1, f64(4), "squares must be")]),
-    ("Centroids", (CENTROIDS, 1), [(0, f32(0, DIM), "must not be empty")]),
+    (
+        "Centroids",
+        (CENTROIDS, 1),
+        [(0, f32(0, DIM), "must not be empty"), (0, f32(LEAVES, 0), "must not be empty")],
+    ),
     (
         "assign_leaves",
         (ROWS, HELD, zeros(COUNT), f32(COUNT), 1.5, None, 1),
@@ -131,6 +135,8 @@ BUILDING: list[tuple[str, tuple[Any, ...], Refusals]] = [
             (1, held(1, DIM), "two centroids"),
             (2, zeros(4), "labels and spilled"),
             (2, u32(0, 0, 0, 0, 3), "below num_leaves"),
+            (3, np.nan, "lambda must be"),
+            (3, -1.0, "lambda must be"),
             (4, zeros(4), "labels and spilled"),
         ],
     ),
@@ -148,7 +154,10 @@ BUILDING: list[tuple[str, tuple[Any, ...], Refusals]] = [
         (ROWS, ORDER, STARTS, f32(LEAVES, DIM), 1),
         [
             (1, u32(0, 1, 2, 3), "order must be"),
+            (1, u32(0, 1, 2, 3, 5), "names a missing row"),
             (2, u32(0, 5), "means must be"),
+            (2, u32(0, 2, 2, 6), "end with the number of rows"),
+            (2, u32(0, 3, 2, 5), "must not descend"),
             (3, f32(LEAVES, 3), "means must be"),
         ],
     ),
@@ -159,6 +168,7 @@ BUILDING: list[tuple[str, tuple[Any, ...], Refusals]] = [
             (1, None, "go together"),
             (2, None, "go together"),
             (2, zeros(4), "labels must be"),
+            (2, u32(0, 0, 0, 0, 3), "below num_leaves"),
             (3, f32(2, DIM, LANES), "tiles must be"),
             (3, f32(TILES, 3, LANES), "tiles must be"),
             (3, f32(TILES, DIM, 15), "tiles must be"),
@@ -217,7 +227,7 @@ BUILDING: list[tuple[str, tuple[Any, ...], Refusals]] = [
     ),
     (
         "pack_codes",  # of residuals, with corrections
-        (*PACKED[:2], CENTROIDS, *PACKED[3:], f32(32), None, None, 1),
+        (*PACKED[:2], CENTROIDS, *PACKED[3:], f32(32), None, None, f32(DIM), 1),
         [
             (1, f32(4), "weights must be"),
             (2, f32(LEAVES, 3), "centroids must be"),
@@ -233,11 +243,12 @@ BUILDING: list[tuple[str, tuple[Any, ...], Refusals]] = [
             (8, u8(1, BLOCKS, 32), "codes must be"),
             (9, f32(5), "corrections must be"),
             (10, METRIC, "not for squared l2"),
+            (12, f32(3), "center must be"),
         ],
     ),
     (
         "pack_codes",  # under a metric
-        (*PACKED, None, METRIC, f32(COUNT, DIM), 1),
+        (*PACKED, None, METRIC, f32(COUNT, DIM), None, 1),
         [
             (1, None, "with a metric and weights"),
             (10, None, "with a metric and weights"),
@@ -246,6 +257,7 @@ BUILDING: list[tuple[str, tuple[Any, ...], Refusals]] = [
             (11, None, "with a metric and weights"),
             (11, f32(4, DIM), "directions must be"),
             (11, f32(COUNT, 3), "directions must be"),
+            (12, f32(DIM), "needs corrections"),
         ],
     ),
     (
@@ -343,6 +355,7 @@ KERNELS: list[tuple[str, tuple[Any, ...], Refusals]] = [
         [
             (2, f32(3, 16), "codebook: "),
             (2, f32(DIM, 17), "codebook: "),
+            (3, 0, "dims_per_block must be"),
             (5, f32(3, 16), "lut: "),
             (5, f32(BLOCKS, 15), "lut: "),
             (6, f32(3), "lows and highs"),
@@ -407,6 +420,7 @@ KERNELS: list[tuple[str, tuple[Any, ...], Refusals]] = [
             (3, f32(15), "weight, loss"),
             (4, f32(3, 16), "codebook: "),
             (4, f32(DIM, 17), "codebook: "),
+            (5, 0, "dims_per_block must be"),
             (8, u8(BLOCKS, 15), "weight, loss"),
             (8, u8(3, LANES), "weight, loss"),
             (9, f32(15), "weight, loss"),

@@ -58,6 +58,7 @@ def pair(measure: str, reorder: bool) -> tuple[Searcher, Searcher]:
         codebook=a.codebook,
         codes=packed(codes[b.ids], np.diff(b.leaf_starts.astype(int))),
         corrections=None,
+        code_center=None,
         correction_low=0.0,
         correction_span=0.0,
         residual=False,
@@ -90,9 +91,12 @@ def test_the_store_keeps_them_and_says_so(measure: str, tmp_path: Path) -> None:
     assert_same(search_all(leaved), search_all(again))
 
 
-def test_residual_codes_need_no_feature(tmp_path: Path) -> None:
-    swann.builder(DB, K, "squared_l2").tree(6, 2).score_ah(2).build().serialize(tmp_path)
-    assert json.loads((tmp_path / "manifest.json").read_text())["features"] == []
+@pytest.mark.parametrize(("measure", "features"), [("cosine", []), ("squared_l2", ["code_center"])])
+def test_residual_codes_need_no_feature_of_their_own(
+    measure: str, features: list[str], tmp_path: Path
+) -> None:
+    swann.builder(DB, K, measure).tree(6, 2).score_ah(2).build().serialize(tmp_path)  # type: ignore[arg-type]
+    assert json.loads((tmp_path / "manifest.json").read_text())["features"] == features
     assert swann.load_searcher(tmp_path)._index.residual
 
 

@@ -475,6 +475,8 @@ def test_packed_codes_are_those_of_the_twin(
     groups = sum(-(-size // GROUP) for size in sizes)
     codes = np.zeros((groups, blocks, kernels.block_bytes(words)), np.uint8)
     corrections = np.full(groups * GROUP, np.nan, np.float32) if corrected else None
+    center = normal(3, dimension) if corrected and anisotropic else None
+    counted = centroids.astype(np.float64) - (0 if center is None else center)
     leaves = np.repeat(np.arange(len(sizes), dtype=np.uint32), sizes)
     first_groups = np.concatenate([[0], np.cumsum([-(-size // GROUP) for size in sizes])])
     places = (first_groups[leaves] * GROUP + np.arange(len(rows)) - starts[leaves]).astype("u8")
@@ -492,6 +494,7 @@ def test_packed_codes_are_those_of_the_twin(
             codes,
             corrections,
             2,
+            center=center,
         )
     unpacked = reference.unpack_codes(codes)
     group, same = 0, 0
@@ -510,7 +513,7 @@ def test_packed_codes_are_those_of_the_twin(
             same += int((twin[:, 0] == code).all())
             if corrections is not None:
                 decoded = codebook[np.arange(dimension), code[np.arange(dimension) // width]]
-                exact = -2 * (centroids[leaf].astype(np.float64) * decoded).sum()
+                exact = -2 * (counted[leaf] * decoded).sum()
                 stored = corrections[group * GROUP + i]
                 assert stored == pytest.approx(exact, rel=1e-6, abs=1e-6)
         group += -(-size // GROUP)

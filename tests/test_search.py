@@ -337,7 +337,8 @@ def rounding(index: PackedIndex, query: F32, reach: float) -> float:
     assert index.codebook is not None
     width = index.config.score.dimensions_per_block  # type: ignore[union-attr]
     squared_l2 = index.config.distance_measure == "squared_l2"
-    _, lows, highs = reference.lut_f32(query, index.codebook, width, squared_l2)
+    seen = query if index.code_center is None else query - index.code_center
+    _, lows, highs = reference.lut_f32(seen, index.codebook, width, squared_l2)
     blocks, widths = len(lows), highs - lows
     uneven = widths.max() > 3 * np.sqrt((widths**2).mean())  # then entries go to 255
     scale = min(
@@ -404,21 +405,32 @@ def test_approximate_distances_are_near_the_true_ones(pipeline: Pipeline, measur
     assert abs(error.mean()) < 0.03 * exact_distances.std()  # no bias
 
 
-@pytest.mark.parametrize("shift", [0.0, 50.0])
-def test_corrections_hold_for_data_far_from_the_origin(shift: float) -> None:
-    """Squared l2 with a tree: <centroid, residual> is then large beside the distances."""
-    db, queries = database() + np.float32(shift), QUERIES + np.float32(shift)
-    searcher = (
-        swann.builder(db, 10, "squared_l2")
-        .tree(LEAVES, LEAVES, min_partition_size=1)
-        .score_ah(1)
-        .reorder(100)
-        .build()
-    )
-    assert searcher._index.corrections is not None
-    found = searcher.search_batched(queries)
-    wanted = order_of(truth(db, queries, "squared_l2"), "squared_l2")[:, :10]
-    assert swann.recall(found.indices, wanted) > 0.95
+@pytest.mark.parametrize("soar", [None, 1.5])
+@pytest.mark.parametrize("dims", [None, 12])
+@pytest.mark.parametrize("upserts", [False, True])
+def test_squared_distances_do_not_depend_on_the_origin(
+    soar: float | None, dims: int | None, upserts: bool
+) -> None:
+    """Tables of queries and corrections would be, were they not counted from the middle."""
+    rng = np.random.default_rng(4)
+    near = rng.standard_normal((3000, 16), dtype=np.float32)
+    near *= np.linspace(2.0, 0.2, 16, dtype=np.float32)  # so that few dimensions hold most
+    found = []
+    for shift in (0, 2**10):  # no rounding but of the values themselves
+        data = near.astype(np.float16).astype(np.float32) + np.float32(shift)
+        db, queries = data[:-100], data[-100:]
+        builder = swann.builder(db[: 1500 if upserts else None], 10, "squared_l2")
+        builder.tree(40, 12, soar_lambda=soar).score_ah(2).reorder(12)
+        if dims is not None:
+            builder.pca(dims)
+        searcher = builder.build()
+        if upserts:
+            searcher.upsert(None, db[1500:])
+        assert searcher._index.corrections is not None
+        wanted = swann.exact_neighbors(db, queries, 10, "squared_l2").indices
+        found.append(swann.recall(searcher.search_batched(queries).indices, wanted))
+    assert min(found) > 0.6
+    assert abs(found[0] - found[1]) < 0.05
 
 
 def test_as_many_blocks_as_there_may_be() -> None:
@@ -494,3 +506,19 @@ def test_choice_of_leaves_for_queries_that_8_bits_cannot_tell_apart(measure: str
         np.testing.assert_array_equal(alone.distances, together.distances[i])
         alone = searcher.search(query, leaves_to_search=6)
         np.testing.assert_array_equal(alone.indices, few.indices[i])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e6, 1e7])
+@pytest.mark.parametrize("codes", [False, True])
+def test_far_queries_are_answered_alone_as_in_a_batch(scale: float, codes: bool) -> None:
+    """Bounds of centroids know how coarse squared distances are there."""
+    rng = np.random.default_rng(6)
+    db = rng.standard_normal((8000, 32), dtype=np.float32)
+    queries = rng.standard_normal((60, 32), dtype=np.float32) * np.float32(scale)
+    builder = swann.builder(db, 10, "squared_l2").tree(160, 20)
+    searcher = (builder.score_ah(2).reorder(40) if codes else builder.score_brute_force()).build()
+    together = searcher.search_batched(queries)
+    for i, query in enumerate(queries):
+        alone = searcher.search(query)
+        np.testing.assert_array_equal(alone.indices, together.indices[i])
+        np.testing.assert_array_equal(alone.distances, together.distances[i])

@@ -250,3 +250,17 @@ def test_autopilot_scans_no_rows_that_lie_anywhere() -> None:
     copied, shared = (swann.build(db.copy(), 400, copy=copy) for copy in (True, False))
     assert copied._index.codes is None
     assert shared._index.codes is not None
+
+
+@pytest.mark.parametrize("writeable", [True, False])
+def test_rows_are_given_back_where_tuning_ends_early(writeable: bool) -> None:
+    db = np.random.default_rng(5).standard_normal((24_000, 8), dtype=np.float32)
+    db.flags.writeable = writeable
+
+    def stop(stage: str, *_: int) -> None:
+        if stage == "measure":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        swann.build(db, copy=False, progress=stop)
+    assert db.flags.writeable == writeable

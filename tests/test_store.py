@@ -565,6 +565,7 @@ def test_manifests_that_lie(keys: tuple[str, ...], value: object, tmp_path: Path
         ("codes", lambda a: a[:-1]),
         ("codes", lambda a: np.concatenate([a, a])),
         ("corrections", lambda a: a[:-32]),
+        ("code_center", lambda a: a[:-1]),
         ("ids", lambda a: a[1:]),
     ],
 )

@@ -152,3 +152,23 @@ for _ in range(3):
 def test_a_forked_child_searches_and_builds_with_threads() -> None:
     # From Python 3.12 on, forking a process with threads warns: here that is the point.
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("threads", [2**40, 2**61, 2**62, 2**63 - 1])
+def test_any_number_of_threads_may_be_asked_for(threads: int) -> None:
+    """In a process of its own: numbers that overflow once divided by zero."""
+    script = f"""
+import numpy as np
+import swann
+
+db = np.random.default_rng(0).standard_normal((90, 4), dtype=np.float32)
+builder = swann.builder(db, 5, "squared_l2").tree(4, 2).score_ah(2).reorder(20)
+searcher = builder.set_n_training_threads({threads}).build()
+expected = searcher.search_batched(db)
+searcher.set_num_threads({threads})
+found = searcher.search_batched_parallel(db)
+np.testing.assert_array_equal(found.indices, expected.indices)
+swann.exact_neighbors(db, db, 5, "squared_l2", num_threads={threads})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

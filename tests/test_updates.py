@@ -323,3 +323,29 @@ def test_copies_go_their_own_ways() -> None:
             searcher.rebalance()
             found = set(searcher.search(DB[3], N + 9).indices.tolist())
             assert found - {None} == set(searcher.docids or [])
+
+
+@pytest.mark.parametrize("error", [MemoryError, swann.InvalidInputError])
+def test_a_change_stays_done_where_leaves_cannot_be_kept_up(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows by itself may fail; then the next change tries again."""
+
+    def fails(*_: object) -> None:
+        raise error("not now")
+
+    db = np.random.default_rng(3).standard_normal((600, D), dtype=np.float32)
+    builder = swann.builder(db[:500], 10, "squared_l2")
+    searcher = builder.tree(10, 10, incremental_threshold=20).score_ah(2).reorder(50).build()
+    leaves = searcher._index.num_leaves
+    with monkeypatch.context() as patched:
+        patched.setattr("swann.index.live.reshape", fails)
+        for count in (540, 580):
+            rows = searcher.upsert(None, db[count - 40 : count])
+            assert rows.tolist() == list(range(count - 40, count))
+            assert searcher.size() == count
+        searcher.delete(rows[:5].tolist())
+        assert searcher.size() == 575
+    assert searcher._index.num_leaves == leaves
+    searcher.upsert(None, db[:300] + np.float32(9))
+    assert searcher._index.num_leaves > leaves

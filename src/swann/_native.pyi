@@ -38,6 +38,7 @@ class Index:
         rounded_centroids: _Rows | None = None,
         upper: list[_Level] = ...,
         spills: bool = True,
+        code_center: _A | None = None,
     ) -> None: ...
     def search(
         self, queries: _A, candidates: int, leaves: int, threads: int, ids: _A, distances: _A, /
@@ -234,6 +235,7 @@ def pack_codes(
     corrections: _A | None,
     metric: _A | None,
     directions: _A | None,
+    center: _A | None,
     threads: int,
     /,
 ) -> None: ...

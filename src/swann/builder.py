@@ -59,8 +59,9 @@ class Builder:
         another process) makes answers wrong. Not for every index: rows must be scored in float32
         under ``"dot_product"`` or ``"squared_l2"``, and `db` be a C-contiguous float32 array or
         memory map. Results are the same; scoring whole leaves without codes is slower.
-        `Searcher.rebalance` makes a copy after all, and so does `Searcher.save` for the time it
-        takes, but not of an index with SOAR or without a tree.
+        `Searcher.rebalance` makes a copy after all, as do leaves that are split and changes that
+        leave more dead rows than live ones, and `Searcher.save` for the time it takes, but not of
+        an index with SOAR or without a tree.
 
     Raises
     ------

@@ -324,6 +324,8 @@ class Searcher:
         ------
         ConfigError
             If it is negative or not an integer.
+        InvalidInputError
+            If an index cannot hold so many.
         """
         self._live.reserve(check_count("num_datapoints", num_datapoints, minimum=0))
 
@@ -375,14 +377,19 @@ class Searcher:
         self._settle()
 
     def _keep_up(self) -> None:
-        """Do what the index was asked to do by itself."""
+        """Do what the index was asked to do by itself, if it can be done.
+
+        If not: the change is done, and the index as good as it was.
+        """
+        with contextlib.suppress(InvalidInputError, MemoryError):
+            self._reshape()
+
+    def _reshape(self) -> None:
         plan = self._live.plan
         tree, autopilot = plan.tree, plan.autopilot
         by_itself = autopilot is not None and autopilot.mode is not IncrementalMode.NONE
         if by_itself and outgrown(plan, self.size(), self.dimension):
-            # If it cannot be: the change is done, and the index as good as it was.
-            with contextlib.suppress(InvalidInputError):
-                Searcher.rebalance(self)
+            Searcher.rebalance(self)
             return
         if tree is None or tree.incremental_threshold is None:
             return

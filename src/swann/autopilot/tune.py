@@ -100,6 +100,7 @@ def build_tuned(
     )
     if training_queries is not None and sample_queries is None:
         training_queries, sample_queries = _keep_back(training_queries)
+    writeable = db.flags.writeable
     packed = build_index(
         db,
         config,
@@ -111,7 +112,11 @@ def build_tuned(
     )
     if config.tree is None and not isinstance(config.score, AHConfig):
         return packed
-    return _Tuning(packed, db, sample_queries, threads, progress).run()
+    try:
+        return _Tuning(packed, db, sample_queries, threads, progress).run()
+    except BaseException:
+        db.flags.writeable = writeable  # no index has it for its rows
+        raise
 
 
 def choose_for(

@@ -31,7 +31,15 @@ from swann.partition.tree import hidden_variance
 
 __all__ = ["Finish"]
 
-_LEARNED = ("projection", "tree_map", "code_metric", "centroids", "row_origins", "codebook")
+_LEARNED = (
+    "projection",
+    "tree_map",
+    "code_metric",
+    "centroids",
+    "row_origins",
+    "codebook",
+    "code_center",
+)
 
 
 class Finish:

@@ -49,7 +49,7 @@ F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 
-FORMAT = 1
+FORMAT = 2
 """Of the files of tasks: others are not taken for one's own."""
 
 _TRAINED_ARRAYS = (
@@ -61,6 +61,7 @@ _TRAINED_ARRAYS = (
     "reach_from",
     "codebook",
     "row_origins",
+    "code_center",
 )
 
 

@@ -183,6 +183,7 @@ class _Build:
             reach_from=self.reach_from,
             row_origins=self.row_origins,
             codebook=None if encoder is None else encoder.codebook,
+            code_center=None if encoder is None else encoder.center,
             residual=self.residual,
             routes=self.routes(),
         )

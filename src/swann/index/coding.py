@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from swann import kernels
 from swann.config import AHConfig
 from swann.distance import SQUARED_L2
-from swann.index.encoding import Encoder, unpack
+from swann.index.encoding import Encoder, code_center, unpack
 from swann.index.learned import CODE_SAMPLE, Teacher
 from swann.index.source import Source, most_rows
 from swann.kernels import GROUP, LANES, Tiles
@@ -83,7 +83,8 @@ class Coder:
 
     def _encoder(self, codebook: F32, metric: F32 | None) -> Encoder:
         source = self.source
-        return Encoder(source.config, codebook, self.origins, metric, source.threads)
+        center = code_center(source.config, self.origins)
+        return Encoder(source.config, codebook, self.origins, metric, center, source.threads)
 
     def _trained(
         self,

@@ -12,6 +12,7 @@ from swann.config import AHConfig, IndexConfig
 from swann.errors import CorruptIndexError
 from swann.index.docid_arrays import DOCID_ARRAYS
 from swann.index.manifest import (
+    CODE_CENTER,
     DOCIDS,
     FORMAT_VERSION,
     LEARNED,
@@ -123,6 +124,8 @@ def manifest_of(state: State, entries: dict[str, Entry]) -> dict[str, Any]:
         content["features"].append(LEARNED)
     if index.row_origins is not None:
         content["features"].append(ROW_ORIGINS)
+    if index.code_center is not None:
+        content["features"].append(CODE_CENTER)
     if isinstance(index.config.score, AHConfig) and index.config.score.codewords == 256:
         content["features"].append(LUT256)
     if state.numbered:
@@ -270,6 +273,8 @@ def _expected_shapes(
         }
         if residual and config.tree is not None and config.distance_measure == "squared_l2":
             shapes["corrections"] = (None,)
+            if CODE_CENTER in features:
+                shapes["code_center"] = (reduced_dim,)
     exact = config.reorder if isinstance(config.score, AHConfig) else config.score
     if exact is not None:
         origins = ROW_ORIGINS in features

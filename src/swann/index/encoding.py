@@ -16,7 +16,7 @@ from swann.quantize.codebook import MAX_SWEEPS
 from swann.quantize.metric import SHAPED_SWEEPS
 from swann.vectors import aligned
 
-__all__ = ["Encoder", "has_corrections", "pack", "pack_corrections", "unpack"]
+__all__ = ["Encoder", "code_center", "has_corrections", "pack", "pack_corrections", "unpack"]
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -38,6 +38,8 @@ class Encoder:
         Centroids, where codes are of residuals.
     metric : float32 array of shape (r, r), or None
         The loss that codes are chosen by; None for plain l2.
+    center : float32 array of shape (r,), or None
+        See `code_center`.
     threads : int
         The result does not depend on it.
 
@@ -55,6 +57,7 @@ class Encoder:
         codebook: F32,
         origins: F32 | None,
         metric: F32 | None,
+        center: F32 | None,
         threads: int,
     ) -> None:
         assert isinstance(config.score, AHConfig)
@@ -63,6 +66,7 @@ class Encoder:
         self.codebook = codebook
         self.origins = origins
         self.metric = metric
+        self.center = center
         self.threads = threads
         self.codes: U8 = np.empty((0, 0, 0), np.uint8)
         self.corrections: F32 | None = None
@@ -94,6 +98,7 @@ class Encoder:
             self.threads,
             metric=self.metric,
             directions=directions,
+            center=self.center,
         )
 
     def _weights(self, norms: F32) -> F32 | None:
@@ -113,6 +118,7 @@ class Encoder:
             "code_metric": self.metric,
             "codes": self.codes,
             "codebook": self.codebook,
+            "code_center": self.center,
             "corrections": corrections,
             "correction_low": low,
             "correction_span": span,
@@ -122,6 +128,19 @@ class Encoder:
 def has_corrections(config: IndexConfig, residual: bool) -> bool:
     """Whether scores by codes need a correction: under squared l2, where codes are of residuals."""
     return residual and config.tree is not None and config.distance_measure == SQUARED_L2
+
+
+def code_center(config: IndexConfig, centroids: F32 | None) -> F32 | None:
+    """Return what tables and corrections are counted from; None where there are no corrections.
+
+    The squared distance to a datapoint c + r is that to c, and ``|r|^2 - 2 <q - m, r>`` of the
+    tables, and the correction ``2 <c - m, r>``, whatever m is. Both are rounded to steps of what
+    they range over, which grows as q and c are farther from m: it is in the middle of all.
+    """
+    if not has_corrections(config, centroids is not None):
+        return None
+    assert centroids is not None
+    return np.asarray(centroids.mean(axis=0, dtype=np.float64), np.float32)
 
 
 def unpack(packed: U8) -> U8:

@@ -9,6 +9,7 @@ from typing import Any
 from swann.errors import CorruptIndexError, FormatVersionError, IndexFormatError
 
 __all__ = [
+    "CODE_CENTER",
     "DOCIDS",
     "FORMAT_VERSION",
     "LEARNED",
@@ -42,6 +43,7 @@ PLAN = "plan"  # a rebalance builds something else than what is there
 PROJECTED = "projected"  # the centroids and codes have a dimension of their own
 LEARNED = "learned"  # queries shaped the leaves or the codes, and updates go on so
 ROW_ORIGINS = "row_origins"  # int8 rows are counted from origins
+CODE_CENTER = "code_center"  # corrections are counted from the middle of the datapoints
 LOG = "log"  # changes follow in a log beside it
 SHARDED = "sharded"  # it lists the manifests of shards
 FEATURES = (
@@ -53,6 +55,7 @@ FEATURES = (
     PROJECTED,
     LEARNED,
     ROW_ORIGINS,
+    CODE_CENTER,
     LOG,
     SHARDED,
 )

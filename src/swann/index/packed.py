@@ -23,7 +23,9 @@ Datapoints lie in the order of the leaves, so that a leaf is one contiguous run 
     codes        uint8   (groups, blocks, 16) packed 4-bit codes             (asymmetric hashing)
                          or (..., 32)         8-bit codes                    (lut256)
     codebook     float32 (r, 16 or 256)       codeword k of all blocks       (asymmetric hashing)
-    corrections  uint16  (groups * 32,)       -2 <centroid, residual>   (squared l2 and residuals)
+    corrections  uint16  (groups * 32,)       -2 <centroid - code_center, residual>
+                                              (squared l2 and residuals)
+    code_center  float32 (r,)                 what tables and corrections count from (the same)
 
 r is the dimension of the centroids and codes: d, or what a projection leaves of it
 (`PackedIndex.reduced_dim`). `swann.index.routes` draws the
@@ -84,6 +86,7 @@ ARRAYS: dict[str, np.dtype[Any]] = {
     "codes": np.dtype("u1"),
     "codebook": np.dtype("<f4"),
     "corrections": np.dtype("<u2"),
+    "code_center": np.dtype("<f4"),
 }
 """Names of the arrays, and their dtypes wherever they are stored."""
 
@@ -127,6 +130,7 @@ class PackedIndex:
     codes: NDArray[np.uint8] | None = None
     codebook: NDArray[np.float32] | None = None
     corrections: NDArray[np.uint16] | None = None
+    code_center: NDArray[np.float32] | None = None
     correction_low: float = 0.0
     correction_span: float = 0.0
     residual: bool = True
@@ -165,6 +169,7 @@ class PackedIndex:
             reduced_dim=self.reduced_dim,
             projection=self.projection,
             spills=self.spills,
+            code_center=self.code_center,
             **native_routes(self.config, self.routes),
         )
         object.__setattr__(self, "native", native)

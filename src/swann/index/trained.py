@@ -49,6 +49,8 @@ class Trained:
         As in `PackedIndex`.
     codebook : float32 array of shape (reduced_dim, codewords), or None
         Of codes.
+    code_center : float32 array of shape (reduced_dim,), or None
+        As in `PackedIndex`.
     residual : bool
         Whether codes are of residuals.
     routes : dict of str to array
@@ -66,6 +68,7 @@ class Trained:
     reach_from: F32 | None = None
     row_origins: F32 | None = None
     codebook: F32 | None = None
+    code_center: F32 | None = None
     residual: bool = True
     routes: dict[str, NDArray[Any]] = field(default_factory=dict)
 
@@ -80,7 +83,9 @@ class Trained:
             return None
         assert self.codebook is not None
         origins = self.centroids if self.residual else None
-        return Encoder(self.config, self.codebook, origins, self.code_metric, threads)
+        return Encoder(
+            self.config, self.codebook, origins, self.code_metric, self.code_center, threads
+        )
 
 
 def spill(source: Source, centroids: F32, leaves: U32, soar_lambda: float) -> U32:

@@ -215,6 +215,7 @@ def pack_codes(
     *,
     metric: F32 | None = None,
     directions: F32 | None = None,
+    center: F32 | None = None,
 ) -> None:
     """Encode rows, in any order, into their places in the packed codes of an index.
 
@@ -239,11 +240,13 @@ def pack_codes(
     codes : uint8 array of shape (all groups, blocks, 16 or 32)
         `block_bytes` says how wide. Holds zeros in these places.
     corrections : float32 array of shape (all groups * 32,), or None
-        Gets ``-2 <centroid, decoded residual>``: squared l2 with residuals needs it.
+        Gets ``-2 <centroid - center, decoded residual>``: squared l2 with residuals needs it.
     metric : float32 array of shape (d, d), optional
         Not with corrections.
     directions : float32 array of shape (m, d), optional
         u of each row, as `metric_directions` makes them; with a metric and weights, and only then.
+    center : float32 array of shape (d,), optional
+        What the corrections are counted from; the origin unless given.
     """
     _native.pack_codes(
         rows,
@@ -258,6 +261,7 @@ def pack_codes(
         corrections,
         metric,
         directions,
+        center,
         threads,
     )
 

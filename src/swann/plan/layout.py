@@ -32,7 +32,15 @@ from swann.kernels import GROUP
 
 __all__ = ["SHARED", "array_bytes", "expected_groups", "groups_of", "reduced_dim"]
 
-SHARED = ("leaf_starts", "centroids", "spreads", "projection", "codebook", "row_origins")
+SHARED = (
+    "leaf_starts",
+    "centroids",
+    "spreads",
+    "projection",
+    "codebook",
+    "row_origins",
+    "code_center",
+)
 """Arrays that every shard of an index has whole, as its head has, and those of the routes."""
 
 
@@ -108,7 +116,7 @@ def array_bytes(
         shapes["codes"] = (groups, blocks, kernels.block_bytes(score.codewords))
         shapes["codebook"] = (r, score.codewords)
         if config.distance_measure == SQUARED_L2 and tree is not None and residual:
-            shapes["corrections"] = (groups * GROUP,)
+            shapes |= {"corrections": (groups * GROUP,), "code_center": (r,)}
     sizes = {
         name: round(math.prod(shapes[name]) * dtype.itemsize)
         for name, dtype in ARRAYS.items()
