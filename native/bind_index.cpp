@@ -212,7 +212,7 @@ void bind_index(nb::module_& m) {
                     std::optional<In<uint16_t, 2>>, std::optional<In<int8_t, 2>>, MaybeF32, MaybeF32,
                     std::optional<In<uint8_t, 1>>, MaybeF32x2, std::optional<In<uint8_t, 3>>,
                     MaybeF32x2, size_t,
-                    std::optional<In<uint16_t, 1>>, float, float, bool, size_t, MaybeF32x2,
+                    std::optional<In<uint16_t, 1>>, double, double, bool, size_t, MaybeF32x2,
                     std::optional<RowArrays>, std::vector<LevelArrays>, bool, MaybeF32>(),
            "distance"_a, "dim"_a, "leaf_starts"_a, "centroids"_a.none(), "spreads"_a.none(),
            "ids"_a.none(), "entry_rows"_a.none(), "rows"_a.none(), "rows_bf16"_a.none(),

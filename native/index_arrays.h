@@ -32,8 +32,8 @@ class IndexArrays {
               std::optional<In<int8_t, 2>> rows_i8, MaybeF32 row_scales, MaybeF32 row_squares,
               std::optional<In<uint8_t, 1>> row_labels, MaybeF32x2 row_origins,
               std::optional<In<uint8_t, 3>> codes, MaybeF32x2 codebook, size_t dims_per_block,
-              std::optional<In<uint16_t, 1>> corrections, float correction_low,
-              float correction_span, bool residual, size_t reduced_dim, MaybeF32x2 projection,
+              std::optional<In<uint16_t, 1>> corrections, double correction_low,
+              double correction_span, bool residual, size_t reduced_dim, MaybeF32x2 projection,
               std::optional<RowArrays> rounded_centroids, std::vector<LevelArrays> upper,
               bool spills, MaybeF32 code_center)
       : leaf_starts_(leaf_starts), centroids_(centroids), spreads_(spreads), ids_(ids),

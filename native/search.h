@@ -84,7 +84,7 @@ struct IndexView {
   size_t dims_per_block = 0;
   size_t blocks = 0;
   const uint16_t* corrections = nullptr;   // [groups * 32]: squared l2 with residuals
-  float correction_low = 0, correction_span = 0;  // value = low + span * correction / 65535
+  double correction_low = 0, correction_span = 0;  // value = low + span * correction / 65535
   const float* code_center = nullptr;      // [reduced_dim] what tables and corrections count from, or null
   bool residual = true;                    // with centroids: codes are of residuals, not datapoints
   std::vector<size_t> group_starts;        // [num_leaves + 1] first group of each leaf

@@ -96,7 +96,7 @@ struct SmallIndex {
     view.correction_low = *low, view.correction_span = *high - *low;
     for (const float c : cross)
       corrections.push_back(
-          uint16_t(std::lround((c - *low) / std::max(view.correction_span, 1e-9f) * 65535)));
+          uint16_t(std::lround((c - *low) / std::max(view.correction_span, 1e-9) * 65535)));
     view.corrections = corrections.data();
   }
 

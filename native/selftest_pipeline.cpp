@@ -114,7 +114,7 @@ bool near(const SmallIndex& index, const float* q, size_t k, size_t leaves, cons
         for (size_t j = 0; j < view.dim; ++j)
           score += 2 * index.centroids[l * view.dim + j] * index.value_of_code(l, row, j);
         score += view.correction_low +
-                 double(view.correction_span) * index.correction(l, row) / 65535;
+                 view.correction_span * index.correction(l, row) / 65535;
       }
       by_id[view.ids == nullptr ? row : view.ids[row]] = score;
       sorted.push_back(score);

@@ -157,7 +157,7 @@ void put_codes(const PackJob& job, const uint8_t* codes, size_t first_block, siz
 
 }  // namespace
 
-double correction_of(const float* centroid, const float* center, const float* codebook,
+float correction_of(const float* centroid, const float* center, const float* codebook,
                      size_t codewords, size_t dim, size_t dims_per_block, const uint8_t* code) {
   double cross = 0;
   for (size_t j = 0; j < dim; ++j) {
@@ -165,7 +165,7 @@ double correction_of(const float* centroid, const float* center, const float* co
     cross += (double(centroid[j]) - from) *
              double(codebook[j * codewords + code[j / dims_per_block * kLanes]]);
   }
-  return -2 * cross;
+  return float(-2 * cross);
 }
 
 namespace {
@@ -209,8 +209,8 @@ std::vector<uint8_t> codes_of(const PackJob& job, size_t threads) {
                             job.sweeps, false, code, losses);
       for (size_t i = 0; i < count && job.corrections != nullptr; ++i)
         job.corrections[job.places[first + i]] =
-            float(correction_of(centroid(i), job.center, job.codebook, job.codewords, job.dim,
-                                job.dims_per_block, code + i));
+            correction_of(centroid(i), job.center, job.codebook, job.codewords, job.dim,
+                          job.dims_per_block, code + i);
     }
   });
   return codes;

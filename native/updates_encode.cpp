@@ -161,7 +161,7 @@ void Updates::encode(size_t count, size_t threads) {
   for (size_t copy = 0; copy < e.copies; ++copy) {
     e.corrections[copy].resize(count);
     for (size_t i = 0; i < count; ++i) {
-      const double correction = correction_of(
+      const float correction = correction_of(
           centroids + size_t(e.leaf(copy, i)) * dim, index_.code_center, index_.codebook,
           index_.codewords, dim, index_.dims_per_block, e.code(copy, i, blocks));
       e.corrections[copy][i] = packed_correction(index_, correction);

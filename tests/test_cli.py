@@ -147,7 +147,7 @@ def test_defaults_of_build(data: Path, run: Run, monkeypatch: pytest.MonkeyPatch
     assert config.score == swann.AHConfig()
     assert config.reorder == swann.ReorderConfig(reordering_num_neighbors=100)
 
-    monkeypatch.setattr("swann.cli.app._TREE_PAYS_FROM", 400)
+    monkeypatch.setattr("swann.cli.app.TREE_ROWS", 400)
     assert run(*args[:2], data / "tree", *args[3:], "--reorder", 0)[0] == 0
     config = swann.load_searcher(data / "tree").config
     assert config.tree is not None

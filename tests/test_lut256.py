@@ -164,7 +164,12 @@ def test_upserted_datapoints_get_the_codes_of_a_build(
     after = search_all(searcher, QUERIES, 60)
     # Ties apart, which go to the lowest row: the same datapoints at the same distances.
     np.testing.assert_array_equal(after.distances, before.distances)
-    np.testing.assert_array_equal(np.sort(after.indices), np.sort(before.indices))
+    sure = (
+        before.distances != before.distances[:, -1:]
+    )  # of equal last ones, others may be left out
+    for found, known, here in zip(after.indices, before.indices, sure, strict=True):
+        assert set(found[here]) == set(known[here])
+    assert sure.mean() > 0.9
 
 
 def test_updates_are_folded_into_files(tmp_path: Path) -> None:
