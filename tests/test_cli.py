@@ -189,6 +189,21 @@ def test_build_within_memory_and_in_shards(
     assert "expected a directory" in err
 
 
+def test_processes_build_what_one_builds(data: Path, run: Run) -> None:
+    rest = ("--distance-measure", "cosine", "--memory", "400MB", "--leaves", 10)
+    made = []
+    for name, who in (("one", ()), ("two", ("--processes", 2, "--threads", 2))):
+        code, _, err = run("build", data / "db.npy", data / name, *rest, *who)
+        assert code == 0, err
+        made.append({p.name: p.read_bytes() for p in (data / name).glob("*.npy")})
+    assert made[0] == made[1]
+    code, _, err = run("build", data / "db.npy", data / "x", *rest, "--processes", 2,
+                       "--ray-address", "local")  # fmt: skip
+    assert code != 0
+    assert "--processes and --ray-address are given" in err
+    assert not (data / "x").exists()
+
+
 def test_eval(built: Path, run: Run) -> None:
     code, text, err = run(
         "eval", built / "index", built / "db.npy", built / "queries.npy", "-k", 4,

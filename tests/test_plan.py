@@ -15,11 +15,11 @@ from swann.cli import main
 from swann.config import AHConfig, ReorderType
 from swann.errors import ConfigError
 from swann.index.build import build_index
+from swann.index.packed import MOST_ENTRIES
 from swann.plan import Cluster, Machine, Plan, machines, measured, plan
 from swann.plan.calibrate import serial_share
 from swann.plan.cluster import waiting
 from swann.plan.machine import THIS, cache_file, keep, machine, usual_profile, usual_speed
-from swann.plan.model import MOST_ENTRIES
 from swann.plan.speed import QUERY_TERMS, fit
 
 SIZES = [20_000, 100_000, 1_000_000, 30_000_000, 1_000_000_000, 4_000_000_000]

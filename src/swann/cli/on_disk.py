@@ -37,11 +37,15 @@ def build_on_disk(
     """Build, and say what was made."""
     if out.suffix == SUFFIX:
         raise ConfigError(f"OUT is {out}; expected a directory where --memory or --shards is given")
-    executor: LocalExecutor | ProcessExecutor | RayExecutor = LocalExecutor(threads or 0)
+    if processes is not None and ray_address is not None:
+        raise ConfigError("--processes and --ray-address are given; expected one of them at most")
+    executor: LocalExecutor | ProcessExecutor | RayExecutor
     if ray_address is not None:
-        executor = RayExecutor(ray_address)
+        executor = RayExecutor(ray_address, threads or 1)
     elif processes is not None:
-        executor = ProcessExecutor(processes)
+        executor = ProcessExecutor(processes, threads or 1)
+    else:
+        executor = LocalExecutor(threads or 0)
     start = time.perf_counter()
     try:
         with show.progress() as bars:

@@ -21,7 +21,8 @@ from swann.index.docids import check_docids, check_row_ids
 from swann.index.incoming import as_rows
 from swann.index.journal import Journal
 from swann.index.log_format import Change
-from swann.index.numbering import MOST, numbers_of
+from swann.index.numbering import numbers_of
+from swann.index.packed import MOST_ENTRIES
 from swann.kernels import hardware_threads
 
 __all__ = ["Changes"]
@@ -95,8 +96,10 @@ class Changes:
             listed = self._present(given)
         else:
             listed, fresh = numbers_of(names, given, first)
-        if max(first, *listed, 0) > MOST:
-            raise InvalidInputError(f"an index gives {MOST} numbers at most; build a new one")
+        if max(first, *listed, 0) > MOST_ENTRIES:
+            raise InvalidInputError(
+                f"an index gives {MOST_ENTRIES} numbers at most; build a new one"
+            )
         if count == 0:
             return np.array([], object if names is not None else np.int64), tail.last
         owners, added = self._router.route(rows, 1 if count < _MANY else hardware_threads())

@@ -19,7 +19,7 @@ from swann.index.coding import Coder
 from swann.index.encoding import Encoder
 from swann.index.layout import Layout
 from swann.index.learned import TREE_SAMPLE, Learned, Teacher
-from swann.index.packed import PackedIndex, ranks_by_reach
+from swann.index.packed import MOST_ENTRIES, PackedIndex, ranks_by_reach
 from swann.index.routes import build_routes
 from swann.index.rows import train_origins
 from swann.index.source import LONGEST, Progress, Source, most_rows
@@ -30,16 +30,23 @@ from swann.partition.avq import move_to_datapoints
 from swann.partition.order import near_together
 from swann.quantize.metric import unmap_rows
 
-__all__ = ["LONGEST", "Progress", "build_index", "check_count_of_rows", "train_index"]
+__all__ = [
+    "ENOUGH_AT_FIRST",
+    "ENOUGH_A_LEAF",
+    "LONGEST",
+    "Progress",
+    "build_index",
+    "check_count_of_rows",
+    "train_index",
+]
 
 F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
 
-_ENOUGH_A_LEAF = 64
+ENOUGH_A_LEAF = 64
 """Datapoints of the sample a leaf from which their mean stands for that of the whole leaf."""
-_ENOUGH_AT_FIRST = 320
+ENOUGH_AT_FIRST = 320
 """Datapoints of the sample a leaf that the first half of its training sees."""
-_MAX_ROWS = 2**32 - 2
 
 
 def build_index(
@@ -116,7 +123,7 @@ def train_index(
 def check_count_of_rows(n: int, config: IndexConfig) -> None:
     """Raise an InvalidInputError if an index cannot hold so many rows."""
     spills = config.tree is not None and config.tree.soar_lambda is not None
-    most = _MAX_ROWS // 2 if spills else _MAX_ROWS  # entries have 32-bit numbers
+    most = MOST_ENTRIES // 2 if spills else MOST_ENTRIES  # entries have 32-bit numbers
     if n > most:
         raise InvalidInputError(f"db has {n} rows; such an index holds {most} at most")
 
@@ -247,7 +254,7 @@ class _Build:
         norms, reduced_norms = self.norms, self.reduced_norms
         assert config is not None
         ids = source.sample_ids(max(config.training_sample_size, config.num_leaves), stream=0)
-        at_first = _ENOUGH_AT_FIRST * min(config.num_leaves, len(ids))
+        at_first = ENOUGH_AT_FIRST * min(config.num_leaves, len(ids))
         total = config.training_iterations
         if self.teacher is not None:
             some = ids[:: max(1, len(ids) // TREE_SAMPLE)][:TREE_SAMPLE]
@@ -270,7 +277,7 @@ class _Build:
             on_iteration=lambda i, _: source.report("tree", i + 1, total),
         )
         source.report("tree", total, total)
-        few = len(ids) < _ENOUGH_A_LEAF * len(centroids)
+        few = len(ids) < ENOUGH_A_LEAF * len(centroids)
         if config.avq is None and len(ids) < source.n and (few or config.spherical):
             centroids = tree.to_means(
                 source.tree_chunks(),

@@ -17,13 +17,22 @@ from swann.kernels import GROUP, LANES, Tiles
 from swann.quantize.anisotropic import anisotropic_weights
 from swann.quantize.product import ProductQuantizer
 
-__all__ = ["Coder"]
+__all__ = ["Coder", "codebook_sample"]
 
 F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
 
 _ENOUGH_TO_TRAIN, _ENOUGH_FOR_A_CODEWORD = 16384, 1024
 _ENOUGH_TO_COMPARE, _ITERATIONS_TO_COMPARE = 4096, 3
+
+
+def codebook_sample(ah: AHConfig, n: int) -> int:
+    """Return how many of n datapoints a codebook is trained on; more change no recall.
+
+    A third of the database where that is many: tiles take up to two floats a value.
+    """
+    enough = _ENOUGH_FOR_A_CODEWORD * ah.codewords
+    return min(ah.training_sample_size, enough, max(_ENOUGH_TO_TRAIN, n // 3))
 
 
 class Coder:
@@ -66,13 +75,9 @@ class Coder:
             self.origins = None
         if self.teacher is not None:
             self.metric = self._metric_that_pays(self.teacher, leaves)
-        # More changes no recall. A third of the database at most: tiles take up to two floats a
-        # value.
-        enough = _ENOUGH_FOR_A_CODEWORD * ah.codewords
-        size = min(ah.training_sample_size, enough, max(_ENOUGH_TO_TRAIN, source.n // 3))
         total = ah.training_iterations * (2 if ah.anisotropic else 1)
         codebook = self._trained(
-            source.sample_ids(size, stream=0),
+            source.sample_ids(codebook_sample(ah, source.n), stream=0),
             leaves,
             self.metric,
             iterations=ah.training_iterations,

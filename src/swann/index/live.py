@@ -34,8 +34,8 @@ from swann.index.health import Health
 from swann.index.incoming import as_row, as_rows, bad_vector
 from swann.index.journal import Journal, NoJournal
 from swann.index.learned import Learned
-from swann.index.numbering import MOST, check_room, numbers_of, present
-from swann.index.packed import PackedIndex
+from swann.index.numbering import check_room, numbers_of, present
+from swann.index.packed import MOST_ENTRIES, PackedIndex
 from swann.index.settle import settle_delete, settle_upsert
 from swann.index.shape import reshape
 from swann.index.state import Books, State, View
@@ -266,9 +266,9 @@ class LiveIndex(Turns):
     def reserve(self, num_datapoints: int) -> None:
         """Make room for `num_datapoints` in all."""
         more = num_datapoints - self.size()
-        if num_datapoints > MOST:
+        if num_datapoints > MOST_ENTRIES:
             raise InvalidInputError(
-                f"num_datapoints is {num_datapoints}; an index holds {MOST} at most"
+                f"num_datapoints is {num_datapoints}; an index holds {MOST_ENTRIES} at most"
             )
         if more > 0:
             updates.begin(self.view.packed).reserve(more)

@@ -9,20 +9,18 @@ import numpy as np
 from swann.errors import InvalidInputError, UnknownDocidError
 from swann.index import updates
 from swann.index.docids import Docids
+from swann.index.packed import MOST_ENTRIES
 from swann.index.state import View
 
-__all__ = ["MOST", "check_room", "numbers_of", "present"]
-
-MOST = 2**32 - 2
-"""Numbers, and datapoints, that an index may have."""
+__all__ = ["check_room", "numbers_of", "present"]
 
 
 def check_room(view: View, following: int, count: int) -> None:
     """Raise an InvalidInputError unless `count` rows more fit, and numbers below `following`."""
-    if following > MOST or not view.packed.native.has_room(count):
+    if following > MOST_ENTRIES or not view.packed.native.has_room(count):
         raise InvalidInputError(
-            f"an index gives {MOST} numbers at most, to entries of leaves and to datapoints that "
-            "it ever had; build a new one"
+            f"an index gives {MOST_ENTRIES} numbers at most, to entries of leaves and to "
+            "datapoints that it ever had; build a new one"
         )
 
 
@@ -40,7 +38,7 @@ def numbers_of(names: Docids, given: list[Any], first: int) -> tuple[list[int], 
 
 def present(view: View, row_ids: list[int]) -> list[int]:
     """Return row ids; an UnknownDocidError unless every one is alive."""
-    following = min(view.books.following, MOST)
+    following = min(view.books.following, MOST_ENTRIES)
     if len(row_ids) == 1:
         native = updates.begin(view.packed)
         gone = row_ids[0] >= following or native.row_of(row_ids[0]) == updates.NOWHERE

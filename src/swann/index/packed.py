@@ -65,7 +65,10 @@ from swann.kernels import NativeIndex
 from swann.quantize.projection import project
 from swann.vectors import aligned
 
-__all__ = ["ARRAYS", "PackedIndex", "ranks_by_reach", "unprojected_dim"]
+__all__ = ["ARRAYS", "MOST_ENTRIES", "PackedIndex", "ranks_by_reach", "unprojected_dim"]
+
+MOST_ENTRIES = 2**32 - 2
+"""Entries of an index, and numbers of its datapoints: both have 32 bits."""
 
 ARRAYS: dict[str, np.dtype[Any]] = {
     "leaf_starts": np.dtype("<u4"),

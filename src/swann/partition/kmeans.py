@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from swann import kernels
 
-__all__ = ["train_centroids"]
+__all__ = ["NEAR", "train_centroids"]
 
 F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
@@ -21,7 +21,7 @@ _SPLIT = np.float32(0.3)
 _DRAWS = 16
 """Candidates that k-means++ draws at a time: with these a pass is still bound by memory."""
 
-_NEAR = 96
+NEAR = 96
 """Centroids that a row is compared with once it is in a leaf: those nearest to the leaf's mean. All
 are in the first iteration, and where splitting ends."""
 
@@ -98,7 +98,7 @@ def train_centroids(
     squares = kernels.square_rows(sample, threads)
     before = np.inf
     seen: _Leaves | None = None
-    few = num_centroids <= 2 * _NEAR
+    few = num_centroids <= 2 * NEAR
     for iteration in range(iterations):
         if iteration == half and len(sample) < len(whole):
             sample, squares, before = whole, kernels.square_rows(whole, threads), np.inf
@@ -137,7 +137,7 @@ def _assign(sample: F32, centroids: F32, seen: _Leaves | None, threads: int) -> 
     if seen is None:
         return kernels.assign_leaves(sample, centroids, threads)
     return kernels.assign_near(
-        sample, seen.means, centroids, _NEAR, seen.order, seen.starts, threads
+        sample, seen.means, centroids, NEAR, seen.order, seen.starts, threads
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from swann.config import AHConfig, IndexConfig, ReorderType, check_count, check_flag, check_number
 from swann.distance import DistanceMeasure
 from swann.errors import ConfigError
+from swann.index.packed import MOST_ENTRIES
 from swann.plan.answer import Plan
 from swann.plan.building import Building, plan_build
 from swann.plan.cluster import Cluster, message_bytes, waiting
@@ -17,10 +18,7 @@ from swann.plan.profile import Look, Profile
 from swann.plan.settings import configure
 from swann.plan.speed import query_terms
 
-__all__ = ["MOST_ENTRIES", "plan"]
-
-MOST_ENTRIES = 2**32 - 2
-"""Entries of an index and numbers of datapoints have 32 bits, those of all shards together."""
+__all__ = ["plan"]
 
 _USABLE = 0.8
 """Of a machine's memory for arrays: the rest is for queries, for new files beside old ones, and for

@@ -20,9 +20,9 @@ from swann.config import (
 )
 from swann.distance import DistanceMeasure, check_distance_measure
 from swann.errors import ConfigError
+from swann.index.build import ENOUGH_A_LEAF
 from swann.plan.machine import usual_profile
 from swann.plan.profile import Look, Profile, measured
-from swann.plan.speed import ENOUGH_A_LEAF
 from swann.vectors import as_database
 
 __all__ = ["configure", "profile_of_file"]

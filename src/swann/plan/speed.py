@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from swann import kernels
 from swann.config import AHConfig, BruteForceConfig, IndexConfig, ReorderType, check_number
 from swann.errors import ConfigError
+from swann.index.build import ENOUGH_A_LEAF, ENOUGH_AT_FIRST
+from swann.index.coding import codebook_sample
+from swann.partition.kmeans import NEAR
 from swann.plan.layout import reduced_dim
 from swann.plan.profile import Look, check_fields, check_name
 
 __all__ = [
     "BUILD_TERMS",
-    "ENOUGH_A_LEAF",
     "QUERY_TERMS",
     "Speed",
     "build_terms",
@@ -53,13 +55,9 @@ BUILD_TERMS = ("check", "tree", "assign", "codebook", "encode", "rows")
 """The same of a build: nanoseconds a value, a multiplication, a byte; see `build_terms`."""
 
 _ROW_BYTES = {ReorderType.FLOAT32: 4, ReorderType.BFLOAT16: 2, ReorderType.INT8: 1}
-_FULL_PASSES, _NEAR, _AT_FIRST = 2, 96, 320
-"""Of k-means: iterations that compare with all centroids, with how many the others compare, and how
-many datapoints a centroid the first half of either sees."""
+_FULL_PASSES = 2
+"""Iterations of k-means that compare with all centroids."""
 _QUERIES_TOGETHER = 1024
-
-ENOUGH_A_LEAF = 64
-"""Datapoints of the sample a leaf below which a build goes through the database once more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,11 +181,11 @@ def build_terms(config: IndexConfig, n: int, dimension: int) -> Terms:
     if config.tree is not None:
         leaves = min(config.tree.num_leaves, n)
         sample = min(n, max(config.tree.training_sample_size, leaves))
-        seen = (min(sample, _AT_FIRST * leaves) + float(sample)) / 2
+        seen = (min(sample, ENOUGH_AT_FIRST * leaves) + float(sample)) / 2
         near = config.tree.training_iterations - _FULL_PASSES
         terms["tree"] = r * (
             _FULL_PASSES * seen * leaves
-            + near * (seen * min(leaves, _NEAR) + float(leaves) * leaves)
+            + near * (seen * min(leaves, NEAR) + float(leaves) * leaves)
         )
         passes = 1 if config.tree.soar_lambda is None else 2
         if sample < min(n, ENOUGH_A_LEAF * leaves):
@@ -196,12 +194,7 @@ def build_terms(config: IndexConfig, n: int, dimension: int) -> Terms:
     copies = 2 if config.tree is not None and config.tree.soar_lambda is not None else 1
     exact: Any = config.reorder
     if isinstance(config.score, AHConfig):
-        enough = min(
-            config.score.training_sample_size,
-            1024 * config.score.codewords,
-            max(16384, n // 3),
-            n,
-        )
+        enough = min(n, codebook_sample(config.score, n))
         rounds = config.score.training_iterations * (2 if config.score.anisotropic else 1)
         words = config.score.codewords / 16
         terms["codebook"] = float(enough) * r * rounds * words
