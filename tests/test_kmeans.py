@@ -88,7 +88,7 @@ def test_near_centroids_lose_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row is compared with few centroids; that hardly shows in what is reached."""
     sample = normal(3, 6000, 8)
     _, losses = train(sample, 400)
-    monkeypatch.setattr(kmeans, "_NEAR", 400)
+    monkeypatch.setattr(kmeans, "NEAR", 400)
     _, everywhere = train(sample, 400)
     assert everywhere[-1] < losses[0] * 0.8
     assert losses[-1] < everywhere[-1] * 1.005
