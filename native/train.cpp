@@ -158,7 +158,7 @@ void put_codes(const PackJob& job, const uint8_t* codes, size_t first_block, siz
 }  // namespace
 
 float correction_of(const float* centroid, const float* center, const float* codebook,
-                     size_t codewords, size_t dim, size_t dims_per_block, const uint8_t* code) {
+                    size_t codewords, size_t dim, size_t dims_per_block, const uint8_t* code) {
   double cross = 0;
   for (size_t j = 0; j < dim; ++j) {
     const double from = center == nullptr ? 0 : double(center[j]);

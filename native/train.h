@@ -131,7 +131,7 @@ void encode_shaped(const Shaped& how, const float* targets, const float* directi
 // -2 <c - center, decoded residual>, the part of a squared distance that codes of residuals leave out where
 // tables are of q - center (null: of q). A block's code is kLanes behind that of the block before.
 float correction_of(const float* centroid, const float* center, const float* codebook,
-                     size_t codewords, size_t dim, size_t dims_per_block, const uint8_t* code);
+                    size_t codewords, size_t dim, size_t dims_per_block, const uint8_t* code);
 
 // Encodes rows in any order into the places of packed codes that they have.
 struct PackJob {

@@ -164,9 +164,8 @@ def test_upserted_datapoints_get_the_codes_of_a_build(
     after = search_all(searcher, QUERIES, 60)
     # Ties apart, which go to the lowest row: the same datapoints at the same distances.
     np.testing.assert_array_equal(after.distances, before.distances)
-    sure = (
-        before.distances != before.distances[:, -1:]
-    )  # of equal last ones, others may be left out
+    # Of those as far as the last one, others may be left out.
+    sure = before.distances != before.distances[:, -1:]
     for found, known, here in zip(after.indices, before.indices, sure, strict=True):
         assert set(found[here]) == set(known[here])
     assert sure.mean() > 0.9
