@@ -29,7 +29,7 @@ from benchmarks.datasets.base import Floats, save
 from benchmarks.exact import exact_neighbors, recall
 from benchmarks.paths import DATA
 from swann.distributed import LocalExecutor, ProcessExecutor, build
-from swann.distributed.memory import parse_bytes
+from swann.distributed.building.memory import parse_bytes
 
 FOLDER = DATA / "on-disk"
 A_FILE = 1_000_000

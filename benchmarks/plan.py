@@ -104,7 +104,7 @@ def measure(case: Case) -> dict[str, Any]:
     """Build, search and time one case in this process."""
     from swann.autopilot import choose_for
     from swann.config import AutopilotConfig
-    from swann.index.build import build_index
+    from swann.index.building.build import build_index
     from swann.plan.calibrate import StageTimer, time_query
     from swann.plan.profile import look_at, sample_look
     from swann.searcher import Searcher

@@ -14,7 +14,7 @@ import numpy as np
 
 import swann
 from swann.distributed import DistributedSearcher
-from swann.index.sharded import save_sharded
+from swann.index.disk.sharded import save_sharded
 
 
 def vectors(count: int, dim: int = 16, seed: int = 0) -> np.ndarray:

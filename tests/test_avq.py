@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import swann
 from swann import kernels
 from swann.config import BruteForceConfig, IndexConfig, TreeConfig
-from swann.index.build import build_index
+from swann.index.building.build import build_index
 from swann.partition import tree
 from swann.partition.avq import move_to_datapoints, reach_out
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import swann
-from swann.index import build
+from swann.index.building import build
 from swann.vectors import PageReleaser, as_database
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -16,8 +16,8 @@ from pipelines import PIPELINES, Pipeline, assert_same, search_all
 
 import swann
 from swann import CorruptIndexError, IndexFormatError
-from swann.index.bundle import BundleWriter, members_of
-from swann.index.disk import map_file
+from swann.index.disk.bundle import BundleWriter, members_of
+from swann.index.disk.file_system import map_file
 
 DOCIDS = [f"word {i}" for i in range(120)]
 

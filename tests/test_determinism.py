@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from swann.config import AHConfig, BruteForceConfig, IndexConfig, ReorderConfig, TreeConfig
 from swann.index import source
-from swann.index.build import build_index
+from swann.index.building.build import build_index
 from swann.index.packed import PackedIndex
 
 # Multiples of 1/8: float16, float32 and float64 hold the same numbers.

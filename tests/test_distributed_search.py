@@ -15,9 +15,9 @@ from sharded import CONFIGS, check_equality, every_config, same, save, tree, vec
 
 import swann
 from swann.distributed import DistributedSearcher
-from swann.distributed.placement import place
 from swann.distributed.wire import Message
-from swann.index.sharded import save_sharded
+from swann.distributed.workers.placement import place
+from swann.index.disk.sharded import save_sharded
 
 
 def kill(searcher: DistributedSearcher, place: int = 0) -> None:
@@ -262,7 +262,7 @@ def test_rolling_to_another_manifest(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_opened_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swann.distributed.searcher._PATIENCE", 1.0)
+    monkeypatch.setattr("swann.distributed.searching.searcher._PATIENCE", 1.0)
     save(tmp_path, 2, tree(vectors(500)).score_brute_force().build())
     next(tmp_path.glob("rows-*")).write_bytes(b"nothing")
     with pytest.raises(swann.WorkerError, match=r"shards \[\d\].*damaged"):

@@ -14,7 +14,7 @@ import swann
 from swann.distributed import DistributedSearcher
 from swann.distributed.opening import StoredFiles, describe
 from swann.distributed.storage import Storage
-from swann.index.npy import digest_of, npy_header
+from swann.index.disk.npy import digest_of, npy_header
 
 fsspec = pytest.importorskip("fsspec")
 

@@ -11,7 +11,7 @@ from sharded import CONFIGS, save, vectors
 from swann.distributed.opening import describe, open_message
 from swann.distributed.storage import Storage
 from swann.distributed.wire import Message, pack_whole, unpack_whole
-from swann.distributed.worker import Worker
+from swann.distributed.workers.worker import Worker
 
 
 def test_a_shard_that_was_opened_again_is_not_closed_by_what_was_sent_before(

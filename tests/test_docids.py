@@ -27,8 +27,8 @@ from swann import (
     ShapeError,
     UnknownDocidError,
 )
+from swann.index.disk.manifest import digest_of_json
 from swann.index.docids import Docids, check_docids, check_row_ids
-from swann.index.manifest import digest_of_json
 
 DB = np.random.default_rng(5).standard_normal((6, 3)).astype(np.float32)
 ODD = ["", "\0", "a\0b", "é", "e\u0301", "\U0001f600", "\ud800", "\udfff x", "\n", "x" * 10_000]

@@ -33,9 +33,10 @@ from swann import (
     LogError,
     ReadOnlyError,
 )
-from swann.index import durable, lock
-from swann.index.log import LogReader
-from swann.index.log_format import FILE_HEADER, RECORD_HEADER
+from swann.index.changing import durable
+from swann.index.disk import lock
+from swann.index.log.format import FILE_HEADER, RECORD_HEADER
+from swann.index.log.reader import LogReader
 from swann.index.state import LogPoint
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and fork of POSIX")
@@ -443,7 +444,7 @@ def test_newer_logs_are_refused(
 WRITER = """
 import itertools, sys
 import numpy as np, swann
-from swann.index import durable
+from swann.index.changing import durable
 from durable_cases import DB
 durable.LEAST_BACKLOG = 3000
 root, begin, durability = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -681,7 +682,7 @@ def test_a_change_noted_but_refused_as_the_process_died(
     index.upsert("x", DB[0])
     bad, before = np.full(4, np.nan, np.float32), contents(index)
     with monkeypatch.context() as patch:
-        patch.setattr("swann.index.journal.FileJournal._retract", lambda *_: None)
+        patch.setattr("swann.index.log.journal.FileJournal._retract", lambda *_: None)
         with pytest.raises(InvalidInputError):
             index.upsert("bad", bad)
         shutil.copytree(tmp_path, tmp_path / "crashed")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import swann
-from swann.index.log_format import FILE_HEADER
+from swann.index.log.format import FILE_HEADER
 
 keys = st.integers(0, START + 8)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import swann
-from swann.index.log_format import VERSION
-from swann.index.manifest import FORMAT_VERSION
+from swann.index.disk.manifest import FORMAT_VERSION
+from swann.index.log.format import VERSION
 
 GOLDEN = Path(__file__).parent / "golden"
 BUNDLES = sorted(GOLDEN.glob("bundle_v*/*.swann"))

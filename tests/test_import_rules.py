@@ -26,6 +26,32 @@ LEVELS = [
 ]
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 
+# The same within the parts that have folders: these, and the modules beside them.
+INNER_LEVELS = {
+    "index": [
+        {"packed", "routes", "rows", "shards", "source"}
+        | {"state", "docids", "docid_arrays", "updates", "health"},
+        {"building"},
+        {"disk"},
+        {"log"},
+        {"changing"},
+        {"__init__"},
+    ],
+    "distributed": [
+        {"storage", "opening", "wire", "tail", "limits", "metrics", "results"},
+        {"building"},
+        {"workers", "ray_pool"},
+        {"changing"},
+        {"searching"},
+        {"serve"},
+        {"__init__"},
+    ],
+}
+INNER_LEVEL = {
+    part: {piece: level for level, pieces in enumerate(levels) for piece in pieces}
+    for part, levels in INNER_LEVELS.items()
+}
+
 
 def module_of(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -39,6 +65,12 @@ def part_of(module: str) -> str:
     """The top-level part that a module belongs to, as in LEVELS."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
+
+
+def piece_of(module: str) -> str:
+    """The folder or module of its part that a module belongs to, as in INNER_LEVELS."""
+    parts = module.split(".")
+    return parts[2] if len(parts) > 2 else "__init__"
 
 
 def imports_of(module: str, path: Path) -> Iterator[str]:
@@ -77,6 +109,17 @@ def test_imports_run_downward(module: str) -> None:
             assert part == "kernels", f"{module} imports the native module; only kernels/ may"
             continue
         assert LEVEL[part_of(imported)] <= LEVEL[part], f"{module} imports {imported}, upward"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if part_of(m) in INNER_LEVEL])
+def test_imports_within_a_part_run_downward(module: str) -> None:
+    part, piece = part_of(module), piece_of(module)
+    levels = INNER_LEVEL[part]
+    assert piece in levels, f"{module} has no level in {part}/: give it one in this test"
+    for imported in imports_of(module, MODULES[module]):
+        if part_of(imported) == part:
+            other = piece_of(imported)
+            assert levels[other] <= levels[piece], f"{module} imports {imported}, upward"
 
 
 def test_imports_have_no_cycles() -> None:

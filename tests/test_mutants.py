@@ -17,7 +17,7 @@ import pytest
 
 import swann
 from swann import IndexFormatError, ReorderType, Searcher
-from swann.index.manifest import digest_of_json
+from swann.index.disk.manifest import digest_of_json
 
 N, D = 60, 6
 DB = np.random.default_rng(1).standard_normal((N, D)).astype(np.float32)

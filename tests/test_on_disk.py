@@ -16,8 +16,8 @@ import pytest
 import swann
 from benchmarks.cluster import builds
 from swann.distributed import LocalExecutor, ProcessExecutor, build
-from swann.index.sharded import save_sharded
-from swann.index.store import load_state
+from swann.index.disk.sharded import save_sharded
+from swann.index.disk.store import load_state
 
 N, D = 3000, 24
 
@@ -177,7 +177,7 @@ def test_a_damaged_result_is_made_again(tmp_path: Path, monkeypatch: pytest.Monk
         )
 
     with monkeypatch.context() as patch:
-        patch.setattr("swann.distributed.finish.Finish.run", stop)
+        patch.setattr("swann.distributed.building.finish.Finish.run", stop)
         with pytest.raises(KeyboardInterrupt):
             run()
     maps = sorted((tmp_path / "index" / ".build").glob("map-*"))

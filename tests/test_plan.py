@@ -14,7 +14,7 @@ from swann.autopilot import choose_config
 from swann.cli import main
 from swann.config import AHConfig, ReorderType
 from swann.errors import ConfigError
-from swann.index.build import build_index
+from swann.index.building.build import build_index
 from swann.index.packed import MOST_ENTRIES
 from swann.plan import Cluster, Machine, Plan, machines, measured, plan
 from swann.plan.calibrate import serial_share

@@ -19,7 +19,7 @@ from swann.config import (
     UpperTreeConfig,
 )
 from swann.errors import ConfigError
-from swann.index.build import build_index
+from swann.index.building.build import build_index
 from swann.index.packed import PackedIndex
 from swann.plan.layout import array_bytes, expected_groups, groups_of
 

@@ -20,8 +20,8 @@ from pipelines import assert_same, search_all
 import swann
 from swann import Builder, ConfigError, CorruptIndexError, ProjectionConfig, Searcher, kernels
 from swann.distance import normalize_rows
-from swann.index.build import build_index
-from swann.index.manifest import digest_of_json
+from swann.index.building.build import build_index
+from swann.index.disk.manifest import digest_of_json
 from swann.partition.tree import SPREADS_ABOVE, left_out
 from swann.quantize.projection import principal_components, project, train_projection
 

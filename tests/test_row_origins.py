@@ -16,7 +16,7 @@ from test_updates import by_datapoint
 
 import swann
 from swann import IndexConfig, ReorderType
-from swann.index import leaves
+from swann.index.disk import leaves
 from swann.index.packed import PackedIndex
 from swann.index.rows import num_origins
 from swann.index.updates import folded

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 import swann
 from swann.errors import CorruptIndexError, FormatVersionError, InvalidInputError
-from swann.index.leaves import join, spread_leaves, take_leaves
+from swann.index.disk.leaves import join, spread_leaves, take_leaves
+from swann.index.disk.sharded import open_sharded, save_sharded
+from swann.index.disk.store import DirectoryFiles
 from swann.index.packed import PackedIndex
-from swann.index.sharded import open_sharded, save_sharded
 from swann.index.shards import Head, Shard, merge
 from swann.index.state import State
-from swann.index.store import DirectoryFiles
 
 N, D, LEAVES = 3000, 24, 40
 F32 = np.float32

@@ -18,8 +18,8 @@ from durable_cases import DB, contents, log_of, save
 
 import swann
 from swann import CorruptIndexError, LockedError
-from swann.index import disk, lock
-from swann.index.lock import DirectoryLock
+from swann.index.disk import file_system, lock
+from swann.index.disk.lock import DirectoryLock
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="lock files are removed on POSIX")
 
@@ -134,7 +134,7 @@ def test_what_failed_first_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         unlink(path, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "flush_to_disk", broken)
+        patch.setattr(file_system, "flush_to_disk", broken)
         patch.setattr(Path, "unlink", stays)
         with pytest.raises(OSError, match="broken"):
             save(tmp_path, "int")
@@ -219,5 +219,5 @@ def test_files_are_closed_after_errors(tmp_path: Path, monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(os, "fstat", broken)
         with pytest.raises(OSError, match="broken"):
-            disk.open_plain(tmp_path / "manifest.json")
+            file_system.open_plain(tmp_path / "manifest.json")
     assert open_files() == before

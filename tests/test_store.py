@@ -27,8 +27,8 @@ from swann import (
     Searcher,
     load_searcher,
 )
-from swann.index import store
-from swann.index.manifest import digest_of_json
+from swann.index.disk import store
+from swann.index.disk.manifest import digest_of_json
 
 GOLDEN = Path(__file__).parent / "golden"
 MEASURES = ["dot_product", "squared_l2", "cosine"]

@@ -19,7 +19,7 @@ from swann.errors import (
     SwannError,
     ZeroVectorError,
 )
-from swann.index.learned import Learned
+from swann.index.building.learned import Learned
 from swann.index.packed import PackedIndex
 from swann.index.updates import folded
 from swann.quantize.metric import QueryModel, map_rows, unmap_rows

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from swann.config import BruteForceConfig, IndexConfig, TreeConfig
-from swann.index.build import build_index
+from swann.index.building.build import build_index
 from swann.index.packed import PackedIndex
 from swann.partition import tree
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 import swann
 from swann import InvalidInputError, Searcher, UnknownDocidError
 from swann.index import updates
-from swann.index.build import build_index
-from swann.index.live import LiveIndex
+from swann.index.building.build import build_index
+from swann.index.changing.live import LiveIndex
 from swann.index.packed import PackedIndex
 from swann.index.state import State
 
@@ -249,7 +249,7 @@ def test_numbers_end() -> None:
 
 
 def test_old_rows_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swann.index.live._TIDY", 100)
+    monkeypatch.setattr("swann.index.changing.live._TIDY", 100)
     for docids in (None, list(range(N))):
         searcher = build("tree", docids=docids)
         for _ in range(20):
@@ -336,7 +336,7 @@ def test_a_change_stays_done_where_leaves_cannot_be_kept_up(
     searcher = builder.tree(10, 10, incremental_threshold=20).score_ah(2).reorder(50).build()
     leaves = searcher._index.num_leaves
     with monkeypatch.context() as patched:
-        patched.setattr("swann.index.live.reshape", fails)
+        patched.setattr("swann.index.changing.live.reshape", fails)
         for count in (540, 580):
             rows = searcher.upsert(None, db[count - 40 : count])
             assert rows.tolist() == list(range(count - 40, count))

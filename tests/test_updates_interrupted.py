@@ -16,18 +16,8 @@ import pytest
 
 import swann
 from swann import Searcher, SwannError
-from swann.index import (
-    docids,
-    health,
-    incoming,
-    live,
-    numbering,
-    packed,
-    settle,
-    shape,
-    turns,
-    updates,
-)
+from swann.index import docids, health, packed, updates
+from swann.index.changing import incoming, live, numbering, settle, shape, turns
 from swann.index.health import Health
 
 N, D = 60, 4

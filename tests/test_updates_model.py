@@ -275,7 +275,7 @@ def assert_same_but_ties(a: SearchResult, b: SearchResult, exact: bool) -> None:
 
 @pytest.fixture(autouse=True)
 def _tidy_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swann.index.live._TIDY", 8)
+    monkeypatch.setattr("swann.index.changing.live._TIDY", 8)
 
 
 class TestModel(Machine.TestCase):  # type: ignore[misc,name-defined]

@@ -38,7 +38,7 @@ MAKE: dict[str, Callable[[swann.Builder], swann.Builder]] = {
 
 @pytest.fixture(autouse=True)
 def _turns_are_short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("swann.index.live._TIDY", 30)
+    monkeypatch.setattr("swann.index.changing.live._TIDY", 30)
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield

@@ -26,7 +26,7 @@ from benchmarks.paths import DATA
 from swann.distributed import DistributedSearcher
 from swann.distributed.opening import describe
 from swann.distributed.storage import Storage
-from swann.index.sharded import save_sharded
+from swann.index.disk.sharded import save_sharded
 from swann.index.shards import merge
 
 INDEX = DATA / "cluster"

@@ -24,7 +24,7 @@ import numpy as np
 import swann
 from benchmarks.paths import ROOT
 from swann.distributed import Executor, LocalExecutor, ProcessExecutor, build
-from swann.distributed.build import WORK
+from swann.distributed.building.build import WORK
 
 ROWS, DIMENSION = 30_000, 32
 BUDGET = 6_000_000

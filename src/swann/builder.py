@@ -26,7 +26,7 @@ from swann.config import (
 from swann.config.checks import check_flag
 from swann.distance import SQUARED_L2, DistanceMeasure
 from swann.errors import ConfigError, ShapeError
-from swann.index.build import Progress, build_index
+from swann.index.building.build import Progress, build_index
 from swann.index.docids import Docids, check_docids
 from swann.index.state import State
 from swann.searcher import Searcher

@@ -24,11 +24,11 @@ from swann.config import (
     check_path,
 )
 from swann.errors import ConfigError, InvalidInputError
-from swann.index.build import Progress
-from swann.index.live import LiveIndex
+from swann.index.building.build import Progress
+from swann.index.changing.live import LiveIndex
+from swann.index.disk.store import SUFFIX, save_bundle, save_state
 from swann.index.packed import PackedIndex
 from swann.index.state import State
-from swann.index.store import SUFFIX, save_bundle, save_state
 from swann.vectors import as_queries, bad_query
 
 __all__ = ["SearchResult", "Searcher"]

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from swann.config import IndexConfig, check_flag, check_number, check_path
 from swann.errors import ConfigError, CorruptIndexError, IndexFormatError, InvalidInputError
-from swann.index.build import Progress
-from swann.index.durable import DurableFiles, begin_log, replay
-from swann.index.journal import Durability, NoJournal
-from swann.index.lock import DirectoryLock
-from swann.index.log_format import Change
-from swann.index.sharded import load_state
+from swann.index.building.build import Progress
+from swann.index.changing.durable import DurableFiles, begin_log, replay
+from swann.index.disk.lock import DirectoryLock
+from swann.index.disk.sharded import load_state
+from swann.index.disk.store import Verify
+from swann.index.log.format import Change
+from swann.index.log.journal import Durability, NoJournal
 from swann.index.state import State
-from swann.index.store import Verify
 from swann.searcher import Searcher
 
 __all__ = ["DurableSearcher", "load", "load_searcher", "open"]

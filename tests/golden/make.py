@@ -14,7 +14,7 @@ import numpy as np
 import swann
 from swann import ReorderType
 from swann.index import rows
-from swann.index.store import FORMAT_VERSION
+from swann.index.disk.store import FORMAT_VERSION
 
 
 def main() -> None:

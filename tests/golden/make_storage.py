@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 import swann
-from swann.index.log_format import VERSION
-from swann.index.manifest import FORMAT_VERSION
+from swann.index.disk.manifest import FORMAT_VERSION
+from swann.index.log.format import VERSION
 
 DOCIDS: dict[str, Any] = {
     "none": None,

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from benchmarks.trust.mutate import NUMBERS, Saved
-from swann.index.manifest import FEATURES, MANIFEST, encode_manifest
+from swann.index.disk.manifest import FEATURES, MANIFEST, encode_manifest
 
 VALUES: tuple[Any, ...] = (
     *NUMBERS, 2**64, 10**30, None, True, "", "x", [], {}, [1], 0.5, 1e300, float("nan"),

@@ -19,7 +19,7 @@ from benchmarks.trust.experiment import Experiment, Options, Report
 from benchmarks.trust.storage.child import Child
 from benchmarks.trust.worker import Subject
 from swann import Searcher
-from swann.index import durable
+from swann.index.changing import durable
 
 _D, _DOCIDS = 6, 80
 _LIFE = 25  # kills before another index takes its place

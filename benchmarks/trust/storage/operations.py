@@ -14,7 +14,7 @@ import numpy as np
 
 import swann
 from swann import Searcher
-from swann.index import journal
+from swann.index.log import journal
 from swann.storage import DurableSearcher
 
 journal._SMALL = 1 << 12  # longer records are written in parts

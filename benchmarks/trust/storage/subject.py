@@ -16,7 +16,7 @@ from benchmarks.trust.storage.library import Watched
 from benchmarks.trust.storage.operations import KINDS, OPERATIONS, Session, view_of
 from benchmarks.trust.worker import Subject
 from swann import SwannError
-from swann.index import store  # noqa: F401  (all is imported before calls are counted)
+from swann.index.disk import store  # noqa: F401  (all is imported before calls are counted)
 
 KILLED, ERRORS = "killed", "errors"
 LANES = {

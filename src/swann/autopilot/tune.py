@@ -16,8 +16,8 @@ from swann.autopilot.sample import draw_panels, row_length
 from swann.config import AHConfig, AutopilotConfig, IndexConfig
 from swann.distance import COSINE, DistanceMeasure, normalize_rows
 from swann.errors import InvalidInputError, ShapeError
-from swann.index.build import LONGEST, Progress, build_index
-from swann.index.learned import Learned
+from swann.index.building.build import LONGEST, Progress, build_index
+from swann.index.building.learned import Learned
 from swann.index.packed import PackedIndex
 from swann.vectors import as_queries
 
@@ -80,7 +80,7 @@ def build_tuned(
     learned : Learned, optional
         What queries taught an index before.
     copy : bool
-        See `swann.index.build.build_index`.
+        See `swann.index.building.build.build_index`.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def build_tuned(
     Raises
     ------
     NonFiniteError, ZeroVectorError, InvalidInputError, ConfigError
-        As `swann.index.build.build_index` does.
+        As `swann.index.building.build.build_index` does.
     """
     threads = num_threads or kernels.hardware_threads()
     like_datapoints = sample_queries is None and training_queries is None

@@ -20,7 +20,7 @@ from swann.config import check_count
 from swann.distance import check_distance_measure
 from swann.errors import ConfigError
 from swann.evaluate import exact_neighbors, leaf_ladder, speed_recall
-from swann.index.store import SUFFIX
+from swann.index.disk.store import SUFFIX
 from swann.searcher import Searcher
 from swann.sources import Sources
 from swann.storage import load_searcher

@@ -14,7 +14,7 @@ from swann.config import IndexConfig
 from swann.distance import DistanceMeasure
 from swann.distributed import LocalExecutor, ProcessExecutor, RayExecutor, build
 from swann.errors import ConfigError
-from swann.index.store import SUFFIX
+from swann.index.disk.store import SUFFIX
 from swann.sources import Sources
 
 __all__ = ["build_on_disk", "settings_for"]

@@ -43,7 +43,7 @@ from swann.compat.scann_load import is_scann_directory, load_scann
 from swann.compat.scann_searcher import ScannSearcher, read_config
 from swann.config import IncrementalMode, ReorderType, check_count, check_path
 from swann.distance import DistanceMeasure
-from swann.index.store import holds_index
+from swann.index.disk.store import holds_index
 from swann.storage import load_searcher as _load_searcher
 from swann.vectors import as_database
 

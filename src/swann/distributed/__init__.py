@@ -4,9 +4,14 @@
 `DistributedSearcher` searches an index whose shards many workers hold.
 """
 
-from swann.distributed.build import build
-from swann.distributed.executor import Executor, LocalExecutor, ProcessExecutor, RayExecutor
-from swann.distributed.searcher import DistributedResult, DistributedSearcher
+from swann.distributed.building.build import build
+from swann.distributed.building.executor import (
+    Executor,
+    LocalExecutor,
+    ProcessExecutor,
+    RayExecutor,
+)
+from swann.distributed.searching.searcher import DistributedResult, DistributedSearcher
 
 __all__ = [
     "DistributedResult",

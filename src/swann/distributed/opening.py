@@ -15,10 +15,10 @@ from swann.config import IndexConfig
 from swann.distributed.storage import Storage
 from swann.distributed.wire import Message
 from swann.errors import CorruptIndexError
-from swann.index import disk
+from swann.index.disk import file_system
+from swann.index.disk.manifest import MANIFEST, MAX_BYTES, read_manifest
+from swann.index.disk.sharded import ShardedIndex, ShardEntry, open_sharded
 from swann.index.docids import Docids
-from swann.index.manifest import MANIFEST, MAX_BYTES, read_manifest
-from swann.index.sharded import ShardedIndex, ShardEntry, open_sharded
 from swann.index.shards import Head, Shard
 from swann.index.state import LogPoint
 
@@ -26,7 +26,7 @@ __all__ = ["Description", "StoredFiles", "describe", "open_message", "open_shard
 
 
 class StoredFiles:
-    """The files of an index, as `swann.index.store.Files`, from a `Storage`.
+    """The files of an index, as `swann.index.disk.store.Files`, from a `Storage`.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class StoredFiles:
         # Names tell of the values alone: empty arrays of any shape have the same.
         kept = f"{_digest(header)}-{name}" if header else name
         path = self.storage.fetch(name, kept, lambda data: _check(name, header, data))
-        return disk.map_file(path)
+        return file_system.map_file(path)
 
 
 def _check(name: str, header: bytes, data: memoryview) -> None:

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from swann.distributed.pools import CONCURRENCY, Done, Handle, LostError
-from swann.distributed.socket_handle import SocketHandle
 from swann.distributed.wire import Message, pack_whole, unpack_whole
+from swann.distributed.workers.pools import CONCURRENCY, Done, Handle, LostError
+from swann.distributed.workers.socket_handle import SocketHandle
 from swann.errors import MissingExtraError, WorkerError
 
 __all__ = ["RayPool", "import_ray"]
@@ -124,7 +124,7 @@ class RayPool:
 
 class _Actor:
     def __init__(self, cache: str | None) -> None:
-        from swann.distributed.worker import Worker
+        from swann.distributed.workers.worker import Worker
 
         self._worker = Worker(cache)
 
@@ -140,7 +140,7 @@ class _Actor:
         return host, listener.getsockname()[1]
 
     def _serve(self, listener: socket.socket, token: bytes) -> None:
-        from swann.distributed.worker_process import serve
+        from swann.distributed.workers.worker_process import serve
 
         end = time.monotonic() + 2 * _CONNECT
         with listener:

@@ -25,7 +25,7 @@ import os
 from typing import Any
 
 from swann.distributed.ray_pool import import_ray
-from swann.distributed.searcher import DistributedSearcher
+from swann.distributed.searching.searcher import DistributedSearcher
 from swann.errors import IncompleteError, MissingExtraError, SwannError
 
 __all__ = ["SearchService", "application"]

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, TypeVar
 
 from swann.config import check_path
 from swann.errors import IndexFormatError, MissingExtraError, StorageError
-from swann.index import disk
-from swann.index.manifest import MANIFEST
+from swann.index.disk import file_system
+from swann.index.disk.manifest import MANIFEST
 
 __all__ = ["Storage", "default_cache"]
 
@@ -127,15 +127,15 @@ class Storage:
             with self._open(name) as source:
                 shutil.copyfileobj(source, file, 1 << 22)
             file.flush()
-            check(disk.map_file(Path(file.name)))
+            check(file_system.map_file(Path(file.name)))
             return kept_as
 
-        self._try(name, lambda: disk.place_file(self.cache, kept_as, write))
+        self._try(name, lambda: file_system.place_file(self.cache, kept_as, write))
         return kept
 
     def _open(self, name: str) -> Any:
         if self.root is not None:
-            return disk.open_plain(self.root / name)
+            return file_system.open_plain(self.root / name)
         return self._fs.open(f"{self._base}/{name}", "rb")
 
     def _try(self, name: str, once: Callable[[], T]) -> T:
@@ -167,7 +167,7 @@ class Storage:
         """Bring a local file there; one that was there before has this content in its place."""
         if self.root is not None:
             if path != self.root / name:
-                disk.place_file(self.root, name, lambda file: _copy(path, file, name))
+                file_system.place_file(self.root, name, lambda file: _copy(path, file, name))
             return
 
         def once() -> None:
@@ -182,7 +182,7 @@ class Storage:
     def remove(self, name: str) -> None:
         """Remove a file that nobody needs, if that is possible."""
         if self.root is not None:
-            disk.remove(self.root / name)
+            file_system.remove(self.root / name)
             return
         try:
             self._fs.rm_file(f"{self._base}/{name}")

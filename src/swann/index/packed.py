@@ -110,7 +110,8 @@ class PackedIndex:
         Where there is a tree: whether codes are of residuals, as swann builds them, or of whole
         datapoints, as ScaNN's are under squared l2.
     tree_map, code_metric : float32 arrays, optional
-        What sample queries taught (`swann.index.learned`): searches need neither, updates do.
+        What sample queries taught (`swann.index.building.learned`): searches need neither, updates
+        do.
     routes : dict of str to array
         What `swann.index.routes.build_routes` makes of the centroids.
     """

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from swann import kernels
 from swann.config import AHConfig, IndexConfig, ReorderConfig, TreeConfig
-from swann.index.build import build_index
+from swann.index.building.build import build_index
 from swann.index.packed import PackedIndex
 from swann.index.routes import build_routes
 from swann.plan.machine import THIS, Machine

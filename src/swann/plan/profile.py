@@ -27,7 +27,7 @@ from swann.autopilot.sample import Panel, draw_panels
 from swann.autopilot.tune import check_sample_queries
 from swann.config import AHConfig, IndexConfig, check_count, check_number
 from swann.errors import ConfigError
-from swann.index.build import build_index
+from swann.index.building.build import build_index
 from swann.index.packed import PackedIndex
 from swann.vectors import as_database
 

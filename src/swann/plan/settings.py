@@ -20,7 +20,7 @@ from swann.config import (
 )
 from swann.distance import DistanceMeasure, check_distance_measure
 from swann.errors import ConfigError
-from swann.index.build import ENOUGH_A_LEAF
+from swann.index.building.build import ENOUGH_A_LEAF
 from swann.plan.machine import usual_profile
 from swann.plan.profile import Look, Profile, measured
 from swann.vectors import as_database

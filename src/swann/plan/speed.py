@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from swann import kernels
 from swann.config import AHConfig, BruteForceConfig, IndexConfig, ReorderType, check_number
 from swann.errors import ConfigError
-from swann.index.build import ENOUGH_A_LEAF, ENOUGH_AT_FIRST
-from swann.index.coding import codebook_sample
+from swann.index.building.build import ENOUGH_A_LEAF, ENOUGH_AT_FIRST
+from swann.index.building.coding import codebook_sample
 from swann.partition.kmeans import NEAR
 from swann.plan.layout import reduced_dim
 from swann.plan.profile import Look, check_fields, check_name

@@ -11,7 +11,7 @@ which in the space of M^(1/2) x is Theorem 3.2 again, exactly so where queries a
 (normal, say). Queries near a datapoint are more alike than all queries are, and a few directions
 that all queries share say little of which datapoint is the best: powers of M below 1 are often
 better, and where queries look like the datapoints the power 0, plain l2, is. Which, is measured
-(`swann.index.learned`).
+(`swann.index.building.learned`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Builds larger than memory, by tasks that any process may run."""

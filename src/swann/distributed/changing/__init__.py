@@ -1,0 +1,1 @@
+"""Changes to an index in shards, and the log that makes them last."""

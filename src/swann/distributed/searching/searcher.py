@@ -1,0 +1,394 @@
+"""Searching an index whose shards are on many workers."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from swann.config import check_count, check_flag, check_path
+from swann.distributed.changing.logged import Logged, open_logged
+from swann.distributed.metrics import Metrics
+from swann.distributed.results import DistributedResult
+from swann.distributed.searching.current import Current
+from swann.distributed.searching.querying import Querying
+from swann.distributed.searching.settings import (
+    Where,
+    check_seconds,
+    check_wait,
+    make_pool,
+    number_of_workers,
+)
+from swann.distributed.storage import Storage
+from swann.distributed.workers.fleet import Fleet
+from swann.distributed.workers.generation import Generation
+from swann.distributed.workers.pools import Pool
+from swann.errors import ConfigError, ReadOnlyError
+from swann.index.log.journal import Durability
+from swann.kernels import hardware_threads
+
+__all__ = ["DistributedResult", "DistributedSearcher"]
+
+_PATIENCE = 120.0  # seconds for workers to open an index
+
+
+class DistributedSearcher:
+    """Finds the nearest datapoints of queries, on workers. Made by `open`.
+
+    Answers are, bit for bit, those of the whole index on one machine. Any number of threads may
+    search, change the index and change the workers at the same time.
+    """
+
+    def __init__(
+        self,
+        generation: Generation,
+        fleet: Fleet,
+        logged: Logged | None,
+        querying: Querying,
+        metrics: Metrics,
+        deadline: float,
+        cache: Where | None,
+    ) -> None:
+        self._current, self._fleet, self._logged = Current(generation), fleet, logged
+        self._querying, self._metrics, self._deadline = querying, metrics, deadline
+        self._cache = cache
+        self._threads = hardware_threads()
+        self._rolling = threading.Lock()  # held for a whole roll or checkpoint
+
+    @classmethod
+    def open(
+        cls,
+        manifest: Where,
+        replicas: int = 2,
+        *,
+        workers: int | None = None,
+        pool: Literal["process", "local", "ray"] | Pool | None = None,
+        ray_address: str | None = None,
+        deadline: float = 1.0,
+        strict: bool = False,
+        hedge_after: float | None = None,
+        mode: Literal["r", "rw"] = "r",
+        log: Where | None = None,
+        durability: Durability = "always",
+        cache: Where | None = None,
+    ) -> DistributedSearcher:
+        """Open an index in shards and start workers for it.
+
+        Parameters
+        ----------
+        manifest : str or path
+            The directory of the index, or its URL on a file system that fsspec knows.
+        replicas : int
+            Workers that have each shard.
+        workers : int, optional
+            Workers in all; unless given as many as there are processors, at least `replicas`, at
+            most one for each replica of a shard.
+        pool : {"process", "local", "ray"} or Pool, optional
+            Where workers run: processes of this machine, threads of this process, actors of Ray.
+            ``"ray"`` if there is a `ray_address`, else ``"process"``.
+        ray_address : str, optional
+            As ``ray.init`` takes it.
+        deadline : float
+            Seconds until an answer is given, complete or not; of batches, for each 1,000 queries.
+        strict : bool
+            Whether an answer that is not complete is an error.
+        hedge_after : float, optional
+            Seconds after which another replica is asked too. Unless given, once an answer takes
+            longer than the mean of such answers and four times their deviation.
+        mode : {"r", "rw"}
+            ``"rw"`` allows changes, and keeps other writers out.
+        log : path, optional
+            Local directory of the log of changes; that of the index unless given. An index that is
+            elsewhere needs one.
+        durability : {"always", "batch", "none"}
+            As in `swann.open`.
+        cache : path, optional
+            Where workers keep files that come from elsewhere.
+
+        Raises
+        ------
+        IndexFormatError
+            If there is no index in shards, it is of another version, or it is damaged.
+        StorageError
+            If files could not be read.
+        WorkerError
+            If there are no workers, or none that can open the index.
+        LockedError
+            If it is open for changes elsewhere.
+        """
+        check_count("replicas", replicas)
+        if not isinstance(mode, str) or mode not in ("r", "rw"):
+            raise ConfigError(f"mode is {mode!r}; expected 'r' or 'rw'")
+        strict = check_flag("strict", strict)
+        deadline = check_seconds("deadline", deadline)
+        if hedge_after is not None:
+            hedge_after = check_seconds("hedge_after", hedge_after)
+        if log is not None:
+            log = check_path("log", log)
+        generation, logged = open_logged(Storage(manifest, cache), mode, log, durability)
+        fleet = None
+        try:
+            count = number_of_workers(workers, replicas, generation.num_shards)
+            metrics = Metrics()
+            fleet = Fleet(make_pool(pool, ray_address, cache), count, replicas, metrics)
+            fleet.add(generation, _PATIENCE)
+        except BaseException:
+            if fleet is not None:
+                fleet.close()
+            if logged is not None:
+                logged.close()
+            raise
+        querying = Querying(metrics, deadline, strict, hedge_after)
+        return cls(generation, fleet, logged, querying, metrics, deadline, cache)
+
+    # ---- Searching
+
+    def search(
+        self,
+        q: object,
+        final_num_neighbors: int | None = None,
+        pre_reorder_num_neighbors: int | None = None,
+        leaves_to_search: int | None = None,
+    ) -> DistributedResult:
+        """Find the nearest datapoints of one query.
+
+        Parameters and errors are those of `swann.Searcher.search`.
+
+        Raises
+        ------
+        IncompleteError
+            If the searcher is strict, and not all that it visits was searched within the deadline.
+        """
+        limits = (final_num_neighbors, pre_reorder_num_neighbors, leaves_to_search)
+        indices, distances = found = self._search(q, 1, limits, 1)
+        return DistributedResult(indices[0], distances[0], float(found.coverage[0]))
+
+    def search_batched(
+        self,
+        queries: object,
+        final_num_neighbors: int | None = None,
+        pre_reorder_num_neighbors: int | None = None,
+        leaves_to_search: int | None = None,
+    ) -> DistributedResult:
+        """Find the nearest datapoints of many queries; each worker uses one thread."""
+        limits = (final_num_neighbors, pre_reorder_num_neighbors, leaves_to_search)
+        return self._search(queries, 2, limits, 1)
+
+    def search_batched_parallel(
+        self,
+        queries: object,
+        final_num_neighbors: int | None = None,
+        pre_reorder_num_neighbors: int | None = None,
+        leaves_to_search: int | None = None,
+        batch_size: int = 256,
+    ) -> DistributedResult:
+        """Do what `search_batched` does with `num_threads` threads in each worker."""
+        check_count("batch_size", batch_size)
+        limits = (final_num_neighbors, pre_reorder_num_neighbors, leaves_to_search)
+        return self._search(queries, 2, limits, self._threads)
+
+    def _search(
+        self, given: object, axes: Literal[1, 2], asked: tuple[Any, Any, Any], threads: int
+    ) -> DistributedResult:
+        own = max(threads, min(self._fleet.wanted, hardware_threads()))
+        with self._current.entered() as generation:
+            return self._querying.search(generation, self._logged, given, axes, asked, threads, own)
+
+    # ---- Changing
+
+    def upsert(self, docids: object, vectors: object, batch_size: int = 1) -> NDArray[Any]:
+        """Insert datapoints, or give those that are there new vectors.
+
+        Durable when it returns, and seen by every later search. Parameters and errors are those of
+        `swann.DurableSearcher.upsert`.
+        """
+        check_count("batch_size", batch_size)
+        logged = self._writable()
+        with logged.lock:
+            changes = logged.changes
+            written, sequence = changes.upsert(docids, vectors)
+            self._acknowledge(changes.generation, sequence)
+        self._fleet.wait_fed(changes.generation, sequence, self._deadline)
+        return written
+
+    def delete(self, docids: object) -> None:
+        """Remove datapoints; all of them, or none where one is not there."""
+        logged = self._writable()
+        with logged.lock:
+            changes = logged.changes
+            sequence = changes.delete(docids)
+            self._acknowledge(changes.generation, sequence)
+        self._fleet.wait_fed(changes.generation, sequence, self._deadline)
+
+    def _acknowledge(self, generation: Generation, sequence: int) -> None:
+        generation.acknowledged = sequence
+        self._fleet.feed(generation)
+
+    def flush(self) -> None:
+        """Bring all changes that were acknowledged to disk."""
+        if self._logged is not None:
+            self._logged.flush()
+
+    def checkpoint(self) -> None:
+        """Write new files of all shards with their changes, and go on from there.
+
+        Searches go on; changes wait while the new files are opened.
+
+        Raises
+        ------
+        OSError
+            If they cannot be written; nothing is lost.
+        WorkerError
+            If they cannot be opened; nothing is lost.
+        """
+        with self._rolling:
+            logged = self._writable()
+            with logged.lock:
+                old = self._generation
+                if logged.changes.generation.tail.last == old.description.base:
+                    return
+                cut = logged.cut()
+            description = logged.fold(cut, self._fleet)
+            with logged.lock:
+                changes = logged.follow(description)
+                self._fleet.add(changes.generation, _PATIENCE)
+                self._current.swap(changes.generation)
+                logged.changes = changes
+            self._retire(old)
+            logged.forget(old.description, description)
+
+    def _writable(self) -> Logged:
+        closed = self._current.closed
+        if closed or self._logged is None or self._logged.journal is None:
+            why = "it was closed" if closed else "it was opened with mode='r'"
+            raise ReadOnlyError(f"this index cannot be changed: {why}")
+        return self._logged
+
+    # ---- Another manifest, other workers
+
+    def roll(self, manifest: Where) -> None:
+        """Go over to another manifest, while searches go on.
+
+        An answer comes from the old or from the new one, as a whole. Returns when all come from the
+        new one and the old one is closed.
+
+        Raises
+        ------
+        ReadOnlyError
+            If this searcher is open for changes: they would be lost.
+        IndexFormatError, StorageError, WorkerError
+            As `open` does; the old one stays.
+        """
+        if self._logged is not None and self._logged.journal is not None:
+            raise ReadOnlyError("a searcher that is open for changes rolls by checkpoint() only")
+        with self._rolling:
+            storage = Storage(manifest, self._cache)
+            generation, logged = open_logged(storage, "r", None, "none")
+            if generation.key == self._generation.key:
+                return
+            self._fleet.add(generation, _PATIENCE)
+            old = self._current.swap(generation)
+            self._logged = logged
+            self._retire(old)
+
+    def _retire(self, generation: Generation) -> None:
+        """Close a generation when the searches that began in it have ended."""
+        generation.wait_unused(_PATIENCE)
+        self._fleet.drop(generation)
+
+    def add_workers(self, count: int = 1, *, wait: float = 60.0) -> bool:
+        """Have more workers; shards move to them while searches go on.
+
+        Returns
+        -------
+        bool
+            Whether they have their shards within `wait` seconds.
+        """
+        wait = check_wait(wait)
+        self._fleet.resize(self._fleet.wanted + check_count("count", count))
+        return self._fleet.wait_settled(wait)
+
+    def remove_workers(self, count: int = 1, *, wait: float = 60.0) -> bool:
+        """Have fewer workers, one at least; they end when others have their shards."""
+        wait = check_wait(wait)
+        count = min(check_count("count", count), self._fleet.wanted - 1)
+        self._fleet.resize(self._fleet.wanted - count)
+        return self._fleet.wait_settled(wait)
+
+    # ---- What it is
+
+    @property
+    def _generation(self) -> Generation:
+        return self._current.generation
+
+    @property
+    def config(self) -> Any:
+        """The settings of the index."""
+        return self._generation.description.plan
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of datapoints and queries."""
+        return self._generation.description.dimension
+
+    @property
+    def num_datapoints(self) -> int:
+        """Datapoints in the index."""
+        if self._logged is not None:
+            return self._logged.changes.count
+        return self._generation.description.index.num_datapoints
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of the index."""
+        return self._generation.num_shards
+
+    @property
+    def num_threads(self) -> int:
+        """Threads that `search_batched_parallel` uses in each worker."""
+        return self._threads
+
+    @num_threads.setter
+    def num_threads(self, threads: int) -> None:
+        self._threads = check_count("num_threads", threads)
+
+    def __len__(self) -> int:
+        return self.num_datapoints
+
+    def health(self) -> dict[str, Any]:
+        """Return what there is: workers, and how many can be asked for each shard."""
+        generation = self._generation
+        ready = [len(replicas) for replicas in generation.ready]
+        return {
+            "complete": all(ready),
+            "manifest": generation.key,
+            "shards": self.num_shards,
+            "ready_replicas": ready,
+            "workers": [member.name for member in self._fleet.members()],
+            "workers_wanted": self._fleet.wanted,
+            "change": generation.acknowledged,
+            "last_error": generation.last_error,
+        }
+
+    def metrics(self) -> Metrics:
+        """Return what was counted: queries, latencies, coverage, hedges, fail-overs."""
+        return self._metrics
+
+    # ---- The end
+
+    def close(self) -> None:
+        """End the workers, and let other writers in; does nothing the second time."""
+        if not self._current.close():
+            return
+        try:
+            if self._logged is not None:
+                self._logged.close()
+        finally:
+            self._fleet.close()
+
+    def __enter__(self) -> DistributedSearcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""Workers: what each does with its shards, where they run, which has which shard."""

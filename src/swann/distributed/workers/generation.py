@@ -1,0 +1,158 @@
+"""One manifest, as it is searched: an answer comes from one of these, from beginning to end."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swann.distributed.limits import Limits
+from swann.distributed.opening import Description
+from swann.distributed.tail import Tail
+from swann.distributed.workers.pools import Handle
+from swann.index.docids import Docids
+from swann.index.shards import Head
+
+__all__ = ["Generation", "Member", "Replica"]
+
+
+@dataclasses.dataclass(eq=False)
+class Member:
+    """A worker that is there.
+
+    Attributes
+    ----------
+    busy : int
+        Searches it has not answered.
+    leaving : bool
+        It gets no more shards, and ends when it has none.
+    heard : float
+        When it last answered a question about its health.
+    """
+
+    handle: Handle
+    heard: float
+    busy: int = 0
+    leaving: bool = False
+    asked: bool = False
+    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+    @property
+    def name(self) -> str:
+        """That of the handle."""
+        return self.handle.name
+
+    def count(self, more: int) -> None:
+        """Note that a search begins (1) or ends (-1)."""
+        with self._lock:
+            self.busy += more
+
+
+@dataclasses.dataclass(eq=False)
+class Replica:
+    """A shard of a generation on a worker.
+
+    Attributes
+    ----------
+    turn : int
+        Replicas that came later have a greater one: what a worker is told of an earlier one does
+        not concern it, however late it hears of it.
+    opened : bool
+        Whether the worker has it.
+    ready : bool
+        Whether queries may go there.
+    upto : int
+        The last change that it is known to have made.
+    feeding : bool
+        Whether changes are on their way to it.
+    retry : float
+        When to open it again, after it failed.
+    """
+
+    member: Member
+    shard: int
+    turn: int
+    opened: bool = False
+    ready: bool = False
+    upto: int = 0
+    feeding: bool = False
+    failed: bool = False
+    retry: float = 0.0
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+
+class Generation:
+    """A manifest that is open: its head, its shards and who has them, the changes behind it.
+
+    Parameters
+    ----------
+    description : Description
+        What the manifest says.
+
+    Attributes
+    ----------
+    tail : Tail
+        The changes behind the manifest.
+    acknowledged : int
+        The number of the last change that every later answer shows.
+    sizes : int64 array of shape (num_leaves,)
+        Entries of each leaf, those that came later too.
+    replicas : dict of (shard, name of the worker) to Replica
+        Guarded by the fleet's lock.
+    ready : list of tuple of Replica
+        By shard, those that can be asked. A tuple is replaced, never changed.
+    """
+
+    def __init__(self, description: Description) -> None:
+        self.description = description
+        self.key = description.key
+        self.head: Head = description.open_head()
+        self.docids: Docids | None = description.docids
+        self.owners: NDArray[np.uint32] = description.index.owners
+        starts = description.index.whole_starts.astype(np.int64)
+        self.sizes = starts[1:] - starts[:-1]
+        self.limits = Limits(description.plan, description.num_leaves)
+        self.tail = Tail(description.base)
+        self.acknowledged = description.base
+        self.num_shards = len(description.shards)
+        self.replicas: dict[tuple[int, str], Replica] = {}
+        self.ready: list[tuple[Replica, ...]] = [()] * self.num_shards
+        self.last_error: str | None = None
+        self._users = 0
+        self._closed = threading.Condition()
+
+    @property
+    def twins(self) -> int:
+        """How many entries of a datapoint shards may find, as a multiple of a single index's.
+
+        A spilled datapoint that came later has both of its entries in each shard that owns one.
+        """
+        tree = self.description.plan.tree
+        spills = tree is not None and tree.soar_lambda is not None
+        return 2 if spills and self.tail.last > self.description.base else 1
+
+    def names(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the docids of numbers; the numbers where there are no docids."""
+        return numbers if self.docids is None else self.docids.names(numbers)
+
+    # ---- Who uses it
+
+    def enter(self) -> None:
+        """Note that a query uses it."""
+        with self._closed:
+            self._users += 1
+
+    def leave(self) -> None:
+        """Note that a query uses it no more."""
+        with self._closed:
+            self._users -= 1
+            if self._users == 0:
+                self._closed.notify_all()
+
+    def wait_unused(self, seconds: float) -> None:
+        """Wait until no query uses it."""
+        with self._closed:
+            self._closed.wait_for(lambda: self._users == 0, seconds)

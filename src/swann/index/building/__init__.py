@@ -1,0 +1,1 @@
+"""How an index is built: from a database to a `PackedIndex`."""

@@ -1,0 +1,1 @@
+"""How an index changes while it is searched, and how changes last."""

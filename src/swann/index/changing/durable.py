@@ -1,0 +1,212 @@
+"""A directory that is open for changes: its log, its checkpoints, its lock.
+
+::
+
+    manifest.json, arrays      the checkpoint: all changes up to number s
+    log-(s+1).swannlog         changes after it
+    .lock                      while a writer has it
+
+A checkpoint cuts the log: changes go on in a new file, while what was there at that moment is saved
+beside the old checkpoint. The new manifest, in one step, makes the older log superfluous; until
+then both stay. `swann.index.log.format` draws the log, `docs/storage.md` says why.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+from swann.errors import CorruptIndexError, InvalidInputError, UnknownDocidError
+from swann.index.changing.live import LiveIndex
+from swann.index.disk import file_system
+from swann.index.disk.lock import DirectoryLock
+from swann.index.disk.log_files import log_files
+from swann.index.disk.store import mark_log, save_state
+from swann.index.log.format import Change
+from swann.index.log.journal import Durability, FileJournal, NoJournal, start_log
+from swann.index.log.reader import LogReader
+from swann.index.state import LogPoint
+
+__all__ = ["DurableFiles", "begin_log", "replay"]
+
+LEAST_BACKLOG = 1 << 24
+"""Bytes of log below which no checkpoint is made unasked."""
+
+
+def begin_log(root: Path) -> LogPoint:
+    """Begin the log of an index that has none. The caller has the directory's lock."""
+    for _, path in log_files(root):  # of an index that was here before
+        file_system.remove(path)
+    file_system.sync_directory(root)
+    point = LogPoint(os.urandom(16).hex(), 0)
+    start_log(root, point.id, 1)
+    mark_log(root, point)
+    return point
+
+
+def replay(make: Callable[[Change], None], root: Path, point: LogPoint) -> LogReader:
+    """Make the changes after a checkpoint once more.
+
+    Parameters
+    ----------
+    make : callable
+        Makes a change.
+    root : path
+        The directory.
+    point : LogPoint
+        The checkpoint.
+
+    Returns
+    -------
+    LogReader
+        At the end of the log.
+
+    Raises
+    ------
+    CorruptIndexError
+        If the log is damaged, or is not one of changes to this index.
+    """
+    reader = LogReader(root, point)
+    changes = reader.changes()
+    for logged in changes:
+        try:
+            make(logged.change)
+        except (InvalidInputError, UnknownDocidError) as error:
+            # The last one may have been noted and refused, if its writer died in between.
+            if next(changes, None) is not None:
+                raise CorruptIndexError(
+                    f"{logged.path} is not of its index: change {logged.sequence} at byte "
+                    f"{logged.begin} cannot be made: {error}"
+                ) from error
+            reader.give_back(logged)
+    return reader
+
+
+class DurableFiles:
+    """Keeps the changes of an index in a directory.
+
+    Parameters
+    ----------
+    live : LiveIndex
+        What `replay` made; its changes are logged from now on.
+    reader : LogReader
+        What `replay` returned.
+    point : LogPoint
+        The checkpoint that the log belongs to.
+    root, lock : path, DirectoryLock
+        The directory, released when this is closed.
+    durability, interval : str, float
+        See `FileJournal`.
+    share : float or None
+        See `swann.open`.
+    """
+
+    def __init__(
+        self,
+        live: LiveIndex,
+        reader: LogReader,
+        point: LogPoint,
+        root: Path,
+        lock: DirectoryLock,
+        durability: Durability,
+        interval: float,
+        share: float | None,
+    ) -> None:
+        self._live, self._root, self._lock, self._share = live, root, lock, share
+        self._process = os.getpid()
+        self._saved = point.sequence, live.plan
+        self._checkpointing = threading.Lock()
+        self._background: threading.Thread | None = None
+        self._limit = self._new_limit()
+        file_system.remove_temporary(root)
+        older = sum(path.stat().st_size for _, path in log_files(root) if path != reader.path)
+        self._journal = FileJournal(
+            reader.path,
+            reader.first,
+            point.id,
+            reader.end,
+            reader.following,
+            durability,
+            interval,
+            older,
+        )
+        live.journal = self._journal
+        closing = self._process, self._checkpointing, self._journal, lock
+        self._closing = weakref.finalize(self, _close, *closing)
+
+    def flush(self) -> None:
+        """Bring all changes to disk; a LogError if that fails."""
+        self._journal.flush()
+
+    def close(self) -> None:
+        """Bring all changes to disk and let others write; does nothing the second time."""
+        if self._process == os.getpid() and self._closing.alive:
+            self._live.close(NoJournal("it was closed"))
+            self._closing()
+
+    # ---- Checkpoints
+
+    def checkpoint(self, *, rebuilt: bool = False) -> None:
+        """Save the index as it is now, and drop the log up to here.
+
+        Parameters
+        ----------
+        rebuilt : bool
+            Whether there is something to save even if nothing was logged.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; nothing is lost.
+        """
+        with self._checkpointing:
+            self._journal.begin()  # can changes be made at all?
+            plan = self._live.plan
+            state = self._live.cut()
+            if state.log is None or (self._saved == (state.log.sequence, plan) and not rebuilt):
+                return
+            save_state(state, self._root, self._lock)
+            self._journal.forget_older_files()
+            self._saved = state.log.sequence, plan
+            self._limit = self._new_limit()
+
+    def keep_up(self) -> None:
+        """Begin a checkpoint in the background, if it is time."""
+        if self._share is None:
+            return
+        due = self._journal.backlog > self._limit or self._live.plan is not self._saved[1]
+        if due and (self._background is None or not self._background.is_alive()):
+            self._background = threading.Thread(target=self._checkpoint_quietly, daemon=True)
+            self._background.start()
+
+    def _checkpoint_quietly(self) -> None:
+        try:
+            self.checkpoint()
+        except Exception as error:
+            # Nothing is lost, the log is whole. The next try comes when it has grown as much again.
+            self._limit = 2 * max(self._limit, self._journal.backlog)
+            self._saved = self._saved[0], self._live.plan
+            warnings.warn(
+                f"no checkpoint of {self._root} could be made: {error}",
+                RuntimeWarning,
+                stacklevel=1,
+            )
+
+    def _new_limit(self) -> int:
+        return max(LEAST_BACKLOG, int((self._share or 0) * self._live.nbytes))
+
+
+def _close(
+    process: int, checkpointing: threading.Lock, journal: FileJournal, lock: DirectoryLock
+) -> None:
+    if process != os.getpid():
+        return
+    with checkpointing:  # one in the background ends first
+        try:
+            journal.close()
+        finally:
+            lock.release()

@@ -1,0 +1,61 @@
+"""The vectors that an update brings: what counts as them, and what is wrong with bad ones."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swann.errors import InvalidInputError, ZeroVectorError
+from swann.index.building.build import LONGEST
+from swann.vectors import as_queries, check_finite
+
+__all__ = ["as_row", "as_rows", "bad_vector"]
+
+_FLOAT32 = np.dtype(np.float32)
+
+
+def as_row(vectors: object, dimension: int) -> NDArray[np.float32] | None:
+    """Return one vector (d,) that is ready for the native call, which finds bad values itself.
+
+    None: it takes `as_rows` to tell.
+    """
+    if (
+        type(vectors) is np.ndarray
+        and vectors.dtype is _FLOAT32
+        and vectors.shape == (dimension,)
+        and vectors.flags.carray
+    ):
+        return vectors
+    return None
+
+
+def as_rows(vectors: object, dimension: int) -> NDArray[np.float32]:
+    """Return vectors (m, d), or one (d,), as a matrix of contiguous float32 rows.
+
+    Values are looked at only where they need converting.
+    """
+    if type(vectors) is np.ndarray and vectors.dtype == np.float32:
+        flags = vectors.flags
+        if flags.c_contiguous and flags.aligned:
+            if vectors.shape == (dimension,):
+                return vectors[None]
+            if vectors.ndim == 2 and vectors.shape[1] == dimension:
+                return vectors
+    one = getattr(vectors, "ndim", 2) == 1
+    if isinstance(vectors, (list, tuple)):
+        one = len(vectors) > 0 and np.ndim(vectors[0]) == 0
+    if one and len(vectors):  # type: ignore[arg-type]
+        return as_queries(vectors, dimension, 1, "vectors").reshape(1, -1)
+    return as_queries(vectors, dimension, 2, "vectors")
+
+
+def bad_vector(rows: NDArray[np.float32], bad: int) -> Exception:
+    """Say what is wrong with a row that the native call refused."""
+    check_finite(rows, "vectors", source=rows)
+    if not rows[bad].any():
+        return ZeroVectorError(
+            f"vectors[{bad}] is all zeros; under 'cosine' every vector needs a direction"
+        )
+    return InvalidInputError(
+        f"vectors[{bad}] is longer than {LONGEST:g}; float32 scores would overflow"
+    )

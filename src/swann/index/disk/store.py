@@ -1,0 +1,395 @@
+"""An index on disk: a directory of immutable array files under one small manifest.
+
+::
+
+    directory/
+      manifest.json               what there is: version, config, shapes, dtypes, digests
+      codes-3f2a91c05d7be846.npy  one plain .npy file an array, named by its content
+      ...
+
+or one file that holds these (`swann.index.disk.bundle`).
+
+Array files are written and flushed first; the manifest, replaced in one step, then makes them the
+index. Until that moment the index that was there before is whole. Nothing is unpickled, and every
+size is checked before it is used. `docs/storage.md` says what may be relied upon.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swann.errors import ConfigError, CorruptIndexError, IndexFormatError
+from swann.index.disk import file_system
+from swann.index.disk.bundle import BundleWriter, members_of
+from swann.index.disk.contents import (
+    Contents,
+    Entry,
+    dtype_of,
+    is_array,
+    log_entry,
+    manifest_of,
+    read_contents,
+)
+from swann.index.disk.lock import DirectoryLock
+from swann.index.disk.log_files import log_files
+from swann.index.disk.manifest import (
+    FORMAT_VERSION,
+    LOG,
+    MANIFEST,
+    MAX_BYTES,
+    encode_manifest,
+    read_manifest,
+)
+from swann.index.disk.npy import digest_of, npy_header, npy_size, read_npy, write_npy
+from swann.index.docid_arrays import DOCID_ARRAYS, StoredDocids, docid_arrays
+from swann.index.docids import Docids
+from swann.index.packed import ARRAYS, PackedIndex
+from swann.index.state import LogPoint, State
+
+__all__ = [
+    "FORMAT_VERSION",
+    "SUFFIX",
+    "BundleFiles",
+    "DirectoryFiles",
+    "Files",
+    "Verify",
+    "array_file",
+    "arrays_of",
+    "check_verify",
+    "holds_index",
+    "is_placed",
+    "load_state",
+    "map_array",
+    "mark_log",
+    "place_array",
+    "place_manifest",
+    "read_state",
+    "remove_stale",
+    "save_bundle",
+    "save_state",
+]
+
+Verify = Literal["manifest", "full"]
+
+SUFFIX = ".swann"
+"""Of a file that holds a whole index."""
+
+_ARRAY_FILE = re.compile(r"(\w+)-[0-9a-f]{16}\.npy")
+_SHARD_FILE = re.compile(r"shard-[0-9a-f]{16}\.json")
+_TRIES = 10
+
+
+# ---- Writing
+
+
+def save_state(
+    state: State, directory: str | os.PathLike[str], lock: DirectoryLock | None = None
+) -> None:
+    """Write an index, replacing the one that `directory` may hold.
+
+    Parameters
+    ----------
+    state : State
+        What to save; its index has no changes that are not folded in.
+    directory : path
+        Made if it is missing.
+    lock : DirectoryLock, optional
+        That of the directory, if the caller has it.
+
+    Raises
+    ------
+    LockedError
+        If somebody has the directory open for changes.
+    OSError
+        If the disk is full or the directory cannot be written; what was there is still whole.
+    """
+    root = Path(directory)
+    file_system.make_directory(root)
+    with DirectoryLock(root, "save") if lock is None else nullcontext():
+        file_system.remove_temporary(root)
+        present = {path.name for path in root.iterdir()}
+        entries: dict[str, Entry] = {}
+        data = b""
+        try:
+            for name, array in arrays_of(state).items():
+                entries[name] = place_array(root, name, array)
+            file_system.sync_directory(root)  # no manifest without what it lists
+            data = encode_manifest(manifest_of(state, entries))
+            place_manifest(root, data)
+        except BaseException:
+            unlisted = [] if is_placed(root, data) else list(entries.values())
+            for entry in unlisted:
+                if entry.file not in present:
+                    with suppress(OSError):  # the next save removes them
+                        (root / entry.file).unlink(missing_ok=True)
+            raise
+        file_system.sync_directory(root)
+        remove_stale(root, {entry.file for entry in entries.values()}, state.log)
+
+
+def save_bundle(state: State, path: str | os.PathLike[str]) -> None:
+    """Write an index as one file, replacing the one that is there.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; what was there is still whole.
+    """
+    target = Path(os.path.realpath(path))  # a link goes on leading where it led
+
+    def write(file: BinaryIO) -> str:
+        bundle = BundleWriter(file)
+        entries: dict[str, Entry] = {}
+        for name, array in arrays_of(state).items():
+
+            def add(file: BinaryIO, name: str = name, array: NDArray[Any] = array) -> Any:
+                digest, checksum = write_npy(file, array, checksum=True)
+                entries[name] = _entry_of(name, array, digest)
+                return entries[name].file, checksum
+
+            bundle.add(len(f"{name}-.npy") + 16, npy_size(array), add)
+        bundle.add_bytes(MANIFEST, encode_manifest(manifest_of(state, entries)))
+        bundle.finish()
+        return target.name
+
+    file_system.place_file(target.parent, target.name, write)
+    file_system.sync_directory(target.parent)
+
+
+def arrays_of(state: State) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an index as they are stored, docids too."""
+    arrays = state.packed.arrays() | docid_arrays(state.docids)
+    return {name: np.ascontiguousarray(a, dtype=dtype_of(name)) for name, a in arrays.items()}
+
+
+def _entry_of(name: str, array: NDArray[Any], digest: str) -> Entry:
+    return Entry(f"{name}-{digest[:16]}.npy", array.dtype, array.shape, digest)
+
+
+def place_array(root: Path, name: str, array: NDArray[Any]) -> Entry:
+    """Write an array, named by its content; `file_system.sync_directory` makes it last."""
+    made: list[Entry] = []
+
+    def write(file: BinaryIO) -> str:
+        made.append(_entry_of(name, array, write_npy(file, array)[0]))
+        return made[0].file
+
+    file_system.place_file(root, name, write)
+    return made[0]
+
+
+def is_placed(root: Path, data: bytes) -> bool:
+    """Whether a manifest may be in place: a rename can be done and fail, or be interrupted."""
+    try:
+        return data != b"" and (root / MANIFEST).read_bytes() == data
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
+def place_manifest(root: Path, data: bytes) -> None:
+    """Write a manifest in place of the one there; `file_system.sync_directory` makes it last."""
+
+    def write(file: BinaryIO) -> str:
+        file.write(data)
+        return MANIFEST
+
+    file_system.place_file(root, MANIFEST, write)
+
+
+def remove_stale(root: Path, kept: set[str], log: LogPoint | None) -> None:
+    """Remove the files of indexes that stood here before, logs too."""
+    for path in root.glob("*-*"):
+        if path.name not in kept and (array_file(path.name) or _SHARD_FILE.fullmatch(path.name)):
+            file_system.remove(path)
+    for first, path in log_files(root):
+        if log is None or first <= log.sequence:
+            file_system.remove(path)
+
+
+def array_file(name: str) -> bool:
+    """Whether a file of this name is an array of some index."""
+    named = _ARRAY_FILE.fullmatch(name)
+    return named is not None and is_array(named[1])
+
+
+def mark_log(directory: str | os.PathLike[str], point: LogPoint) -> None:
+    """Note in the manifest that a log follows. The caller has the directory's lock."""
+    source = DirectoryFiles(Path(directory))
+    content = read_manifest(source.manifest(), source.where)
+    content["features"] = [name for name in content["features"] if name != LOG] + [LOG]
+    content["log"] = log_entry(point)
+    place_manifest(source.root, encode_manifest(content))
+    file_system.sync_directory(source.root)
+
+
+# ---- Reading
+
+
+def check_verify(verify: Verify) -> None:
+    """Raise a ConfigError unless this is how an index can be checked."""
+    if not isinstance(verify, str) or verify not in ("manifest", "full"):
+        raise ConfigError(f"verify is {verify!r}; expected 'manifest' or 'full'")
+
+
+def load_state(path: str | os.PathLike[str], *, verify: Verify = "manifest") -> State:
+    """Open an index; its arrays and docids are memory-mapped.
+
+    Parameters
+    ----------
+    path : path
+        Where `save_state` or `save_bundle` wrote it, or where that was moved.
+    verify : {"manifest", "full"}
+        ``"full"`` reads all of the arrays to check their digests.
+
+    Returns
+    -------
+    State
+        Without the changes that its log holds.
+
+    Raises
+    ------
+    FormatVersionError
+        If it was written by a newer version.
+    CorruptIndexError
+        If something is missing, or is not what the manifest says.
+    IndexFormatError
+        If there is no index.
+    """
+    check_verify(verify)
+    root = Path(path)
+    source: Files = BundleFiles(root) if root.is_file() else DirectoryFiles(root)
+    data = source.manifest()
+    for _ in range(_TRIES):
+        try:
+            content = read_manifest(data, source.where)
+            return read_state(source, read_contents(content, source.where), verify)
+        except CorruptIndexError:
+            # Another process may have replaced it meanwhile, and removed what this one listed.
+            before, data = data, source.manifest()
+            if data == before:
+                raise
+    raise IndexFormatError(f"{root} is replaced faster than it can be opened; try again")
+
+
+def holds_index(path: str | os.PathLike[str]) -> bool:
+    """Whether there is an index of swann's, whole or not."""
+    path = Path(path)
+    return (path / MANIFEST).exists() or (path.suffix == SUFFIX and path.is_file())
+
+
+class Files(Protocol):
+    """Where the files of an index are; `where` is the manifest, which errors name."""
+
+    where: Path
+
+    def manifest(self) -> bytes:
+        """Return the manifest, or a little more than one may have."""
+
+    def file(self, name: str, header: bytes = b"") -> memoryview:
+        """Return a file, mapped; a FileNotFoundError if there is none.
+
+        `header` is what an array's file begins with, for those that check what they fetch.
+        """
+
+
+class DirectoryFiles:
+    """A directory that holds an index."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.where = root / MANIFEST
+
+    def manifest(self) -> bytes:  # noqa: D102
+        try:
+            with file_system.open_plain(self.where) as file:
+                return file.read(MAX_BYTES + 1)
+        except FileNotFoundError:
+            raise IndexFormatError(
+                f"{self.root} holds no index: there is no {MANIFEST} in it; expected a directory "
+                "or a file that Searcher.save wrote"
+            ) from None
+
+    def file(self, name: str, header: bytes = b"") -> memoryview:  # noqa: D102
+        return file_system.map_file(self.root / name)
+
+
+class BundleFiles:
+    """A file that holds an index."""
+
+    def __init__(self, path: Path) -> None:
+        self.where = path
+        self._members = members_of(file_system.map_file(path), path)
+
+    def manifest(self) -> bytes:  # noqa: D102
+        if MANIFEST not in self._members:
+            raise IndexFormatError(f"{self.where} holds no index: there is no {MANIFEST} in it")
+        return bytes(self._members[MANIFEST][: MAX_BYTES + 1])
+
+    def file(self, name: str, header: bytes = b"") -> memoryview:  # noqa: D102
+        if name not in self._members:
+            raise FileNotFoundError(name)
+        return self._members[name]
+
+
+def read_state(source: Files, contents: Contents, verify: Verify) -> State:
+    """Return the state of an index whose manifest says `contents`; errors as of `load_state`."""
+    arrays = {name: map_array(source, e, verify) for name, e in contents.arrays.items()}
+    docids = None
+    stored = {name: arrays.pop(name) for name in DOCID_ARRAYS if name in arrays}
+    if contents.has_docids:
+        docids = Docids(stored=StoredDocids(stored, source.where)) if stored else Docids()
+        if verify == "full":
+            docids.check()
+    n = contents.num_datapoints
+    entries = len(arrays["entry_rows"]) if "entry_rows" in arrays else n
+    _check_leaf_starts(source.where, arrays["leaf_starts"], entries)
+    if "ids" in arrays and n and int(arrays["ids"].max()) >= contents.next_number:
+        raise CorruptIndexError(f"ids of {source.where} are not all below {contents.next_number}")
+    own: dict[str, Any] = {name: array for name, array in arrays.items() if name in ARRAYS}
+    try:
+        packed = PackedIndex(
+            contents.config,
+            num_datapoints=n,
+            dimension=contents.dimension,
+            correction_low=contents.correction_low,
+            correction_span=contents.correction_span,
+            residual=contents.residual,
+            routes={name: array for name, array in arrays.items() if name not in ARRAYS},
+            **own,
+        )
+    except ValueError as error:
+        message = f"the arrays of {source.where} do not fit together: {error}"
+        raise CorruptIndexError(message) from error
+    return State(packed, docids, contents.next_number, contents.plan, contents.log)
+
+
+def map_array(source: Files, entry: Entry, verify: Verify) -> NDArray[Any]:
+    """Return an array, mapped, once it is what the manifest says."""
+    path = (
+        source.where.parent / entry.file
+        if isinstance(source, DirectoryFiles)
+        else (f"{entry.file} in {source.where}")
+    )
+    try:
+        data = source.file(entry.file, npy_header(entry.dtype, entry.shape))
+    except FileNotFoundError:
+        raise CorruptIndexError(f"{path} is missing") from None
+    array = read_npy(data, path, entry.dtype, entry.shape)
+    if verify == "full" and digest_of(array) != entry.sha256:
+        raise CorruptIndexError(f"{path} is damaged: its digest does not match the manifest")
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _check_leaf_starts(where: object, starts: NDArray[Any], entries: int) -> None:
+    ordered = len(starts) >= 2 and starts[0] == 0 and starts[-1] == entries
+    if not ordered or bool((starts[1:] < starts[:-1]).any()):
+        raise CorruptIndexError(f"leaf_starts of {where} does not run from 0 to {entries}")

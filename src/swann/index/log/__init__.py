@@ -1,0 +1,1 @@
+"""The log of changes: its bytes, writing it, reading it."""
