@@ -3,6 +3,9 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -21,12 +24,32 @@ inline void expect(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(std::string("native call: ") + what);
 }
 
-// Expects all values to be below `limit`. Without branches: there may be hundreds of millions.
+// The greatest of all values, without branches: there may be hundreds of millions.
 template <typename T>
-void expect_below(const T* values, size_t count, size_t limit, const char* what) {
+T greatest(const T* values, size_t count) noexcept {
   T most = 0;
   for (size_t i = 0; i < count; ++i) most = values[i] > most ? values[i] : most;
-  expect(count == 0 || most < limit, what);
+  return most;
+}
+
+// Bytes by sixteens, spelled out: bindings are compiled for size.
+inline uint8_t greatest(const uint8_t* values, size_t count) noexcept {
+  using Sixteen = uint8_t __attribute__((vector_size(16)));
+  Sixteen most = {};
+  size_t i = 0;
+  for (; i + 16 <= count; i += 16) {
+    Sixteen some;
+    std::memcpy(&some, values + i, sizeof some);
+    most = some > most ? some : most;
+  }
+  uint8_t lanes[16];
+  std::memcpy(lanes, &most, sizeof lanes);
+  return std::max(greatest<uint8_t>(lanes, 16), greatest<uint8_t>(values + i, count - i));
+}
+
+template <typename T>
+void expect_below(const T* values, size_t count, size_t limit, const char* what) {
+  expect(count == 0 || greatest(values, count) < limit, what);
 }
 
 // Null where there is no array; an empty array has a pointer that is not null.

@@ -243,13 +243,19 @@ void update_codebook(const TileSet& set, const uint8_t* codes, size_t threads, f
   }
   std::vector<double> parallel(set.tiles * kLanes);
   parallel_for(set.tiles, threads, [&](size_t t) {
-    for (size_t j = 0; j < set.dim; ++j) {
-      const uint8_t* code = codes + (t * set.blocks + j / set.dims_per_block) * kLanes;
-      const size_t at = (t * set.dim + j) * kLanes;
-      for (size_t i = 0; i < kLanes; ++i)
-        parallel[t * kLanes + i] +=
-            double(set.directions[at + i]) *
-            (double(set.targets[at + i]) - double(codebook[j * set.codewords + code[i]]));
+    constexpr size_t kTogether = 8;  // sums that stay in registers
+    for (size_t first = 0; first < kLanes; first += kTogether) {
+      double errors[kTogether] = {};
+      for (size_t j = 0; j < set.dim; ++j) {
+        const uint8_t* code = codes + (t * set.blocks + j / set.dims_per_block) * kLanes + first;
+        const float* words = codebook + j * set.codewords;
+        const size_t at = (t * set.dim + j) * kLanes + first;
+#pragma GCC unroll 8
+        for (size_t i = 0; i < kTogether; ++i)
+          errors[i] += double(set.directions[at + i]) *
+                       (double(set.targets[at + i]) - double(words[code[i]]));
+      }
+      std::copy_n(errors, kTogether, parallel.data() + t * kLanes + first);
     }
   });
   move_to_optima(set, codes, threads, codebook, parallel);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -129,7 +130,7 @@ void encode_tiles(const TileSet& set, const float* codebook, size_t sweeps, bool
 
 namespace {
 
-constexpr size_t kTilesPerTask = 8;
+constexpr size_t kTilesPerTask = 2;  // few: a chunk of long rows has some forty tiles
 
 // Where one row's codes go.
 struct Place {
@@ -144,13 +145,14 @@ struct Place {
   }
 };
 
-// Two rows share a byte: so a task has some of the blocks, and all rows.
-void put_codes(const PackJob& job, const uint8_t* codes, size_t first_block, size_t last_block) {
+// Two rows share a byte: so a task has all rows of its groups, every `parts`-th, a power of two.
+void put_codes(const PackJob& job, const uint8_t* codes, size_t part, size_t parts) {
   const size_t bytes = block_bytes(job.codewords);
   for (size_t i = 0; i < job.count; ++i) {
+    if ((job.places[i] / kGroup & (parts - 1)) != part) continue;
     const Place place(job, job.places[i]);
     const uint8_t* code = codes + i / kLanes * job.blocks * kLanes + i % kLanes;
-    for (size_t m = first_block; m < last_block; ++m)
+    for (size_t m = 0; m < job.blocks; ++m)
       place.byte[m * bytes] = uint8_t(place.byte[m * bytes] | code[m * kLanes] << place.shift);
   }
 }
@@ -220,10 +222,9 @@ std::vector<uint8_t> codes_of(const PackJob& job, size_t threads) {
 
 void pack_codes(const PackJob& job, size_t threads) {
   const std::vector<uint8_t> codes = codes_of(job, threads);
-  const size_t parts = std::min(job.blocks, 4 * std::clamp<size_t>(threads, 1, job.blocks));
-  parallel_for(parts, threads, [&](size_t part) {
-    put_codes(job, codes.data(), part * job.blocks / parts, (part + 1) * job.blocks / parts);
-  });
+  constexpr size_t kMostThreads = 64;
+  const size_t parts = threads <= 1 ? 1 : 4 * std::bit_ceil(std::min(threads, kMostThreads));
+  parallel_for(parts, threads, [&](size_t part) { put_codes(job, codes.data(), part, parts); });
 }
 
 }  // namespace swann
