@@ -15,7 +15,7 @@ ROOT = Path(swann.__file__).parent
 
 # A module may import from its own level and from those before it; a new one needs a place here.
 LEVELS = [
-    {"errors", "distance", "config", "vectors", "files", "sources", "tensors"},
+    {"errors", "distance", "config", "vectors", "files", "sources", "tensors", "limits"},
     {"kernels"},
     {"partition", "quantize"},
     {"index"},
@@ -38,7 +38,7 @@ INNER_LEVELS = {
         {"__init__"},
     ],
     "distributed": [
-        {"storage", "opening", "wire", "tail", "limits", "metrics", "results"},
+        {"storage", "opening", "wire", "tail", "metrics", "results"},
         {"building"},
         {"workers", "ray_pool"},
         {"changing"},

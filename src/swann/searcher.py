@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +18,6 @@ from swann.config import (
     AHConfig,
     IncrementalMode,
     IndexConfig,
-    TreeConfig,
     check_count,
     check_path,
 )
@@ -29,17 +27,16 @@ from swann.index.changing.live import LiveIndex
 from swann.index.disk.store import SUFFIX, save_bundle, save_state
 from swann.index.packed import PackedIndex
 from swann.index.state import State
+from swann.limits import Limits, Resolved
 from swann.vectors import as_queries, bad_query
 
 __all__ = ["SearchResult", "Searcher"]
 
 
-_MOST = 2**63 - 1
 _CONSTANT = frozenset({int, type(None)})  # types of limits that stay what they are
 
-_Limits = tuple[int, int, int]  # neighbors, candidates, leaves
-# What was asked for, what it means, and the defaults then.
-_Resolved = tuple[int | None, int | None, int | None, _Limits, _Limits]
+# What was asked for, what it meant, and by which limits.
+_Asked = tuple[int | None, int | None, int | None, Resolved, Limits]
 
 
 class SearchResult(NamedTuple):
@@ -95,26 +92,12 @@ class Searcher:
     def _settle(self) -> None:
         """Take the defaults from the plan."""
         config = self._live.plan
-        tree, reorder = config.tree, config.reorder
-        self._reorders = reorder is not None and isinstance(config.score, AHConfig)
-        self._overretrieve = 1.0
-        if tree is not None and tree.soar_lambda is not None:
-            self._overretrieve = tree.overretrieve_factor or 2.0
-        self._asked = (
-            config.num_neighbors,
-            reorder.reordering_num_neighbors if reorder is not None else config.num_neighbors,
-            1 if tree is None else self._leaves_to_search(tree),
-        )
-        self._defaults = self._limits(*self._asked)
-        self._resolved: _Resolved = (None, None, None, self._defaults, self._asked)
+        self._limits = Limits(config, self._index.num_leaves)
+        self._last: _Asked = (None, None, None, self._limits.defaults, self._limits)
         # Whether changes have consequences; see _keep_up.
         grows = config.autopilot is not None and config.autopilot.mode is not IncrementalMode.NONE
-        self._keeps_up = grows or (tree is not None and tree.incremental_threshold is not None)
-
-    def _leaves_to_search(self, tree: TreeConfig) -> int:
-        """Return the default, which grows with the leaves where these were split."""
-        growth = max(1.0, self._index.num_leaves / tree.num_leaves)
-        return math.ceil(tree.num_leaves_to_search * growth)
+        splits = config.tree is not None and config.tree.incremental_threshold is not None
+        self._keeps_up = grows or splits
 
     # ---- Searching
 
@@ -217,7 +200,7 @@ class Searcher:
         check_count("batch_size", batch_size)
         return self._search(matrix, limits, self._threads)
 
-    def _search(self, queries: NDArray[np.float32], limits: _Limits, threads: int) -> SearchResult:
+    def _search(self, queries: NDArray[np.float32], limits: Resolved, threads: int) -> SearchResult:
         k, candidates, leaves = limits
         count = len(queries)
         ids, distances = _room((count, k))
@@ -232,30 +215,16 @@ class Searcher:
 
     def _resolve(
         self, neighbors: int | None, candidates: int | None, leaves: int | None
-    ) -> _Limits:
-        if neighbors is None and candidates is None and leaves is None:
-            return self._defaults
+    ) -> Resolved:
         # Most calls ask for what the call before asked for: the same objects need no check.
-        last = self._resolved
+        last, limits = self._last, self._limits
         same = neighbors is last[0] and candidates is last[1] and leaves is last[2]
-        k, c, visited = asked = self._asked
-        if same and last[4] is asked:  # since then the defaults may have changed
+        if same and last[4] is limits:  # since then the defaults may have changed
             return last[3]
-        if neighbors is not None:
-            k = check_count("final_num_neighbors", neighbors)
-        if candidates is not None:
-            c = check_count("pre_reorder_num_neighbors", candidates)
-        if leaves is not None:
-            visited = check_count("leaves_to_search", leaves)
-        limits = self._limits(k, c, visited)
+        resolved = limits.resolve(neighbors, candidates, leaves)
         if {type(neighbors), type(candidates), type(leaves)} <= _CONSTANT:
-            self._resolved = (neighbors, candidates, leaves, limits, asked)
-        return limits
-
-    def _limits(self, k: int, candidates: int, leaves: int) -> _Limits:
-        # The native call lowers what is more than there is.
-        candidates = max(k, candidates) if self._reorders else k
-        return k, min(math.ceil(candidates * self._overretrieve), _MOST), min(leaves, _MOST)
+            self._last = (neighbors, candidates, leaves, resolved, limits)
+        return resolved
 
     # ---- Changing
 
@@ -493,12 +462,12 @@ class Searcher:
         self._threads = state["threads"]
 
     def __repr__(self) -> str:
-        index, config = self._index, self._index.config
+        index, config, limits = self._index, self._index.config, self._limits.defaults
         parts = [f"{len(self):,} x {index.dimension}", config.distance_measure]
         if index.projects and config.projection is not None:
             parts.append(f"{config.projection.kind}({index.reduced_dim})")
         if config.tree is not None:
-            parts.append(f"tree({index.num_leaves}, search {self._defaults[2]})")
+            parts.append(f"tree({index.num_leaves}, search {limits.leaves})")
         if isinstance(config.score, AHConfig):
             score = config.score
             threshold = (
@@ -507,10 +476,10 @@ class Searcher:
             parts.append(f"score_ah({score.dimensions_per_block}{threshold})")
         else:
             parts.append("score_brute_force()")
-        if self._reorders:
-            parts.append(f"reorder({self._defaults[1]})")
+        if self._limits.reorders:
+            parts.append(f"reorder({limits.candidates})")
         size = f"{self.nbytes / 1e6:,.1f} MB"
-        return f"<swann.Searcher {', '.join(parts)}, k={self._defaults[0]}, {size}>"
+        return f"<swann.Searcher {', '.join(parts)}, k={limits.neighbors}, {size}>"
 
     # ---- Keeping it
 

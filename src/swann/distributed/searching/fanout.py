@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.distributed.limits import Resolved
 from swann.distributed.metrics import Metrics
 from swann.distributed.wire import Message
 from swann.distributed.workers.generation import Generation, Replica
 from swann.index.shards import Choices, Found
+from swann.limits import Resolved
 
 __all__ = ["Fanout", "Pace"]
 
@@ -241,7 +241,7 @@ class Fanout:
             "key": self._generation.key,
             "shards": shards,
             "least": least,
-            "k": self._limits.k,
+            "k": self._limits.neighbors,
             "candidates": self._limits.candidates,
             "threads": self._threads,
             "selected": selected,

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann.distributed.changing.logged import Logged
-from swann.distributed.limits import Resolved
 from swann.distributed.metrics import Metrics
 from swann.distributed.results import DistributedResult
 from swann.distributed.searching.fanout import Fanout, Pace
 from swann.distributed.workers.generation import Generation
 from swann.errors import IncompleteError, InvalidInputError
 from swann.index.shards import merge
+from swann.limits import Resolved
 from swann.vectors import as_queries, bad_query
 
 __all__ = ["Querying"]
@@ -76,8 +76,8 @@ class Querying:
         queries = as_queries(given, dimension, axes, name).reshape(-1, dimension)
         limits = generation.limits.resolve(*asked)
         count = len(queries)
-        ids = np.empty((count, limits.k), np.int64)
-        distances = np.empty((count, limits.k), np.float32)
+        ids = np.empty((count, limits.neighbors), np.int64)
+        distances = np.empty((count, limits.neighbors), np.float32)
         coverage = np.ones(count)
         for first in range(0, count, _BLOCK):
             block = slice(first, first + _BLOCK)
@@ -124,7 +124,7 @@ class Querying:
             generation.head.packed,
             fanout.parts(),
             len(queries),
-            limits.k,
+            limits.neighbors,
             limits.candidates * generation.twins,
             own,
         )

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.distributed.limits import Limits
 from swann.distributed.opening import Description
 from swann.distributed.tail import Tail
 from swann.distributed.workers.pools import Handle
 from swann.index.docids import Docids
 from swann.index.shards import Head
+from swann.limits import Limits
 
 __all__ = ["Generation", "Member", "Replica"]
 

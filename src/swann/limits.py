@@ -1,4 +1,4 @@
-"""Neighbors, candidates and leaves that a search asks for, as `swann.Searcher` resolves them."""
+"""Neighbors, candidates and leaves: what a search asks for, and what that means."""
 
 from __future__ import annotations
 
@@ -13,38 +13,43 @@ _MOST = 2**63 - 1
 
 
 class Resolved(NamedTuple):
-    """What a search does."""
+    """What a search does; more than there is means all."""
 
-    k: int
+    neighbors: int
     candidates: int
     leaves: int
 
 
 class Limits:
-    """The defaults of an index.
+    """What the settings of an index, and a call, say about a search.
 
     Parameters
     ----------
     config : IndexConfig
-        Its settings.
+        The settings.
     num_leaves : int
-        Leaves that it has.
+        Leaves that the index has: where leaves were split, more of them are searched.
+
+    Attributes
+    ----------
+    defaults : Resolved
+        Of a call that says nothing.
+    reorders : bool
+        Whether candidates are scored once more.
     """
 
     def __init__(self, config: IndexConfig, num_leaves: int) -> None:
         tree, reorder = config.tree, config.reorder
-        self._reorders = reorder is not None and isinstance(config.score, AHConfig)
+        self.reorders = reorder is not None and isinstance(config.score, AHConfig)
         self._overretrieve = 1.0
         leaves = 1
         if tree is not None:
             leaves = math.ceil(tree.num_leaves_to_search * max(1.0, num_leaves / tree.num_leaves))
             if tree.soar_lambda is not None:
                 self._overretrieve = tree.overretrieve_factor or 2.0
-        self.neighbors = config.num_neighbors
-        self.candidates = (
-            config.num_neighbors if reorder is None else reorder.reordering_num_neighbors
-        )
-        self.leaves = leaves
+        candidates = reorder.reordering_num_neighbors if reorder is not None else 1
+        self._unsaid = config.num_neighbors, candidates, leaves
+        self.defaults = self.resolve(None, None, None)
 
     def resolve(
         self, neighbors: int | None, candidates: int | None, leaves: int | None
@@ -56,12 +61,12 @@ class Limits:
         ConfigError
             If one is below 1.
         """
-        k, c, visited = self.neighbors, self.candidates, self.leaves
+        k, c, visited = self._unsaid
         if neighbors is not None:
             k = check_count("final_num_neighbors", neighbors)
         if candidates is not None:
             c = check_count("pre_reorder_num_neighbors", candidates)
         if leaves is not None:
             visited = check_count("leaves_to_search", leaves)
-        c = max(k, c) if self._reorders else k
+        c = max(k, c) if self.reorders else k
         return Resolved(k, min(math.ceil(c * self._overretrieve), _MOST), min(visited, _MOST))
