@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,31 @@ def test_the_target_is_reached_on_other_queries(measure: Any) -> None:
     settings = searcher.config.autopilot
     assert settings is not None
     assert any("leaves to search" in reason for reason in settings.reasons)
+
+
+@pytest.mark.parametrize("measure", ["dot_product", "squared_l2", "cosine"])
+@pytest.mark.parametrize(
+    ("copies", "about"),
+    [(2, "datapoints as queries"), (30, "queries that vary as datapoints do")],
+    ids=["half of them twice", "all of them many times"],
+)
+def test_copies_do_not_stand_in_for_queries(measure: Any, copies: int, about: str) -> None:
+    rng = np.random.default_rng(0)
+    distinct = rng.standard_normal((30_000 // copies, 24), dtype=np.float32)
+    some = distinct if copies > 2 else distinct[::2]
+    db = np.concatenate([distinct, *[some] * (copies - 1)])
+    db = db[rng.permutation(len(db))]
+    queries = rng.standard_normal((300, 24), dtype=np.float32)
+    searcher = swann.build(db, 10, measure)
+    found = searcher.search_batched(queries)
+    true = swann.exact_neighbors(db, queries, 10, measure)
+    assert swann.recall_with_ties(found.distances, true.distances, measure) >= 0.9
+    settings = searcher.config.autopilot
+    assert settings is not None
+    assert about in settings.reasons[-1]
+    if copies == 2:  # a third of the datapoints have none
+        measured = int(re.findall(rf"on (\d+) {about}", settings.reasons[-1])[0])
+        assert 80 < measured < 200
 
 
 def narrow(n: int, d: int) -> NDArray[np.float32]:

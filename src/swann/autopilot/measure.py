@@ -184,7 +184,7 @@ class Measure:
         found = np.zeros((len(self._ladder), most))
         for first in range(0, count, _QUERIES_AT_ONCE):
             some = slice(first, first + _QUERIES_AT_ONCE)
-            part = _part(panel, some)
+            part = panel.part(some)
             ids = np.empty((len(part.queries), width), np.int64)
             scores = np.empty(ids.shape, np.float32)
             codes.native.search(part.queries, width, codes.num_leaves, threads, ids, scores)
@@ -249,18 +249,6 @@ def _without_rows(packed: PackedIndex) -> PackedIndex:
         row_squares=None,
         row_labels=None,
         row_origins=None,
-    )
-
-
-def _part(panel: Panel, some: slice) -> Panel:
-    return Panel(
-        panel.about,
-        panel.leniency,
-        panel.queries[some],
-        panel.own[some],
-        panel.neighbors[some],
-        panel.tied[some],
-        panel.last[some],
     )
 
 

@@ -2,7 +2,8 @@
 
 Nobody knows the queries when an index is built. Datapoints can stand in for them, each left out of
 its own answer: on data of one kind (word vectors, pictures) they are as hard to answer as real
-queries, within .005 of recall.
+queries, within .005 of recall. Those of which there are copies say nothing: the nearest datapoint
+lies in their own leaf. Where most are such, queries vary as the datapoints do instead.
 
 Under the dot product queries are often of another kind than datapoints, and harder: users and what
 they may buy, hidden states and output embeddings. There the index must also answer a *wide* panel:
@@ -22,10 +23,14 @@ from swann.distance import DOT_PRODUCT, descending, normalize_rows, normalizes
 from swann.index.packed import PackedIndex
 from swann.vectors import slice_rows, take
 
-__all__ = ["Panel", "draw_panels", "row_length"]
+__all__ = ["FEWEST_QUERIES", "Panel", "draw_panels", "row_length"]
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
+
+FEWEST_QUERIES = 48
+"""A panel of fewer says too little."""
 
 _LENGTHS = 4096
 _MIXED = 32  # datapoints in a query that varies as they do
@@ -35,6 +40,7 @@ from outside do (fashion-mnist: .042 where those miss .051)."""
 _WIDE = 1.5  # real queries are easier than those that point anywhere
 _CHUNK_VALUES = 4 * 1024 * 1024
 _TOLERANCE = 1e-6  # of scores that count as equal, relative
+_COPY = 1e-10  # squared distance of what counts as a copy, relative
 
 
 def row_length(db: NDArray[Any], seed: int) -> float:
@@ -75,7 +81,18 @@ class Panel:
     own: I64
     neighbors: I64
     tied: NDArray[np.bool_]
-    last: NDArray[np.float64]
+    last: F64
+
+    def part(self, which: slice | NDArray[np.bool_]) -> Panel:
+        """Return the panel of some of the queries."""
+        return dataclasses.replace(
+            self,
+            queries=self.queries[which],
+            own=self.own[which],
+            neighbors=self.neighbors[which],
+            tied=self.tied[which],
+            last=self.last[which],
+        )
 
     def without_own(self, found: I64, width: int) -> I64:
         """Return ids (s, m) without each query's own, in their order, cut to `width` columns.
@@ -108,7 +125,7 @@ class _Draw(NamedTuple):
     about: str
     leniency: float
     queries: F32
-    own: I64
+    own: I64 | None = None  # the datapoints that they are
 
 
 def draw_panels(
@@ -140,36 +157,68 @@ def draw_panels(
     list of Panel
         The index is to answer each of them well.
     """
-    n = len(db)
     rng = np.random.default_rng([config.seed, 11])
-    draws: list[_Draw] = []
     if sample_queries is not None:
         count = len(sample_queries)
         ids = np.sort(rng.choice(count, min(size, count), replace=False))
         queries = _finished(sample_queries[ids], config)
-        draws.append(_Draw("sample queries", 1.0, queries, np.full(len(ids), -1)))
-    else:
-        ids = np.sort(rng.choice(n, min(size, n), replace=False))
-        queries = _finished(take(db, ids), config)
-        draws.append(_Draw("datapoints as queries", _TRAINED_ON, queries, ids.astype(np.int64)))
-        if config.distance_measure == DOT_PRODUCT:
-            wide = _wide_queries(db, size, rng)
-            draws.append(_Draw("queries of any kind", _WIDE, wide, np.full(len(wide), -1)))
-    return [_solve(draw, db, config, threads) for draw in draws]
+        return [_solve(_Draw("sample queries", 1.0, queries), db, config, threads)]
+    ids = np.sort(rng.choice(len(db), min(size, len(db)), replace=False)).astype(np.int64)
+    queries = _finished(take(db, ids), config)
+    draw = _Draw("datapoints as queries", _TRAINED_ON, queries, ids)
+    panel = _solve(draw, db, config, threads)
+    copied = _have_copies(panel, db, config)
+    panel = panel.part(~copied)
+    if copied.any() and len(panel.queries) < FEWEST_QUERIES:
+        mean = _mean(db, config, rng)
+        varied = mean + _varied(db, config, mean, size, rng) / np.sqrt(_MIXED)
+        varied[~varied.any(axis=1)] = queries[0]
+        draw = _Draw("queries that vary as datapoints do", 1.0, _finished(varied, config))
+        panel = _solve(draw, db, config, threads)
+    panels = [panel]
+    if config.distance_measure == DOT_PRODUCT:
+        wide = _wide_queries(db, config, size, rng)
+        draw = _Draw("queries of any kind", _WIDE, wide)
+        panels.append(_solve(draw, db, config, threads))
+    return panels
 
 
-def _wide_queries(db: NDArray[Any], size: int, rng: np.random.Generator) -> F32:
-    """Half vary as the datapoints do about their mean, half point anywhere; of unit length."""
-    n, d = db.shape
-    half = size // 2
-    mean = take(db, np.sort(rng.choice(n, min(n, _LENGTHS), replace=False))).mean(
-        axis=0, dtype=np.float64
-    )
-    queries = rng.standard_normal((size, d))
-    varied = np.zeros((half, d))
+def _have_copies(panel: Panel, db: NDArray[Any], config: IndexConfig) -> NDArray[np.bool_]:
+    """Return which queries are datapoints that the database has more than once."""
+    copies = np.zeros(len(panel.queries), np.bool_)
+    for row, query in enumerate(panel.queries):
+        near = panel.neighbors[row]
+        apart = _finished(take(db, near[near >= 0]), config).astype(np.float64) - query
+        least = _COPY * float(np.dot(query, query.astype(np.float64)))
+        copies[row] = bool((np.einsum("ij,ij->i", apart, apart) <= least).any())
+    return copies
+
+
+def _mean(db: NDArray[Any], config: IndexConfig, rng: np.random.Generator) -> F64:
+    """Return the mean of a sample of rows."""
+    ids = np.sort(rng.choice(len(db), min(len(db), _LENGTHS), replace=False))
+    return np.asarray(_finished(take(db, ids), config).mean(axis=0, dtype=np.float64))
+
+
+def _varied(
+    db: NDArray[Any], config: IndexConfig, mean: F64, count: int, rng: np.random.Generator
+) -> F64:
+    """Return vectors that vary as datapoints do about their mean, `_MIXED` times the variance."""
+    varied = np.zeros((count, db.shape[1]))
     for _ in range(_MIXED):
-        rows = take(db, rng.integers(n, size=half)).astype(np.float64) - mean
-        varied += rng.standard_normal((half, 1)) * rows
+        rows = _finished(take(db, rng.integers(len(db), size=count)), config)
+        varied += rng.standard_normal((count, 1)) * (rows.astype(np.float64) - mean)
+    return varied
+
+
+def _wide_queries(
+    db: NDArray[Any], config: IndexConfig, size: int, rng: np.random.Generator
+) -> F32:
+    """Half vary as the datapoints do about their mean, half point anywhere; of unit length."""
+    half = size // 2
+    mean = _mean(db, config, rng)
+    queries = rng.standard_normal((size, db.shape[1]))
+    varied = _varied(db, config, mean, half, rng)
     # Datapoints that are all alike do not vary: their half points anywhere too.
     moved = np.einsum("ij,ij->i", varied, varied) > 0.0
     queries[:half][moved] = varied[moved]
@@ -182,7 +231,7 @@ def _finished(rows: F32, config: IndexConfig) -> F32:
     return np.ascontiguousarray(normalize_rows(rows) if unit else rows, np.float32)
 
 
-def _scores(rows: F32, query: F32, config: IndexConfig) -> NDArray[np.float64]:
+def _scores(rows: F32, query: F32, config: IndexConfig) -> F64:
     """Return scores of rows, greater is better, from float64 sums in a fixed order."""
     wide = rows.astype(np.float64)
     if descending(config.distance_measure):
@@ -194,7 +243,7 @@ def _scores(rows: F32, query: F32, config: IndexConfig) -> NDArray[np.float64]:
 def _solve(draw: _Draw, db: NDArray[Any], config: IndexConfig, threads: int) -> Panel:
     n, d = db.shape
     count = len(draw.queries)
-    own = bool((draw.own >= 0).any())
+    own = draw.own is not None
     k = min(config.num_neighbors, n - own)
     width = min(k + 1 + own, n)  # one more tells of ties
     sign = 1.0 if descending(config.distance_measure) else -1.0
@@ -225,7 +274,7 @@ def _solve(draw: _Draw, db: NDArray[Any], config: IndexConfig, threads: int) -> 
         draw.about,
         draw.leniency,
         draw.queries,
-        draw.own,
+        np.full(count, -1) if draw.own is None else draw.own,
         best_ids[:, :0],
         np.zeros(count, np.bool_),
         np.zeros(count),
