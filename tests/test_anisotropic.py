@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from swann.errors import ConfigError, DTypeError, ShapeError
+from swann.quantize import anisotropic
 from swann.quantize.anisotropic import anisotropic_weights, eta, eta_limit, eta_recursion
 
 DIMENSIONS = [2, 3, 4, 10, 25, 100, 784, 3072, 100_000]
@@ -28,6 +29,15 @@ def integral(power: int, top: float) -> float:
     value = np.exp(log - log.max())
     simpson = value[0] + value[-1] + 4 * value[1:-1:2].sum() + 2 * value[2:-1:2].sum()
     return float(log.max() + math.log(simpson * (theta[1] - theta[0]) / 3))
+
+
+def test_the_quadrature_is_that_of_gauss_and_legendre() -> None:
+    nodes, weights = anisotropic._quadrature()
+    of_numpy = np.polynomial.legendre.leggauss(len(nodes))
+    assert np.allclose(nodes, of_numpy[0], rtol=0.0, atol=1e-15)
+    assert np.allclose(weights, of_numpy[1], rtol=1e-10)
+    for degree in (0, 2, 40, 254):  # exact up to 255
+        assert weights @ nodes**degree == pytest.approx(2.0 / (degree + 1), rel=1e-12)
 
 
 @pytest.mark.parametrize("dimension", DIMENSIONS)

@@ -40,11 +40,25 @@ _UPWARD = 8.0
 """The recursion on the integrals is run upward while ``d r^2`` is below: it then loses 2 digits."""
 
 
+_NODES, _NEWTON_STEPS = 128, 4
+
+
 @functools.cache
 def _quadrature() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return Gauss-Legendre nodes and weights on [-1, 1]; finding them costs an eigenproblem."""
-    nodes, weights = np.polynomial.legendre.leggauss(128)
-    return nodes, weights
+    """Return Gauss-Legendre nodes and weights on [-1, 1].
+
+    By Newton's method. NumPy's `leggauss` solves an eigenproblem, and the library that does it
+    keeps a thread of its own busy for a while after: two of ours had one core and a half then.
+    """
+    n = _NODES
+    nodes = -np.cos(np.pi * (np.arange(n) + 0.75) / (n + 0.5))
+    for _ in range(_NEWTON_STEPS):
+        before, value = np.ones(n), nodes  # Legendre polynomials of degrees 0 and 1
+        for k in range(2, n + 1):
+            before, value = value, ((2 * k - 1) * nodes * value - (k - 1) * before) / k
+        slope = n * (before - nodes * value) / (1.0 - nodes**2)
+        nodes = nodes - value / slope
+    return nodes, 2.0 / ((1.0 - nodes**2) * slope**2)
 
 
 def eta(ratio: float, dimension: int) -> float:
