@@ -192,7 +192,7 @@ def _panel(data: PreparedData) -> Any:
         "real queries",
         1.0,
         queries,
-        np.full(count, -1),
+        np.zeros(count, np.int64),
         data.neighbors[: 2 * QUERIES : 2, : expand.K].astype(np.int64),
         np.zeros(count, np.bool_),
         np.zeros(count),

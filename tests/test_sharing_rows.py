@@ -239,9 +239,8 @@ def test_autopilot(count: int) -> None:
     assert (shared._index.centroids is not None) == (count > 20_000)
     found, expected = (s.search_batched(queries) for s in (shared, copied))
     np.testing.assert_array_equal(found.indices, expected.indices)
-    assert (
-        shared._limits.defaults == copied._limits.defaults
-    )  # leaves and candidates, as they were measured
+    # Leaves and candidates, as they were measured.
+    assert shared._limits.defaults == copied._limits.defaults
     with pytest.raises(ConfigError, match=r"copy=False.*int8"):
         swann.build(db, quantize=ReorderType.INT8, copy=False)
 

@@ -180,7 +180,7 @@ class Measure:
         """Return how many neighbors are found, by rung of the ladder and by candidates."""
         codes = _without_rows(self._packed)
         count, k = panel.neighbors.shape
-        width = min(most + 1, codes.num_datapoints)
+        width = min(most + int(panel.copies.max()), codes.num_datapoints)
         found = np.zeros((len(self._ladder), most))
         for first in range(0, count, _QUERIES_AT_ONCE):
             some = slice(first, first + _QUERIES_AT_ONCE)
@@ -207,14 +207,18 @@ def recalls(
 ) -> NDArray[np.float64]:
     """Search as a user would, and return the recall of each query, shape (s,)."""
     count, k = panel.neighbors.shape
-    own = int((panel.own >= 0).any())
-    ids = np.empty((count, k + own), np.int64)
-    distances = np.empty(ids.shape, np.float32)
-    candidates = max(k, limits.candidates) + own
-    packed.native.search(panel.queries, candidates, limits.leaves, threads, ids, distances)
-    good = panel.good(panel.without_own(ids, k), db, packed.config)
+    found = np.zeros(count)
+    for own in np.unique(panel.copies).tolist():  # a user's search is not asked for these
+        some = panel.copies == own
+        part = panel.part(some)
+        ids = np.empty((len(part.queries), k + own), np.int64)
+        distances = np.empty(ids.shape, np.float32)
+        candidates = max(k, limits.candidates) + own
+        packed.native.search(part.queries, candidates, limits.leaves, threads, ids, distances)
+        good = part.good(part.without_own(ids, k), db, packed.config)
+        found[some] = good.sum(axis=1)
     wanted = np.maximum(1, (panel.neighbors >= 0).sum(axis=1))
-    return np.asarray(good.sum(axis=1) / wanted, np.float64)
+    return np.asarray(found / wanted, np.float64)
 
 
 def rows_only(packed: PackedIndex) -> PackedIndex:

@@ -1,9 +1,8 @@
 """Queries to measure with, and their exact neighbors.
 
 Nobody knows the queries when an index is built. Datapoints can stand in for them, each left out of
-its own answer: on data of one kind (word vectors, pictures) they are as hard to answer as real
-queries, within .005 of recall. Those of which there are copies say nothing: the nearest datapoint
-lies in their own leaf. Where most are such, queries vary as the datapoints do instead.
+its own answer with all its copies: on data of one kind (word vectors, pictures) they are as hard to
+answer as real queries, within .005 of recall.
 
 Under the dot product queries are often of another kind than datapoints, and harder: users and what
 they may buy, hidden states and output embeddings. There the index must also answer a *wide* panel:
@@ -13,7 +12,7 @@ half of its queries vary as the datapoints do, half point anywhere.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +22,12 @@ from swann.distance import DOT_PRODUCT, descending, normalize_rows, normalizes
 from swann.index.packed import PackedIndex
 from swann.vectors import slice_rows, take
 
-__all__ = ["FEWEST_QUERIES", "Panel", "draw_panels", "row_length"]
+__all__ = ["Panel", "draw_panels", "row_length"]
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
-
-FEWEST_QUERIES = 48
-"""A panel of fewer says too little."""
+U64 = NDArray[np.uint64]
 
 _LENGTHS = 4096
 _MIXED = 32  # datapoints in a query that varies as they do
@@ -40,7 +37,9 @@ from outside do (fashion-mnist: .042 where those miss .051)."""
 _WIDE = 1.5  # real queries are easier than those that point anywhere
 _CHUNK_VALUES = 4 * 1024 * 1024
 _TOLERANCE = 1e-6  # of scores that count as equal, relative
-_COPY = 1e-10  # squared distance of what counts as a copy, relative
+_MOST_COPIES = 1024
+"""A datapoint with more of them does not stand in for a query: all of them would be listed."""
+_MARKED_VALUES = 256 * 1024
 
 
 def row_length(db: NDArray[Any], seed: int) -> float:
@@ -65,33 +64,38 @@ class Panel:
         How many times as many neighbors may be missed here as the target says.
     queries : float32 array of shape (s, d)
         Of unit length under cosine.
-    own : int64 array of shape (s,)
-        The datapoint that each query is, which is left out of its answer; -1: none.
+    copies : int64 array of shape (s,)
+        How many datapoints are left out of a query's answer: what is equal to it.
     neighbors : int64 array of shape (s, k)
         The best datapoints, best first.
     tied : bool array of shape (s,)
         Whether another datapoint is as good as the last of the neighbors.
     last : float64 array of shape (s,)
         The score of the last neighbor, as `_scores` computes it.
+    marks, own : uint64 arrays of shape (n,) and (s,), or None
+        Datapoints with the mark of a query are left out of its answer.
     """
 
     about: str
     leniency: float
     queries: F32
-    own: I64
+    copies: I64
     neighbors: I64
     tied: NDArray[np.bool_]
     last: F64
+    marks: U64 | None = None
+    own: U64 | None = None
 
     def part(self, which: slice | NDArray[np.bool_]) -> Panel:
         """Return the panel of some of the queries."""
         return dataclasses.replace(
             self,
             queries=self.queries[which],
-            own=self.own[which],
+            copies=self.copies[which],
             neighbors=self.neighbors[which],
             tied=self.tied[which],
             last=self.last[which],
+            own=None if self.own is None else self.own[which],
         )
 
     def without_own(self, found: I64, width: int) -> I64:
@@ -99,7 +103,9 @@ class Panel:
 
         What is missing is -1.
         """
-        kept = found != self.own[:, None]
+        kept = found >= 0
+        if self.marks is not None and self.own is not None:
+            kept &= self.marks[found] != self.own[:, None]
         order = np.argsort(~kept, axis=1, kind="stable")
         ids = np.take_along_axis(np.where(kept, found, -1), order, axis=1)[:, :width]
         return np.ascontiguousarray(ids)
@@ -119,13 +125,6 @@ class Panel:
                 scores = _scores(rows, self.queries[row], config)
                 marks[row, part] = scores >= self.last[row]
         return marks
-
-
-class _Draw(NamedTuple):
-    about: str
-    leniency: float
-    queries: F32
-    own: I64 | None = None  # the datapoints that they are
 
 
 def draw_panels(
@@ -161,64 +160,65 @@ def draw_panels(
     if sample_queries is not None:
         count = len(sample_queries)
         ids = np.sort(rng.choice(count, min(size, count), replace=False))
-        queries = _finished(sample_queries[ids], config)
-        return [_solve(_Draw("sample queries", 1.0, queries), db, config, threads)]
-    ids = np.sort(rng.choice(len(db), min(size, len(db)), replace=False)).astype(np.int64)
-    queries = _finished(take(db, ids), config)
-    draw = _Draw("datapoints as queries", _TRAINED_ON, queries, ids)
-    panel = _solve(draw, db, config, threads)
-    copied = _have_copies(panel, db, config)
-    panel = panel.part(~copied)
-    if copied.any() and len(panel.queries) < FEWEST_QUERIES:
-        mean = _mean(db, config, rng)
-        varied = mean + _varied(db, config, mean, size, rng) / np.sqrt(_MIXED)
-        varied[~varied.any(axis=1)] = queries[0]
-        draw = _Draw("queries that vary as datapoints do", 1.0, _finished(varied, config))
-        panel = _solve(draw, db, config, threads)
-    panels = [panel]
-    if config.distance_measure == DOT_PRODUCT:
-        wide = _wide_queries(db, config, size, rng)
-        draw = _Draw("queries of any kind", _WIDE, wide)
-        panels.append(_solve(draw, db, config, threads))
-    return panels
+        panels = [_unanswered("sample queries", 1.0, _finished(sample_queries[ids], config))]
+    else:
+        ids = np.sort(rng.choice(len(db), min(size, len(db)), replace=False))
+        panels = [_stand_ins(db, ids, config)]
+        if config.distance_measure == DOT_PRODUCT:
+            wide = _wide_queries(db, size, rng)
+            panels.append(_unanswered("queries of any kind", _WIDE, wide))
+    return [_answer(panel, db, config, threads) for panel in panels]
 
 
-def _have_copies(panel: Panel, db: NDArray[Any], config: IndexConfig) -> NDArray[np.bool_]:
-    """Return which queries are datapoints that the database has more than once."""
-    copies = np.zeros(len(panel.queries), np.bool_)
-    for row, query in enumerate(panel.queries):
-        near = panel.neighbors[row]
-        apart = _finished(take(db, near[near >= 0]), config).astype(np.float64) - query
-        least = _COPY * float(np.dot(query, query.astype(np.float64)))
-        copies[row] = bool((np.einsum("ij,ij->i", apart, apart) <= least).any())
-    return copies
+def _unanswered(about: str, leniency: float, queries: F32) -> Panel:
+    """Return a panel whose neighbors are not known yet."""
+    count = len(queries)
+    none = np.zeros(count, np.int64)
+    return Panel(
+        about, leniency, queries, none, none[:, None][:, :0], none.astype(np.bool_), np.zeros(count)
+    )
 
 
-def _mean(db: NDArray[Any], config: IndexConfig, rng: np.random.Generator) -> F64:
-    """Return the mean of a sample of rows."""
-    ids = np.sort(rng.choice(len(db), min(len(db), _LENGTHS), replace=False))
-    return np.asarray(_finished(take(db, ids), config).mean(axis=0, dtype=np.float64))
+def _stand_ins(db: NDArray[Any], ids: I64, config: IndexConfig) -> Panel:
+    """Return datapoints as queries: these, but for those that have too many copies."""
+    marks = _marks(db)
+    kinds, kind = np.unique(marks[ids], return_inverse=True)
+    at = np.minimum(np.searchsorted(kinds, marks), len(kinds) - 1)
+    copies = np.bincount(at[kinds[at] == marks], minlength=len(kinds))[kind.reshape(-1)]
+    some = copies <= _MOST_COPIES
+    if some.any():
+        ids, copies = ids[some], copies[some]
+    else:  # only each itself is left out
+        marks, copies = np.arange(len(db), dtype=np.uint64), np.ones(len(ids), np.int64)
+    panel = _unanswered("datapoints as queries", _TRAINED_ON, _finished(take(db, ids), config))
+    return dataclasses.replace(panel, copies=copies, marks=marks, own=marks[ids])
 
 
-def _varied(
-    db: NDArray[Any], config: IndexConfig, mean: F64, count: int, rng: np.random.Generator
-) -> F64:
-    """Return vectors that vary as datapoints do about their mean, `_MIXED` times the variance."""
-    varied = np.zeros((count, db.shape[1]))
-    for _ in range(_MIXED):
-        rows = _finished(take(db, rng.integers(len(db), size=count)), config)
-        varied += rng.standard_normal((count, 1)) * (rows.astype(np.float64) - mean)
-    return varied
+def _marks(db: NDArray[Any]) -> U64:
+    """Return a number for each datapoint: the same where they are equal, and hardly ever else."""
+    n, d = db.shape
+    factors = 2 * np.random.default_rng(0).integers(1 << 63, size=d, dtype=np.uint64) + 1
+    marks = np.empty(n, np.uint64)
+    step = max(1, _MARKED_VALUES // d)
+    for first in range(0, n, step):
+        rows = slice_rows(db, first, min(n, first + step)) + np.float32(0.0)  # -0.0 is 0.0
+        bits = np.ascontiguousarray(rows).view(np.uint32).astype(np.uint64)
+        marks[first : first + len(rows)] = np.einsum("ij,j->i", bits, factors)
+    return marks
 
 
-def _wide_queries(
-    db: NDArray[Any], config: IndexConfig, size: int, rng: np.random.Generator
-) -> F32:
+def _wide_queries(db: NDArray[Any], size: int, rng: np.random.Generator) -> F32:
     """Half vary as the datapoints do about their mean, half point anywhere; of unit length."""
+    n, d = db.shape
     half = size // 2
-    mean = _mean(db, config, rng)
-    queries = rng.standard_normal((size, db.shape[1]))
-    varied = _varied(db, config, mean, half, rng)
+    mean = take(db, np.sort(rng.choice(n, min(n, _LENGTHS), replace=False))).mean(
+        axis=0, dtype=np.float64
+    )
+    queries = rng.standard_normal((size, d))
+    varied = np.zeros((half, d))
+    for _ in range(_MIXED):
+        rows = take(db, rng.integers(n, size=half)).astype(np.float64) - mean
+        varied += rng.standard_normal((half, 1)) * rows
     # Datapoints that are all alike do not vary: their half points anywhere too.
     moved = np.einsum("ij,ij->i", varied, varied) > 0.0
     queries[:half][moved] = varied[moved]
@@ -240,11 +240,12 @@ def _scores(rows: F32, query: F32, config: IndexConfig) -> F64:
     return np.asarray(-np.einsum("ij,ij->i", wide, wide))
 
 
-def _solve(draw: _Draw, db: NDArray[Any], config: IndexConfig, threads: int) -> Panel:
+def _answer(panel: Panel, db: NDArray[Any], config: IndexConfig, threads: int) -> Panel:
+    """Return the panel with the exact neighbors of its queries."""
     n, d = db.shape
-    count = len(draw.queries)
-    own = draw.own is not None
-    k = min(config.num_neighbors, n - own)
+    count = len(panel.queries)
+    own = int(panel.copies.max())
+    k = min(config.num_neighbors, n - min(own, 1))
     width = min(k + 1 + own, n)  # one more tells of ties
     sign = 1.0 if descending(config.distance_measure) else -1.0
     exact = IndexConfig(num_neighbors=width, distance_measure=config.distance_measure)
@@ -263,22 +264,13 @@ def _solve(draw: _Draw, db: NDArray[Any], config: IndexConfig, threads: int) -> 
         wanted = min(width, len(rows))
         ids = np.empty((count, wanted), np.int64)
         distances = np.empty((count, wanted), np.float32)
-        part.native.search(draw.queries, wanted, 1, threads, ids, distances)
+        part.native.search(panel.queries, wanted, 1, threads, ids, distances)
         # Earlier datapoints come first where scores are equal.
         best_ids = np.concatenate([best_ids, ids + first], axis=1)
         best = np.concatenate([best, sign * distances], axis=1)
         order = np.argsort(-best, axis=1, kind="stable")[:, :width]
         best_ids = np.take_along_axis(best_ids, order, axis=1)
         best = np.take_along_axis(best, order, axis=1)
-    panel = Panel(
-        draw.about,
-        draw.leniency,
-        draw.queries,
-        np.full(count, -1) if draw.own is None else draw.own,
-        best_ids[:, :0],
-        np.zeros(count, np.bool_),
-        np.zeros(count),
-    )
     kept = panel.without_own(best_ids, k + 1)
     neighbors = np.ascontiguousarray(kept[:, :k])
     tied = np.zeros(count, np.bool_)
@@ -286,7 +278,9 @@ def _solve(draw: _Draw, db: NDArray[Any], config: IndexConfig, threads: int) -> 
     for row in range(count):
         pair = kept[row, k - 1 :]
         pair = pair[pair >= 0]
-        scores = _scores(_finished(take(db, pair), config), draw.queries[row], config)
+        if len(pair) == 0:  # fewer than k datapoints are left
+            continue
+        scores = _scores(_finished(take(db, pair), config), panel.queries[row], config)
         last[row] = scores[0] - _TOLERANCE * abs(scores[0])
         tied[row] = len(scores) > 1 and scores[1] >= last[row]
     return dataclasses.replace(panel, neighbors=neighbors, tied=tied, last=last)

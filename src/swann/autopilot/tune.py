@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from swann import kernels
 from swann.autopilot.choose import choose_config
 from swann.autopilot.measure import Limits, Measure, recalls, rows_only
-from swann.autopilot.sample import FEWEST_QUERIES, draw_panels, row_length
+from swann.autopilot.sample import draw_panels, row_length
 from swann.config import AHConfig, AutopilotConfig, IndexConfig
 from swann.distance import COSINE, DistanceMeasure, normalize_rows
 from swann.errors import InvalidInputError, ShapeError
@@ -25,7 +25,7 @@ __all__ = ["build_tuned", "check_sample_queries", "choose_for"]
 
 F32 = NDArray[np.float32]
 
-_QUERIES, _MOST_QUERIES, _LISTED = 400, 1000, 400 * 1024
+_QUERIES, _MOST_QUERIES, _FEWEST_QUERIES, _LISTED = 400, 1000, 48, 400 * 1024
 """Queries in a panel, more where each has few neighbors, fewer where each lists many candidates."""
 
 _CANDIDATES, _CANDIDATES_EACH = 1024, 16
@@ -227,7 +227,7 @@ class _Tuning:
             else min(n, max(_CANDIDATES_EACH * k, min(_CANDIDATES, _QUERIES * k)))
         )
         size = min(_MOST_QUERIES, max(_QUERIES, 10 * _QUERIES // k))
-        size = min(size, max(FEWEST_QUERIES, _LISTED // self.most))
+        size = min(size, max(_FEWEST_QUERIES, _LISTED // self.most))
         self.report(0)
         self.panels = draw_panels(db, packed.config, size, sample_queries, threads)
         self.report(1)
