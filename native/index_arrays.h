@@ -130,6 +130,7 @@ class IndexArrays {
         view_.correction_span = correction_span;
       }
       prepare_tiles(view_);
+      find_outliers(view_);
     }
   }
 

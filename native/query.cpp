@@ -45,6 +45,9 @@ namespace {
 
 // The widest block over the root mean square of all: from here on a table is uneven.
 constexpr double kUneven = 3.0;
+// A codeword is an outlier where it is so many times as long as most. Entries count then that are at most so
+// many usual widths below the greatest of their block.
+constexpr double kOutlying = 16.0, kSaturated = 10.0;
 
 }  // namespace
 
@@ -81,6 +84,54 @@ void mark_sixes(const uint8_t* lut, size_t blocks, uint8_t* sixes) noexcept {
   }
 }
 
+void find_outliers(IndexView& index) {
+  std::vector<double> squares(index.codewords);
+  double greatest = 0, usual = 0;
+  for (size_t m = 0; m < index.blocks; ++m) {
+    std::fill(squares.begin(), squares.end(), 0.0);
+    const size_t end = std::min((m + 1) * index.dims_per_block, index.reduced_dim);
+    for (size_t j = m * index.dims_per_block; j < end; ++j)
+      for (size_t k = 0; k < index.codewords; ++k) {
+        const double value = double(index.codebook[j * index.codewords + k]);
+        squares[k] += value * value;
+      }
+    const auto middle = squares.begin() + ptrdiff_t(squares.size() / 2);
+    std::nth_element(squares.begin(), middle, squares.end());
+    usual += *middle / double(index.blocks);
+    greatest = std::max(greatest, *std::max_element(middle, squares.end()));
+  }
+  index.has_outliers = greatest > kOutlying * kOutlying * usual;
+}
+
+namespace {
+
+// What entries usually differ by: the root mean square, over the blocks, of the greatest less the middle one.
+double usual_width(const float* entries, const float* highs, size_t blocks, size_t words) {
+  thread_local std::vector<float> some;
+  double squares = 0;
+  for (size_t m = 0; m < blocks; ++m) {
+    some.assign(entries + m * words, entries + (m + 1) * words);
+    const auto middle = some.begin() + ptrdiff_t(words / 2);
+    std::nth_element(some.begin(), middle, some.end());
+    const double width = double(highs[m]) - double(*middle);
+    squares += width * width;
+  }
+  return std::sqrt(squares / double(blocks));
+}
+
+// Raises entries to what is `most` below the greatest of their block. Outliers would have the steps of all
+// entries be theirs; and a datapoint that has one here is no neighbor, as far as it is.
+void saturate(float* entries, float* lows, const float* highs, size_t blocks, size_t words, double most) {
+  for (size_t m = 0; m < blocks; ++m) {
+    const auto least = float(double(highs[m]) - most);
+    if (lows[m] >= least) continue;
+    lows[m] = least;
+    for (size_t k = m * words; k < (m + 1) * words; ++k) entries[k] = std::max(entries[k], least);
+  }
+}
+
+}  // namespace
+
 Table build_table(const IndexView& index, const float* query, float reach, uint8_t* lut) {
   thread_local std::vector<float> entries, centered;
   const size_t blocks = index.blocks, words = index.codewords;
@@ -95,6 +146,10 @@ Table build_table(const IndexView& index, const float* query, float reach, uint8
   const KernelTable& k = kernels();
   k.lut_f32(query, index.codebook, words, index.reduced_dim, index.dims_per_block,
             index.squared_l2(), entries.data(), lows, highs);
+  if (index.has_outliers) {
+    const double usual = usual_width(entries.data(), highs, blocks, words);
+    if (usual > 0) saturate(entries.data(), lows, highs, blocks, words, kSaturated * usual);
+  }
   double low = index.correction_low, span = index.correction_span, widest = 0, squares = 0;
   for (size_t m = 0; m < blocks; ++m) {
     const double width = double(highs[m]) - double(lows[m]);
@@ -112,10 +167,10 @@ Table build_table(const IndexView& index, const float* query, float reach, uint8
   // bits, and a score 31.
   constexpr double kScoreLimit = double(1 << 30);
   const double magnitude = std::fabs(low) + double(reach);
-  double scale = kScoreLimit / std::max(magnitude, 1e-30);
+  double scale = kScoreLimit / std::max(magnitude, 1e-37);
   if (widest > 0) scale = std::min(scale, double(most) / widest);
   if (span > 0) scale = std::min(scale, std::max(65535.0 - double(blocks) - 1, 1.0) / span);
-  scale = std::min(scale, 1e30);
+  scale = std::min(scale, 1e37);
   k.lut_quantize_u8(entries.data(), lows, words, blocks, float(scale), most, lut);
   Table table;
   table.scale = scale;

@@ -247,10 +247,9 @@ void build_tables(const Block& block) {
   s.luts.resize(block.count * Block::table_bytes(index));
   s.tables.resize(block.count);
   for (size_t q = 0; q < block.count; ++q) {
-    float reach = 0;
-    for (size_t r = 0; r < leaves; ++r)
-      reach = std::max(reach, std::fabs(s.choices[q * leaves + r].score));
-    s.tables[q] = build_table(index, block.reduced_query(q), reach, block.lut(q));
+    float best = s.choices[q * leaves].score;
+    for (size_t r = 1; r < leaves; ++r) best = std::max(best, s.choices[q * leaves + r].score);
+    s.tables[q] = build_table(index, block.reduced_query(q), std::fabs(best), block.lut(q));
     if (s.tables[q].wide && kernels().reads_sixes)
       mark_sixes(block.lut(q), index.blocks, block.sixes(q));
   }

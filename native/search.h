@@ -81,6 +81,7 @@ struct IndexView {
   const uint8_t* codes = nullptr;          // [groups][blocks][16 or 32]
   const float* codebook = nullptr;         // [reduced_dim][codewords]
   size_t codewords = kWords16;             // of a block: 16 or 256
+  bool has_outliers = false;               // codewords that are far longer than most of their block
   size_t dims_per_block = 0;
   size_t blocks = 0;
   const uint16_t* corrections = nullptr;   // [groups * 32]: squared l2 with residuals
@@ -217,11 +218,14 @@ constexpr size_t kFirstLeaves = 3;
 void choose_leaves(const IndexView& index, const float* queries, size_t count, size_t leaves,
                    LeafChoice* choices);
 
+// Whether it has outliers, by its codebook.
+void find_outliers(IndexView& index);
+
 // Says of each six blocks of a table [blocks][16] whether any three of their entries are 255 at most
 // together.
 void mark_sixes(const uint8_t* lut, size_t blocks, uint8_t* sixes) noexcept;
 
-// Fills lut [blocks][codewords]. `reach` bounds the magnitude of the scores added to the entries.
+// Fills lut [blocks][codewords]. `reach` is the magnitude of the best score that is added to the entries.
 Table build_table(const IndexView& index, const float* query, float reach, uint8_t* lut);
 
 }  // namespace swann

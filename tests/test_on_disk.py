@@ -15,6 +15,7 @@ import pytest
 
 import swann
 from benchmarks.cluster import builds
+from swann.builder import build_searcher
 from swann.distributed import LocalExecutor, ProcessExecutor, build
 from swann.index.disk.sharded import save_sharded
 from swann.index.disk.store import load_state
@@ -107,6 +108,25 @@ def test_where_all_is_trained_on_it_is_the_index_of_the_builder(
     )
     assert_same(tmp_path / "index", builder.build())
     assert load_state(tmp_path / "index", verify="full").packed.num_datapoints == N
+
+
+def test_a_few_long_rows_change_nothing_of_that(tmp_path: Path) -> None:
+    """They are left out of the range of corrections, which spans have parts of."""
+    db = rows_of().copy()
+    db[::700] *= 3000
+    config = settings("squared_l2", "plain").create_config()
+    build(
+        db,
+        config,
+        tmp_path / "index",
+        memory_budget=400_000,
+        sample_rows=N,
+        executor=LocalExecutor(1),
+    )
+    whole = build_searcher(db, config)
+    assert_same(tmp_path / "index", whole)
+    packed = load_state(tmp_path / "index").packed
+    assert 0 < packed.correction_span < 1e5
 
 
 @pytest.mark.parametrize("case", ["plain", "soar", "int8", "leaves, brute force", "truncate"])

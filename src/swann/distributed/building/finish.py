@@ -16,7 +16,7 @@ from swann.distributed.building.sections import LostError, Sections
 from swann.distributed.building.splitting import commit_shards
 from swann.distributed.building.tasks import Map, digest_of_names, load_trained
 from swann.errors import ShapeError
-from swann.index.building.encoding import has_corrections
+from swann.index.building.encoding import correction_range, has_corrections
 from swann.index.building.trained import Trained
 from swann.index.building.writing import exact_rows
 from swann.index.disk.assemble import commit, is_there, map_entry, packed_of, place_whole
@@ -171,8 +171,9 @@ def _layouts(
             guests += _sizes(file.read("guest_starts"))
     low = span = hidden = 0.0
     if has_corrections(trained.config, trained.residual) and "low" in told[0]:
-        low = min(one["low"] for one in told)
-        span = max(one["high"] for one in told) - low
+        low, high = min(one["low"] for one in told), max(one["high"] for one in told)
+        sizes = np.sum([one["sizes"] for one in told], axis=0)
+        low, span = correction_range(low, high, sizes)
     if "whole" in told[0]:
         whole, kept = (sum(one[name] for one in told) for name in ("whole", "kept"))
         sizes = (trained.dimension, trained.reduced_dim)

@@ -21,7 +21,7 @@ from swann import kernels
 from swann.config import IndexConfig
 from swann.distributed.building.sections import LostError, Sections, write_sections
 from swann.index.building.build import train_index
-from swann.index.building.encoding import unpack
+from swann.index.building.encoding import correction_sizes, unpack
 from swann.index.building.trained import Trained, spill
 from swann.index.building.writing import write
 from swann.index.disk.npy import npy_header
@@ -355,6 +355,7 @@ def _mapped(
             made["corrections"] = encoder.corrections
             told["low"] = float(np.nanmin(encoder.corrections))
             told["high"] = float(np.nanmax(encoder.corrections))
+            told["sizes"] = correction_sizes(encoder.corrections).tolist()
         for name, array in made.items():
             arrays[name] = array[: source.n]
             if guests is not None:

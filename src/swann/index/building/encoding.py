@@ -16,13 +16,24 @@ from swann.quantize.codebook import MAX_SWEEPS
 from swann.quantize.metric import SHAPED_SWEEPS
 from swann.vectors import aligned
 
-__all__ = ["Encoder", "code_center", "has_corrections", "pack", "pack_corrections", "unpack"]
+__all__ = [
+    "Encoder",
+    "code_center",
+    "correction_range",
+    "correction_sizes",
+    "has_corrections",
+    "pack",
+    "pack_corrections",
+    "unpack",
+]
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]
 
 _STEP = 1 << 18
+_LEAST_EXPONENT, _EXPONENTS = -149, 278  # of float32
+_USUAL_SHARE, _OUTLYING = 0.99, 16.0
 
 
 class Encoder:
@@ -112,7 +123,7 @@ class Encoder:
         corrections, low, span = None, 0.0, 0.0
         if self.corrections is not None:
             low, high = float(np.nanmin(self.corrections)), float(np.nanmax(self.corrections))
-            span = high - low
+            low, span = correction_range(low, high, correction_sizes(self.corrections))
             corrections = pack_corrections(self.corrections, low, span)
         return {
             "code_metric": self.metric,
@@ -135,12 +146,13 @@ def code_center(config: IndexConfig, centroids: F32 | None) -> F32 | None:
 
     The squared distance to a datapoint c + r is that to c, and ``|r|^2 - 2 <q - m, r>`` of the
     tables, and the correction ``2 <c - m, r>``, whatever m is. Both are rounded to steps of what
-    they range over, which grows as q and c are farther from m: it is in the middle of all.
+    they range over, which grows as q and c are farther from m: it is in the middle of all, the
+    median of each coordinate, which a few far centroids do not move.
     """
     if not has_corrections(config, centroids is not None):
         return None
     assert centroids is not None
-    return np.asarray(centroids.mean(axis=0, dtype=np.float64), np.float32)
+    return np.asarray(np.median(centroids, axis=0), np.float32)
 
 
 def unpack(packed: U8) -> U8:
@@ -160,12 +172,36 @@ def pack(codes: U8, block_bytes: int) -> U8:
     return packed
 
 
+def correction_sizes(corrections: F32) -> NDArray[np.int64]:
+    """Return how many corrections have each exponent: how many are below a power of two in size."""
+    there = np.abs(corrections[~np.isnan(corrections)])
+    exponents = np.where(there > 0, np.frexp(there)[1], _LEAST_EXPONENT)
+    return np.bincount(exponents - _LEAST_EXPONENT, minlength=_EXPONENTS)
+
+
+def correction_range(
+    low: float, high: float, sizes: NDArray[np.integer[Any]]
+) -> tuple[float, float]:
+    """Return what corrections are rounded within: the least, and the length of the range.
+
+    All of them, between `low` and `high`, but for outliers, which count as its ends: the steps of
+    all would be theirs, and the lookup tables', since sums have 16 bits. They are where few
+    datapoints, far from all others, share a leaf.
+    """
+    below = np.cumsum(sizes)
+    exponent = int(np.argmax(below >= _USUAL_SHARE * below[-1])) + _LEAST_EXPONENT
+    most = _OUTLYING * 2.0**exponent
+    low = max(low, -most)
+    return low, max(0.0, min(high, most) - low)
+
+
 def pack_corrections(corrections: F32, low: float, span: float) -> NDArray[np.uint16]:
-    """Store corrections in 16 bits over their range; places without a datapoint hold NaN."""
+    """Store corrections in 16 bits over a range; places without a datapoint hold NaN."""
     packed = np.zeros(len(corrections), np.uint16)
     if span == 0.0:
         return packed
     for begin in range(0, len(corrections), _STEP):
         part = corrections[begin : begin + _STEP].astype(np.float64) - low
-        packed[begin : begin + _STEP] = np.rint(np.nan_to_num(part) * (65535.0 / span))
+        inside = np.clip(np.nan_to_num(part), 0.0, span)
+        packed[begin : begin + _STEP] = np.rint(inside * (65535.0 / span))
     return packed
