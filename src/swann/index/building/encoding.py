@@ -33,7 +33,7 @@ U32 = NDArray[np.uint32]
 
 _STEP = 1 << 18
 _LEAST_EXPONENT, _EXPONENTS = -149, 278  # of float32
-_USUAL_SHARE, _OUTLYING = 0.99, 16.0
+_USUAL_SHARE, _OUTLYING = 0.999, 16.0
 
 
 class Encoder:
