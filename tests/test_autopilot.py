@@ -99,6 +99,38 @@ def test_copies_are_left_out_with_what_stands_in_for_a_query(
     assert "400 datapoints as queries" in settings.reasons[-1]
 
 
+@pytest.mark.parametrize("few", [1, 2, 5])
+def test_a_few_sample_queries_are_not_relied_on_alone(few: int) -> None:
+    rows = clustered(12_500, 96)
+    db, queries = rows[:12_000], rows[12_000:]
+    true = swann.exact_neighbors(db, queries, 10, "cosine")
+    builder = swann.builder(db, 10, "cosine").autopilot(sample_queries=queries[:few])
+    searcher = builder.build()
+    assert swann.recall(searcher.search_batched(queries).indices, true.indices) >= 0.95
+    settings = searcher.config.autopilot
+    assert settings is not None
+    assert f"on {few} sample queries, recall 10@10 of" in settings.reasons[-1]
+    assert "400 datapoints as queries" in settings.reasons[-1]
+
+
+def test_many_sample_queries_are() -> None:
+    rows = clustered(12_500, 96)
+    builder = swann.builder(rows[:12_000], 10, "cosine").autopilot(sample_queries=rows[12_000:])
+    settings = builder.build().config.autopilot
+    assert settings is not None
+    assert "datapoints as queries" not in settings.reasons[-1]
+
+
+def test_a_warning_where_the_target_is_out_of_reach() -> None:
+    """Rows that lie far from zero and near each other are alike in 8 bits."""
+    rows = clustered(12_000, 96) + np.float32(2_000)
+    with pytest.warns(swann.RecallWarning, match="short of the target 0.95.*float32") as told:
+        searcher = swann.build(rows, 10, "squared_l2", quantize=ReorderType.BFLOAT16)
+    settings = searcher.config.autopilot
+    assert settings is not None
+    assert str(told[0].message).partition("; rows in")[0] in settings.reasons[-1]
+
+
 def test_what_has_too_many_copies_does_not_stand_in() -> None:
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((15_000, 16), dtype=np.float32)

@@ -39,7 +39,13 @@ def test_all_is_the_tree() -> None:
     assert {getattr(errors, name) for name in errors.__all__} == {
         errors.SwannError,
         *(error for error, _ in TREE),
+        errors.RecallWarning,
     }
+
+
+def test_the_warning_is_no_error() -> None:
+    """So it is shown once, and can be made an error or turned off as others can."""
+    assert errors.RecallWarning.__bases__ == (UserWarning,)
 
 
 def test_the_docstring_draws_every_error() -> None:

@@ -19,7 +19,7 @@ LEVELS = [
     {"kernels"},
     {"partition", "quantize"},
     {"index"},
-    {"autopilot", "builder", "searcher", "storage", "evaluate"},
+    {"autopilot", "upkeep", "builder", "searcher", "storage", "evaluate"},
     {"plan", "distributed"},
     {"compat", "cli", "integrations"},
     {"__init__", "__main__"},

@@ -34,6 +34,7 @@ NAMES = [
     "OperatingPoint",
     "ProjectionConfig",
     "ReadOnlyError",
+    "RecallWarning",
     "ReorderConfig",
     "ReorderType",
     "SearchResult",

@@ -1,4 +1,4 @@
-"""Every exception that swann raises on purpose.
+"""Every exception that swann raises on purpose, and its warning.
 
 ::
 
@@ -22,7 +22,10 @@
         ├── WorkerError        (also RuntimeError) no workers can be had
         └── MissingExtraError  (also ImportError)  an optional dependency is not installed
 
-Catch `SwannError` for all of them. Messages name the argument, what came and what was expected.
+    UserWarning
+    └── RecallWarning                          autopilot found nothing that reaches its target
+
+Catch `SwannError` for all errors. Messages name the argument, what came and what was expected.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ __all__ = [
     "MissingExtraError",
     "NonFiniteError",
     "ReadOnlyError",
+    "RecallWarning",
     "ShapeError",
     "StorageError",
     "SwannError",
@@ -132,3 +136,7 @@ class WorkerError(SwannError, RuntimeError):
 
 class MissingExtraError(SwannError, ImportError):
     """An optional dependency is not installed; the message says how to install it."""
+
+
+class RecallWarning(UserWarning):
+    """Autopilot built an index that finds less than it was asked for: nothing does better."""

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import os
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swann import kernels
-from swann.autopilot import build_tuned, outgrown
 from swann.config import (
     AHConfig,
-    IncrementalMode,
     IndexConfig,
     check_count,
     check_path,
 )
-from swann.errors import ConfigError, InvalidInputError
+from swann.errors import ConfigError
 from swann.index.building.build import Progress
 from swann.index.changing.live import LiveIndex
 from swann.index.disk.store import SUFFIX, save_bundle, save_state
 from swann.index.packed import PackedIndex
 from swann.index.state import State
 from swann.limits import Limits, Resolved
+from swann.upkeep import Upkeep
 from swann.vectors import as_queries, bad_query
 
 __all__ = ["SearchResult", "Searcher"]
@@ -83,6 +79,7 @@ class Searcher:
         self._live = LiveIndex(index if isinstance(index, State) else State.of(index))
         self._threads = kernels.hardware_threads()
         self._dimension = self._index.dimension
+        self._upkeep = Upkeep(self._live)
         self._settle()
 
     @property
@@ -94,10 +91,6 @@ class Searcher:
         config = self._live.plan
         self._limits = Limits(config, self._index.num_leaves)
         self._last: _Asked = (None, None, None, self._limits.defaults, self._limits)
-        # Whether changes have consequences; see _keep_up.
-        grows = config.autopilot is not None and config.autopilot.mode is not IncrementalMode.NONE
-        splits = config.tree is not None and config.tree.incremental_threshold is not None
-        self._keeps_up = grows or splits
 
     # ---- Searching
 
@@ -169,9 +162,8 @@ class Searcher:
         SearchResult
             Arrays of shape (num_queries, k).
         """
-        matrix = as_queries(queries, self._dimension, 2, "queries")
         limits = self._resolve(final_num_neighbors, pre_reorder_num_neighbors, leaves_to_search)
-        return self._search(matrix, limits, 1)
+        return self._search(queries, limits, 1)
 
     def search_batched_parallel(
         self,
@@ -195,12 +187,12 @@ class Searcher:
         SearchResult
             Arrays of shape (num_queries, k).
         """
-        matrix = as_queries(queries, self._dimension, 2, "queries")
         limits = self._resolve(final_num_neighbors, pre_reorder_num_neighbors, leaves_to_search)
         check_count("batch_size", batch_size)
-        return self._search(matrix, limits, self._threads)
+        return self._search(queries, limits, self._threads)
 
-    def _search(self, queries: NDArray[np.float32], limits: Resolved, threads: int) -> SearchResult:
+    def _search(self, given: object, limits: Resolved, threads: int) -> SearchResult:
+        queries = as_queries(given, self._dimension, 2, "queries", finite=False)
         k, candidates, leaves = limits
         count = len(queries)
         ids, distances = _room((count, k))
@@ -208,6 +200,7 @@ class Searcher:
         native = view.packed.native
         bad = native.search(queries, candidates, leaves, threads, ids, distances)
         if bad != count:
+            as_queries(given, self._dimension, 2, "queries")  # names a value that is not finite
             raise bad_query(queries, "queries", bad)
         if view.docids is not None:
             return SearchResult(view.docids.names(ids), distances)
@@ -263,8 +256,8 @@ class Searcher:
         if type(batch_size) is not int or batch_size != 1:
             check_count("batch_size", batch_size)
         written = self._live.upsert(docids, vectors)
-        if self._keeps_up:
-            self._keep_up()
+        if self._upkeep.wanted and self._upkeep.after_change(self._threads, vectors):
+            self._settle()
         return written
 
     def delete(self, docids: object) -> None:
@@ -283,8 +276,8 @@ class Searcher:
             If one comes twice.
         """
         self._live.delete(docids)
-        if self._keeps_up:
-            self._keep_up()
+        if self._upkeep.wanted and self._upkeep.after_change(self._threads):
+            self._settle()
 
     def reserve(self, num_datapoints: int) -> None:
         """Make room for `num_datapoints` in all, so that upserts need not.
@@ -330,40 +323,8 @@ class Searcher:
                 f"config has distance_measure {config.distance_measure!r}; expected {measure!r}, "
                 "the index's own"
             )
-        plan = self._live.plan if config is None else config
-        build = None
-        if plan.autopilot is not None:
-            build = partial(
-                build_tuned,
-                distance_measure=measure,
-                num_neighbors=plan.num_neighbors,
-                autopilot=dataclasses.replace(plan.autopilot, reasons=()),
-                seed=plan.seed,
-                num_threads=self._threads,
-                progress=progress,
-            )
-        self._live.rebalance(config, self._threads, progress, build)
+        self._upkeep.rebuild(config, self._threads, progress)
         self._settle()
-
-    def _keep_up(self) -> None:
-        """Do what the index was asked to do by itself, if it can be done.
-
-        If not: the change is done, and the index as good as it was.
-        """
-        with contextlib.suppress(InvalidInputError, MemoryError):
-            self._reshape()
-
-    def _reshape(self) -> None:
-        plan = self._live.plan
-        tree, autopilot = plan.tree, plan.autopilot
-        by_itself = autopilot is not None and autopilot.mode is not IncrementalMode.NONE
-        if by_itself and outgrown(plan, self.size(), self.dimension):
-            Searcher.rebalance(self)
-            return
-        if tree is None or tree.incremental_threshold is None:
-            return
-        if self._live.keep_shape(tree.incremental_threshold, self._threads):
-            self._settle()
 
     def size(self) -> int:
         """Return the number of datapoints."""

@@ -85,7 +85,12 @@ def as_database(db: object, name: str = "db", *, allow_empty: bool = False) -> N
 
 
 def as_queries(
-    queries: object, dimension: int, rank: int = 2, name: str | None = None
+    queries: object,
+    dimension: int,
+    rank: int = 2,
+    name: str | None = None,
+    *,
+    finite: bool = True,
 ) -> NDArray[np.float32]:
     """Return queries as a C-contiguous, aligned float32 array of native byte order.
 
@@ -99,6 +104,8 @@ def as_queries(
         One query, or many.
     name : str, optional
         What to call it in an error; "query" or "queries" by default.
+    finite : bool
+        Whether to look at the values; False where a native search does.
 
     Returns
     -------
@@ -124,6 +131,8 @@ def as_queries(
             f"{name} {verb} {array.shape[-1]} dimensions, but this index expects {dimension}"
         )
     result = _as_float32(array)
+    if not finite:
+        return result
     # One pass with no temporary settles the usual case: a finite sum of squares has finite terms.
     if rank == 1 and math.isfinite(np.vdot(result, result)):
         return result

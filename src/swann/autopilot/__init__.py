@@ -7,6 +7,7 @@
     sample.py   queries to measure with, and their exact neighbors
     measure.py  recall and cost of every number of leaves and candidates, from one search
     tune.py     build, measure, settle
+    newest.py   whether an index that changes still finds what comes into it
 """
 
 from swann.autopilot.choose import Choice, choose, choose_config, outgrown

@@ -40,6 +40,8 @@ _TOLERANCE = 1e-6  # of scores that count as equal, relative
 _MOST_COPIES = 1024
 """A datapoint with more of them does not stand in for a query: all of them would be listed."""
 _MARKED_VALUES = 256 * 1024
+_FEW = 48
+"""Fewer sample queries say little, so datapoints must be answered beside them."""
 
 
 def row_length(db: NDArray[Any], seed: int) -> float:
@@ -147,7 +149,7 @@ def draw_panels(
     size : int
         Queries in a panel, at most.
     sample_queries : float32 array of shape (m, d), optional
-        Queries to measure with in place of stand-ins.
+        Queries to measure with, in place of stand-ins unless they are few.
     threads : int
         The result does not depend on it.
 
@@ -157,16 +159,17 @@ def draw_panels(
         The index is to answer each of them well.
     """
     rng = np.random.default_rng([config.seed, 11])
+    panels = []
     if sample_queries is not None:
         count = len(sample_queries)
         ids = np.sort(rng.choice(count, min(size, count), replace=False))
-        panels = [_unanswered("sample queries", 1.0, _finished(sample_queries[ids], config))]
-    else:
+        panels.append(_unanswered("sample queries", 1.0, _finished(sample_queries[ids], config)))
+    if sample_queries is None or len(sample_queries) < _FEW:
         ids = np.sort(rng.choice(len(db), min(size, len(db)), replace=False))
-        panels = [_stand_ins(db, ids, config)]
-        if config.distance_measure == DOT_PRODUCT:
-            wide = _wide_queries(db, size, rng)
-            panels.append(_unanswered("queries of any kind", _WIDE, wide))
+        panels.append(_stand_ins(db, ids, config))
+    if sample_queries is None and config.distance_measure == DOT_PRODUCT:
+        wide = _wide_queries(db, size, rng)
+        panels.append(_unanswered("queries of any kind", _WIDE, wide))
     return [_answer(panel, db, config, threads) for panel in panels]
 
 

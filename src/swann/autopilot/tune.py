@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +14,9 @@ from swann import kernels
 from swann.autopilot.choose import choose_config
 from swann.autopilot.measure import Limits, Measure, recalls, rows_only
 from swann.autopilot.sample import draw_panels, row_length
-from swann.config import AHConfig, AutopilotConfig, IndexConfig
+from swann.config import AHConfig, AutopilotConfig, IndexConfig, ReorderType
 from swann.distance import COSINE, DistanceMeasure, normalize_rows
-from swann.errors import InvalidInputError, ShapeError
+from swann.errors import InvalidInputError, RecallWarning, ShapeError
 from swann.index.building.build import LONGEST, Progress, build_index
 from swann.index.building.learned import Learned
 from swann.index.packed import PackedIndex
@@ -259,6 +260,8 @@ class _Tuning:
         self.report(3)
         reached = not any(attempts[-1].lacks(targets))
         attempt = attempts[-1] if reached else _least_bad(attempts, targets)
+        if any(mean < least for mean, least in zip(attempt.means, targets, strict=True)):
+            self.warn(attempt)
         return self.settle(attempt, reached)
 
     def attempt(self, limits: Limits) -> _Attempt:
@@ -291,6 +294,16 @@ class _Tuning:
         autopilot = dataclasses.replace(self.settings, reasons=tuple(reasons))
         config = dataclasses.replace(config, tree=tree, reorder=reorder, autopilot=autopilot)
         return dataclasses.replace(packed, config=config)
+
+    def warn(self, attempt: _Attempt) -> None:
+        hint = ""
+        if self.settings.quantize is not ReorderType.FLOAT32:
+            hint = "; rows in float32 (quantize) would tell more datapoints apart"
+        elif self.packed.in_database_order:
+            hint = "; a copy of the rows (copy=True) could be searched without codes"
+        elif len(self.panels) > 1:
+            hint = "; sample_queries would tell what is found of real ones"
+        warnings.warn(f"{self.said(attempt.means, False)}{hint}", RecallWarning, stacklevel=4)
 
     def said(self, means: list[float], reached: bool) -> str:
         k = self.panels[0].neighbors.shape[1]

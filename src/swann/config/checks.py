@@ -281,7 +281,8 @@ class IncrementalMode(enum.Enum):
     NONE
         New datapoints go to the leaves that are there; `Searcher.rebalance` is yours to call.
     ONLINE
-        Built anew with settings that suit its size when it has outgrown those it has.
+        Built anew with settings that suit its size when it has outgrown those it has, or misses
+        what comes in: datapoints of another kind than it was trained on.
     ONLINE_INCREMENTAL
         That, and in between leaves are split as they grow and merged as they empty.
     """
