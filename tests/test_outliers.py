@@ -38,6 +38,54 @@ def test_a_few_long_rows(tree: bool, times: float) -> None:
         assert found.tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("tree", [True, False], ids=["tree", "no tree"])
+@pytest.mark.parametrize("times", [10.0, 100.0, 1e3, 1e6])
+def test_a_few_long_rows_under_the_dot_product(tree: bool, times: float) -> None:
+    """Codewords of their own made steps of tables so wide that all others were alike: .03."""
+    db, queries = some(N, 0), some(200, 1)
+    db[:5] *= np.float32(times)
+    searcher = with_codes(db, "dot_product", tree)
+    true = swann.exact_neighbors(db, queries, 10, "dot_product").indices
+    found = searcher.search_batched(queries).indices
+    there = (true[:, :, None] == found[:, None, :]).any(axis=2)
+    assert there[true >= 5].mean() >= 0.93
+    if tree and times > 10:  # else a code says too little of how long they are
+        assert there[true < 5].mean() >= 0.4
+
+
+@pytest.mark.parametrize("away", [0.0, 50.0])
+@pytest.mark.parametrize("count", [100, 600])
+def test_many_that_are_apart(count: int, away: float) -> None:
+    """Neither kind takes codewords from the other: .01 for the many before, .02 for the few."""
+    db, queries, others = some(N, 0), some(200, 1), 100 * some(50, 2)
+    db[:count] *= 100
+    db, queries, others = (
+        db + np.float32(away),
+        queries + np.float32(away),
+        others + np.float32(away),
+    )
+    searcher = with_codes(db, "squared_l2", True)
+    for asked, least in ((queries, 0.93), (others, 0.85)):
+        true = swann.exact_neighbors(db, asked, 10, "squared_l2")
+        assert swann.recall(searcher.search_batched(asked).indices, true.indices) >= least
+
+
+@pytest.mark.parametrize("measure", ["dot_product", "squared_l2"])
+def test_lengths_that_vary_much_are_one_kind(measure: Any) -> None:
+    """Nothing between is left out of training: long rows here are neighbors like all others."""
+    rng = np.random.default_rng(0)
+    db, queries = (some(n, s) * np.exp(rng.standard_normal((n, 1))) for n, s in ((N, 0), (200, 1)))
+    db, queries = db.astype(np.float32), queries.astype(np.float32)
+    long = np.argsort(-np.linalg.norm(db, axis=1))[:200]
+    searcher = with_codes(db, measure, True)
+    found = searcher.search_batched(db[long], 1).indices[:, 0]
+    if measure == "squared_l2":
+        assert (found == long).mean() >= 0.95
+    else:
+        true = swann.exact_neighbors(db, queries, 10, measure)
+        assert swann.recall(searcher.search_batched(queries).indices, true.indices) >= 0.95
+
+
 def test_long_rows_that_come_later() -> None:
     db, queries = some(N, 0), some(200, 1)
     searcher = with_codes(db, "squared_l2", True)

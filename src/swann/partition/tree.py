@@ -19,6 +19,7 @@ __all__ = [
     "assign_rows",
     "hidden_variance",
     "leaf_distances",
+    "leaf_means",
     "leaf_spreads",
     "left_out",
     "spill_entries",
@@ -216,7 +217,12 @@ def leaf_distances(leaves: U32, scores: F32, norms: F32, num_leaves: int) -> F64
     -------
     float64 array of shape (num_leaves,)
     """
-    total = np.bincount(leaves, squared_distances(scores, norms), minlength=num_leaves)
+    return leaf_means(leaves, squared_distances(scores, norms), num_leaves)
+
+
+def leaf_means(leaves: U32, values: F64, num_leaves: int) -> F64:
+    """Return the mean value of each leaf's datapoints, shape (num_leaves,); 0 for none."""
+    total = np.bincount(leaves, values, minlength=num_leaves)
     return total / np.maximum(np.bincount(leaves, minlength=num_leaves), 1)
 
 

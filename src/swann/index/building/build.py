@@ -142,7 +142,7 @@ class _Build:
         self.threads = threads
         self.teacher: Teacher | None = None
         self.learned = Learned()
-        self.norms = self.reduced_norms = np.empty(0, np.float32)
+        self.norms = self.reduced_norms = self.residual_norms = np.empty(0, np.float32)
         self.leaves = np.zeros(n, np.uint32)
         self.centroids: F32 | None = None
         self.assigned_by: F32 | None = None  # in the space of assignment
@@ -160,6 +160,7 @@ class _Build:
             training_queries = learned = None
         self.listen(training_queries, learned or Learned())
         self.reduced_norms = np.empty(source.n, np.float32) if source.projects else norms
+        self.residual_norms = self.reduced_norms  # until there are centroids
         if config.tree is not None:
             self.partition()
         elif source.projects:
@@ -168,9 +169,15 @@ class _Build:
         kernels.release_memory()
         if isinstance(config.score, AHConfig):
             coder = Coder(
-                source, config.score, self.reduced_norms, self.learned.code_metric, self.teacher
+                source,
+                config.score,
+                self.reduced_norms,
+                self.residual_norms,
+                self.learned.code_metric,
+                self.teacher,
             )
             self.encoder = coder.train(self.centroids, self.leaves)
+        self.residual_norms = np.empty(0, np.float32)
         exact = exact_rows(config)
         if exact is not None:
             self.row_origins = train_origins(source, exact.quantize)
@@ -299,7 +306,10 @@ class _Build:
             avq=config.avq,
         )
         if config.avq is None:
-            distances = tree.leaf_distances(leaves, scores, tree_norms, len(centroids))
+            squares = tree.squared_distances(scores, tree_norms)
+            distances = tree.leaf_means(leaves, squares, len(centroids))
+            if not mapped:
+                self.residual_norms = np.sqrt(squares).astype(np.float32)
         else:
             order, starts = kernels.sort_by_leaf(leaves, len(centroids))
             centroids, distances = move_to_datapoints(

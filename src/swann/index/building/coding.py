@@ -25,6 +25,10 @@ U32 = NDArray[np.uint32]
 _ENOUGH_TO_TRAIN, _ENOUGH_FOR_A_CODEWORD = 16384, 1024
 _ENOUGH_TO_COMPARE, _ITERATIONS_TO_COMPARE = 4096, 3
 
+_FAR_LONGER, _FEW = 8.0, 0.05
+_LONGER, _HARDLY_ANY = 4.0, 0.001
+"""Times as long as most, and shares of all: see `Coder._usual`."""
+
 
 def codebook_sample(ah: AHConfig, n: int) -> int:
     """Return how many of n datapoints a codebook is trained on; more change no recall.
@@ -44,8 +48,8 @@ class Coder:
         The database.
     ah : AHConfig
         What codes to make.
-    norms : float32 array of shape (n,)
-        Of the datapoints, reduced.
+    norms, residual_norms : float32 arrays of shape (n,)
+        Of the datapoints, reduced, and of what is left without the centroids of their leaves.
     metric : float32 array of shape (d, d), optional
         What queries taught an index before: the loss that codes are chosen by.
     teacher : Teacher, optional
@@ -57,12 +61,14 @@ class Coder:
         source: Source,
         ah: AHConfig,
         norms: F32,
+        residual_norms: F32,
         metric: F32 | None = None,
         teacher: Teacher | None = None,
     ) -> None:
         self.source = source
         self.ah = ah
         self.norms = norms
+        self.residual_norms = residual_norms
         self.metric = metric
         self.teacher = teacher
         self.origins: F32 | None = None
@@ -77,7 +83,7 @@ class Coder:
             self.metric = self._metric_that_pays(self.teacher, leaves)
         total = ah.training_iterations * (2 if ah.anisotropic else 1)
         codebook = self._trained(
-            source.sample_ids(codebook_sample(ah, source.n), stream=0),
+            self._usual(source.sample_ids(codebook_sample(ah, source.n), stream=0)),
             leaves,
             self.metric,
             iterations=ah.training_iterations,
@@ -85,6 +91,30 @@ class Coder:
         )
         source.report("codebook", total, total)
         return self._encoder(codebook, self.metric)
+
+    def _usual(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Leave out datapoints whose codes stand for something far longer than most do.
+
+        They would have codewords of their own, by which the steps of tables become so wide that
+        all others are alike. Without, they are coded as long as a codeword is, in their direction.
+
+        Under squared l2 they are apart if hardly any are between them and the others: where
+        lengths just vary much, codewords have to do for all. Under the dot product long ones are
+        what is looked for, so they have to be fewer than the neighbors that are asked for.
+        """
+        config = self.source.config
+        lengths = self.norms if self.origins is None else self.residual_norms
+        coded = lengths[ids]
+        usual = np.median(coded)
+        longer = coded > _FAR_LONGER * usual
+        if not longer.any():
+            return ids
+        if config.distance_measure == SQUARED_L2:
+            between = (coded > _LONGER * usual) & ~longer
+            apart = longer.mean() <= _FEW and between.mean() <= _HARDLY_ANY
+        else:
+            apart = np.count_nonzero(lengths > _FAR_LONGER * usual) <= config.num_neighbors
+        return ids[~longer] if apart else ids
 
     def _encoder(self, codebook: F32, metric: F32 | None) -> Encoder:
         source = self.source
