@@ -14,6 +14,9 @@
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 namespace swann {
 namespace {
@@ -167,6 +170,12 @@ Interruptible::Interruptible(void (*check)()) noexcept : before_(interrupt_check
 
 Interruptible::~Interruptible() { interrupt_check = before_; }
 
-size_t hardware_threads() noexcept { return std::max(1u, std::thread::hardware_concurrency()); }
+size_t hardware_threads() noexcept {
+#if defined(__linux__)
+  cpu_set_t mine;  // a process may be bound to few CPUs of many
+  if (sched_getaffinity(0, sizeof mine, &mine) == 0) return size_t(std::max(1, CPU_COUNT(&mine)));
+#endif
+  return std::max(1u, std::thread::hardware_concurrency());
+}
 
 }  // namespace swann

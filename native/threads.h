@@ -44,6 +44,7 @@ class Interruptible {
   void (*before_)();
 };
 
+// Threads of this process that run at once.
 size_t hardware_threads() noexcept;
 
 }  // namespace swann

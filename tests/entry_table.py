@@ -253,7 +253,7 @@ def other_rows() -> dict[str, Entry]:
         "swann.exact_neighbors": Entry(
             swann.exact_neighbors,
             {"db": DATABASE, **BATCH, "k": Takes("count", 3, says="num_neighbors"),
-             "distance_measure": MEASURE, "num_threads": COUNT_OR_ALL},
+             "distance_measure": MEASURE, "num_threads": COUNT_OR_ALL, "docids": DOCIDS},
         ),
         "swann.load": Entry(
             lambda **a: answers(swann.load(**a)),

@@ -75,8 +75,53 @@ def test_build_search_and_write(built: Path, run: Run) -> None:
 
     code, text, err = run("search", built / "index", built / "queries.npy", "-k", 3)
     assert code == 0, err
+    lines = [line.split("\t") for line in text.splitlines()]
+    assert [line[:2] for line in lines] == [
+        [str(query), str(i)] for query in range(25) for i in exact.indices[query, :3]
+    ]
+    assert float(lines[1][2]) == exact.distances[0, 1]
+
+
+def test_a_terminal_sees_a_table(built: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = swann.exact_neighbors(DB, QUERIES, 5, "dot_product")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    code, text, err = run("search", built / "index", built / "queries.npy", "-k", 3)
+    assert code == 0, err
     assert str(exact.indices[0, 0]) in text
     assert "15 queries more" in text
+
+
+@pytest.mark.parametrize("kind", ["str", "int"])
+def test_docids(data: Path, run: Run, kind: str) -> None:
+    names = [f"d{i}" if kind == "str" else 7 * i + 3 for i in range(len(DB))]
+    swann.build(DB, 5, docids=names).save(data / "index")
+    exact = swann.exact_neighbors(DB, QUERIES, 5, "dot_product", docids=names)
+    for suffix in ("npz", "npy"):
+        out = data / f"found.{suffix}"
+        code, _, err = run("search", data / "index", data / "queries.npy", "--out", out)
+        assert code == 0, err
+        found = np.load(out)
+        assert np.array_equal(found["indices"] if suffix == "npz" else found, exact.indices)
+    code, text, err = run("search", data / "index", data / "queries.npy", "-k", 401)
+    assert code == 0, err
+    assert text.splitlines()[0].split("\t")[1] == str(exact.indices[0, 0])
+    assert len(text.splitlines()) == 25 * 400
+    out = data / "found.ivecs"
+    code, _, err = run("search", data / "index", data / "queries.npy", "--out", out)
+    assert (code == 0) is (kind == "int")
+    code, text, err = run("eval", data / "index", data / "db.npy", data / "queries.npy")
+    assert code == 0, err
+    assert "1.0000" in text
+
+
+def test_what_was_changed_is_not_evaluated_by_its_row_ids(data: Path, run: Run) -> None:
+    searcher = swann.build(DB, 5)
+    searcher.delete(range(10))
+    searcher.upsert(None, DB[:10])
+    searcher.save(data / "index")
+    code, _, err = run("eval", data / "index", data / "db.npy", data / "queries.npy")
+    assert code == 2
+    assert "was changed since it was built" in err
 
 
 def test_search_with_one_query_and_with_none(built: Path, run: Run) -> None:
@@ -108,6 +153,30 @@ def test_every_option_of_build(data: Path, run: Run) -> None:
     )
     assert config.reorder == swann.ReorderConfig(reordering_num_neighbors=40)
     assert config.seed == 7
+
+
+def test_precision_target_and_docids(data: Path, run: Run) -> None:
+    names = [f"name {i}" for i in range(len(DB))]
+    (data / "names.txt").write_text("\n".join(names) + "\n")
+    np.save(data / "numbers.npy", np.arange(len(DB)) * 5)
+    args = ("build", data / "db.npy", data / "index", "--distance-measure", "cosine")
+    code, _, err = run(
+        *args, "--quantize", "BFLOAT16", "--recall", 0.8, "--docids", data / "names.txt",
+        "--sample-queries", data / "queries.npy",
+    )  # fmt: skip
+    assert code == 0, err
+    searcher = swann.load(data / "index")
+    autopilot = searcher.config.autopilot
+    assert autopilot is not None
+    assert (autopilot.quantize, autopilot.target_recall) == (swann.ReorderType.BFLOAT16, 0.8)
+    assert searcher.docids == names
+    for stages, quantize in ((("--brute-force",), "INT8"), (("--reorder", 30), "BFLOAT16")):
+        code, _, err = run(*args, *stages, "--quantize", quantize, "--docids", data / "numbers.npy")
+        assert code == 0, err
+        searcher = swann.load(data / "index")
+        exact = searcher.config.reorder or searcher.config.score
+        assert exact.quantize is swann.ReorderType[quantize]  # type: ignore[union-attr]
+        assert searcher.docids == list(range(0, 2_000, 5))
 
 
 def test_projections(data: Path, run: Run) -> None:
@@ -287,6 +356,13 @@ BAD = [
     ("no tree", [*BUILD, *L2, "--leaves-to-search", "3"], "there is no tree"),
     ("contradiction", [*BUILD, *L2, "--brute-force", "--threshold", ".2"], "contradict"),
     ("not a number", [*BUILD, *L2, "--leaves", "many"], "leaves"),
+    ("precision", [*BUILD, *L2, "--quantize", "INT4"], "--quantize is 'INT4'"),
+    ("target", [*BUILD, *L2, "--recall", "1.5"], "target_recall is 1.5"),
+    ("target and stages", [*BUILD, *L2, "--leaves", "9", "--recall", ".9"], "leave out the stages"),
+    ("docids in shards", [*BUILD, *L2, "--shards", "2", "--docids", "x"], "--docids and a build"),
+    ("docids", [*BUILD, *L2, "--docids", "nowhere.txt"], "nowhere.txt: no such file"),
+    ("lines twice", [*BUILD, *L2, "--docids", "index/manifest.json"], "docids hold"),
+    ("pattern", ["build", "*.npy", "new", *L2], "a pattern of files needs --memory"),
     ("unknown option", [*BUILD, "--speed", "9"], "--speed"),
     ("no index", ["info", "nowhere"], "nowhere"),
     ("no index to search", ["search", "nowhere", "queries.npy"], "nowhere"),

@@ -83,6 +83,7 @@ EXEMPT = {
         "Sources.pieces", "Sources.read", "Sources.spans", "Sources.start",
         "ProductQuantizer.fit_tiles", "Profile.matched", "autopilot.build_tuned",
         "autopilot.check_sample_queries", "autopilot.choose_for", "autopilot.outgrown",
+        "autopilot.sizes_that_fit",
     ),
     "what build gives it": ("LocalExecutor.run", "ProcessExecutor.run", "RayExecutor.run"),
     "needs Ray, which only tests of its own install": ("RayExecutor",),

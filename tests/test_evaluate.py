@@ -133,3 +133,26 @@ def test_speed_recall_refuses() -> None:
         swann.speed_recall(searcher, np.empty((0, 4)), np.empty((0, 1), int), [(None, None)])
     with pytest.raises(ConfigError, match="repeats is 0"):
         swann.speed_recall(searcher, np.eye(4), np.zeros((4, 1), int), [(None, None)], repeats=0)
+
+
+def test_recall_of_docids() -> None:
+    found = np.array([["a", "b", None], ["x", "y", "z"]], object)
+    assert swann.recall(found, [["a", "c"], ["z", "y"]]) == 0.75
+    assert swann.recall(found, np.array([["a", None], ["q", "r"]], object)) == pytest.approx(1 / 3)
+    assert swann.recall(np.array([["é", "ö"]]), np.array([["ö", "é"]], object)) == 1.0
+    for bad in ([[1, 2], [3, 4]], [["a"]], np.array([[None], [None]])):
+        with pytest.raises((DTypeError, ShapeError)):
+            swann.recall(found, bad)
+    with pytest.raises(DTypeError, match="exact_neighbors takes docids"):
+        swann.recall(found, [[1, 2], [3, 4]])
+
+
+@pytest.mark.parametrize("names", [[f"d{i}" for i in range(60)], [3 * i for i in range(60)], None])
+def test_an_index_is_measured_by_its_docids(names: list[str] | list[int] | None) -> None:
+    db = np.random.default_rng(0).standard_normal((60, 5), dtype=np.float32)
+    searcher = swann.builder(db, 4, "cosine").score_brute_force().build(docids=names)
+    true = swann.exact_neighbors(db, db[:9], 4, "cosine", docids=names)
+    assert swann.recall(searcher.search_batched(db[:9]).indices, true.indices) == 1.0
+    assert swann.speed_recall(searcher, db[:9], true.indices, [(None, None)])[0].recall == 1.0
+    with pytest.raises(ShapeError, match="60 datapoints"):
+        swann.exact_neighbors(db, db, 4, "cosine", docids=[1, 2])

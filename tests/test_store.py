@@ -274,7 +274,7 @@ def test_no_order_of_writes_loses_both_indexes(
 
 def test_saving_where_it_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(ConfigError, match="is a file; expected a directory"):
         built().serialize(tmp_path / "file")
     with pytest.raises(OSError, match="file"):
         built().serialize(tmp_path / "file" / "below")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 import swann
-from swann import IncrementalMode
-from swann.autopilot.newest import Newest
+from swann import IncrementalMode, ReorderType
+from swann.autopilot import choose_config, outgrown, sizes_that_fit, tune
+from swann.autopilot.newest import Newest, found_share
 from swann.upkeep import Upkeep
 
 F32 = NDArray[np.float32]
@@ -32,9 +36,9 @@ def rebuilt(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     rebuild = Upkeep.rebuild
 
-    def noted(self: Upkeep, *rest: Any) -> None:
+    def noted(self: Upkeep, *rest: Any, **more: Any) -> None:
         sizes.append(self._live.size())
-        rebuild(self, *rest)
+        rebuild(self, *rest, **more)
 
     monkeypatch.setattr(Upkeep, "rebuild", noted)
     return sizes
@@ -81,60 +85,210 @@ def test_one_by_one_by_docid_and_in_other_dtypes(rebuilt: list[int]) -> None:
     assert searcher.search(new[-1]).indices[0] == "new1499"
 
 
-class Index:
-    """Finds a share of what there is."""
-
-    def __init__(self, share: float) -> None:
-        self.share = share
-        self.asked: list[F32] = []
-
-    def __call__(self, queries: F32, everything: bool) -> F32:
-        self.asked.append(queries)
-        distances = np.tile(np.arange(10, dtype=np.float32), (len(queries), 1))
-        if not everything:
-            distances[:, round(10 * self.share) :] += 100
-        return distances
-
-
 @pytest.mark.parametrize("step", [1, 7, 64, 1000])
-def test_a_few_of_the_newest_are_asked_for(step: int) -> None:
-    newest, rows, size = Newest("squared_l2"), draw(3_000, 0), 10_000
-    for first in range(0, len(rows), step):
-        part = rows[first : first + step]
+def test_some_of_the_newest_are_kept(step: int) -> None:
+    newest, names, size = Newest(), np.arange(100_000, 400_000), 2_000_000
+    for first in range(0, len(names), step):
+        part = names[first : first + step]
         size += len(part)
         if newest.add(part, size):
             break
-    assert 1_000 <= size - 10_000 <= 2_000
-    index = Index(1.0)
-    assert not newest.missed(0.95, index)
-    asked = index.asked[0]
-    assert 30 <= len(asked) <= 64
-    places = [int(np.flatnonzero((rows == row).all(axis=1))[0]) for row in asked]
-    assert places == sorted(set(places))
-    assert places[-1] > 0.9 * (size - 10_000)
-    # From now on others are.
-    assert not newest.add(rows[:1], size + 1)
-    assert newest.missed(0.95, Index(0.0))
+    came = size - 2_000_000
+    assert 200_000 <= came <= 224_000
+    kept = newest.take()
+    assert 4_000 <= len(kept) <= 8_192
+    assert kept == sorted(set(kept))
+    assert kept[-1] > 100_000 + 0.99 * came
+    assert newest.take() == []
 
 
-def test_what_a_new_build_misses_is_not_built_for_again() -> None:
-    newest = Newest("squared_l2")
-    for share, missed in ((0.9, False), (0.8, True)):
-        newest.add(draw(500, 0), 1_000)
-        assert newest.missed(0.95, Index(share)) is missed
-    newest.rebuilt(0.95, Index(0.7))
-    for share, missed in ((0.7, False), (0.6, False), (0.5, True)):
-        newest.add(draw(500, 0), 1_000)
-        assert newest.missed(0.95, Index(share)) is missed
-    newest.rebuilt(0.95, Index(0.9))
-    newest.add(draw(500, 0), 1_000)
-    assert newest.missed(0.95, Index(0.7))
+def test_where_building_does_not_help_it_is_done_less_and_less_often() -> None:
+    newest = Newest()
+
+    def came_until_due() -> int:
+        for count in range(1, 2_000):
+            if newest.add(np.array([count]), 1_000):
+                newest.take()
+                return count
+        raise AssertionError
+
+    for missed, following in (
+        (False, 100),
+        (True, 200),
+        (True, 400),
+        (True, 800),
+        (True, 1_000),
+        (True, 1_000),
+        (False, 100),
+    ):
+        newest.looked(missed=missed)
+        assert came_until_due() == following
 
 
-@pytest.mark.parametrize("measure", ["dot_product", "cosine"])
-def test_greater_is_nearer_but_under_squared_l2(measure: Any) -> None:
-    newest = Newest(measure)
-    newest.add(draw(500, 0), 1_000)
-    assert not newest.missed(0.95, lambda q, everything: np.full((len(q), 3), 2.0 - everything))
-    newest.add(draw(500, 0), 1_000)
-    assert newest.missed(0.95, lambda q, everything: np.full((len(q), 3), 1.0 + everything))
+Found = tuple[NDArray[np.int64], F32]
+
+
+def searching(rows: F32, numbers: NDArray[np.int64], measure: Any, k: int, share: float) -> Any:
+    """A search for `k` and the query itself that loses all but a share of what is near."""
+    exact = swann.builder(rows, k + 1, measure).score_brute_force().build()
+    rng = np.random.default_rng(3)
+
+    def search(queries: F32) -> Found:
+        ids, distances = exact.search_batched(queries, len(rows))
+        kept = rng.random(ids.shape) < share
+        kept[:, 0] = True  # itself
+        order = np.argsort(
+            np.where(kept, np.arange(len(rows)), 2 * len(rows) - np.arange(len(rows)))
+        )
+        order = order[:, : k + 1]
+        return numbers[np.take_along_axis(ids, order, 1)], np.take_along_axis(distances, order, 1)
+
+    return search
+
+
+@pytest.mark.parametrize("measure", ["dot_product", "cosine", "squared_l2"])
+@pytest.mark.parametrize("share", [1.0, 0.9, 0.5, 0.0])
+@pytest.mark.parametrize("k", [1, 10])
+def test_the_share_that_is_found_is_measured(measure: Any, share: float, k: int) -> None:
+    rows = draw(600, 0)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    numbers = np.random.default_rng(1).permutation(10_000)[:600]
+    # Without anything near a search returns the farthest there are.
+    search = searching(rows, numbers, measure, k, share)
+    found = found_share(numbers, rows, measure, search)
+    assert share - 0.02 <= found <= min(1.0, share + 0.08)
+
+
+def test_what_is_found_of_copies_and_of_few() -> None:
+    rows = np.repeat(draw(30, 0), 20, axis=0)
+    numbers = np.arange(600)
+    search = searching(rows, numbers, "squared_l2", 30, 1.0)
+    assert found_share(numbers, rows, "squared_l2", search) == 1.0
+    # Copies of the query are not missed, and ten of them say nothing of others.
+    search = searching(rows, numbers, "squared_l2", 10, 1.0)
+    assert found_share(numbers, rows, "squared_l2", search) == 1.0
+    assert found_share(numbers[:0], rows[:0], "squared_l2", search) == 1.0
+    few = draw(3, 0)
+    search = searching(few, numbers[:3], "squared_l2", 1, 0.5)
+    assert found_share(numbers[:3], few, "squared_l2", search) == 1.0
+
+
+def test_a_search_that_finds_fewer_than_there_are() -> None:
+    rows, numbers = draw(600, 0), np.arange(600)
+
+    def search(queries: F32) -> Found:
+        ids = np.full((len(queries), 11), -1)
+        return ids, np.full(ids.shape, np.nan, np.float32)
+
+    assert found_share(numbers, rows, "squared_l2", search) < 0.01
+
+
+def test_codes_that_see_nothing_of_the_new_kind(rebuilt: list[int]) -> None:
+    """They find, and miss, the same with default limits and in all leaves: recall was 0."""
+    rng = np.random.default_rng(0)
+
+    def low(n: int, basis: NDArray[np.float64]) -> F32:
+        rows = rng.standard_normal((n, 10)) @ basis + 0.01 * rng.standard_normal((n, 200))
+        return rows.astype(np.float32)
+
+    first, second = rng.standard_normal((2, 10, 200))
+    old, new, queries = low(12_000, first), low(8_000, second), low(200, second)
+    searcher = online(old, "cosine", IncrementalMode.ONLINE)
+    for begin in range(0, len(new), 500):
+        searcher.upsert(None, new[begin : begin + 500])
+    assert rebuilt
+    true = swann.exact_neighbors(np.concatenate([old, new]), queries, 10, "cosine")
+    assert swann.recall(searcher.search_batched(queries).indices, true.indices) >= 0.85
+
+
+def test_one_neighbor_and_not_only_itself(rebuilt: list[int]) -> None:
+    old, new = draw(12_000, 0), draw(6_000, 1, away=5.0)
+    searcher = swann.builder(old, 1, "squared_l2").autopilot(IncrementalMode.ONLINE).build()
+    searcher.upsert(None, new)
+    assert rebuilt == [18_000]
+
+
+def test_a_tree_without_codes_is_looked_at(rebuilt: list[int]) -> None:
+    rng = np.random.default_rng(0)
+    centers = 10 * rng.standard_normal((100, 64))
+    old = centers[rng.integers(100, size=20_000)] + 0.1 * rng.standard_normal((20_000, 64))
+    searcher = online(old.astype(np.float32), "cosine", IncrementalMode.ONLINE)
+    assert isinstance(searcher.config.score, swann.BruteForceConfig)
+    new = 10 * rng.standard_normal((4_000, 64), dtype=np.float32)
+    searcher.upsert(None, new)
+    assert rebuilt == [24_000]
+
+
+def test_rows_in_8_bits_are_not_rounded_again(rebuilt: list[int]) -> None:
+    builder = swann.builder(draw(12_000, 0), 10, "squared_l2")
+    searcher = builder.autopilot(IncrementalMode.ONLINE, ReorderType.INT8).build()
+    searcher.upsert(None, draw(6_000, 1, away=5.0))
+    assert rebuilt == []
+
+
+def test_a_build_that_fails_is_not_tried_at_every_upsert(monkeypatch: pytest.MonkeyPatch) -> None:
+    searcher = online(draw(12_000, 0), "squared_l2", IncrementalMode.ONLINE)
+    tried: list[int] = []
+
+    def no_memory(self: Upkeep, *rest: Any, **more: Any) -> None:
+        tried.append(self._live.size())
+        raise MemoryError
+
+    monkeypatch.setattr(Upkeep, "rebuild", no_memory)
+    for row in draw(6_000, 1, away=5.0):
+        searcher.upsert(None, row)
+    assert len(tried) == 2
+    assert len(searcher) == 18_000
+
+
+def test_threads_build_once(rebuilt: list[int]) -> None:
+    searcher = online(draw(12_000, 0), "squared_l2", IncrementalMode.ONLINE)
+    rows = draw(1_600, 1, away=5.0)
+
+    def some(begin: int) -> None:
+        for row in rows[begin::8]:
+            searcher.upsert(None, row)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(some, range(8)))
+    assert len(rebuilt) == 1
+    assert len(searcher) == 13_600
+
+
+def test_an_index_that_builds_itself_does_not_warn(
+    monkeypatch: pytest.MonkeyPatch, rebuilt: list[int]
+) -> None:
+    monkeypatch.setattr(tune._Tuning, "what_is_missing", lambda self, attempt: "much")
+    rows = draw(14_000, 0)
+    builder = swann.builder(rows[:0], 10, "squared_l2").autopilot(IncrementalMode.ONLINE)
+    searcher = builder.build()
+    searcher.upsert(None, rows)
+    assert rebuilt == [14_000]
+    with pytest.warns(swann.RecallWarning, match="much"):
+        searcher.rebalance()
+
+
+def test_a_log_has_the_same_consequences(tmp_path: Path, rebuilt: list[int]) -> None:
+    online(draw(12_000, 0), "squared_l2", IncrementalMode.ONLINE).save(tmp_path / "index")
+    with swann.open(tmp_path / "index", checkpoint_at=None) as index:
+        for part in np.split(draw(3_000, 1, away=5.0), 6):
+            index.upsert(None, part)
+        loaded = swann.load(tmp_path / "index")
+        assert rebuilt == 2 * [13_500]
+        for name, array in index._index.arrays().items():
+            np.testing.assert_array_equal(array, loaded._index.arrays()[name])
+
+
+@pytest.mark.parametrize("n", [0, 3, 900, 5_000, 12_000, 10**6])
+@pytest.mark.parametrize("d", [2, 96])
+def test_sizes_that_fit_are_those_that_are_not_outgrown(n: int, d: int) -> None:
+    config = choose_config(n, d, "cosine")
+    fit = sizes_that_fit(config, n, d)
+    assert n in fit
+    for size in {fit.start, *range(fit.start, 4 * n, max(1, n // 50)), fit.stop - 1}:
+        if size in fit:
+            assert not outgrown(config, size, d)
+    assert outgrown(config, fit.stop, d)
+    assert fit.start == 0 or outgrown(config, fit.start - 1, d)
+    assert len(sizes_that_fit(config, 100 * n + 10**7, d)) == 0
+    assert 10**9 in sizes_that_fit(dataclasses.replace(config, autopilot=None), n, d)

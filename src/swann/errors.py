@@ -139,4 +139,4 @@ class MissingExtraError(SwannError, ImportError):
 
 
 class RecallWarning(UserWarning):
-    """Autopilot built an index that finds less than it was asked for: nothing does better."""
+    """Autopilot built an index that finds less than it was asked for, and knows no better one."""

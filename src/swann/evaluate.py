@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from swann.builder import Builder
 from swann.config import check_count, check_number
 from swann.distance import DistanceMeasure, check_distance_measure, descending
-from swann.errors import ConfigError, InvalidInputError, NonFiniteError, ShapeError
+from swann.errors import ConfigError, DTypeError, InvalidInputError, NonFiniteError, ShapeError
 from swann.searcher import Searcher, SearchResult
 from swann.vectors import as_array, as_integers, as_queries
 
@@ -32,6 +32,7 @@ def exact_neighbors(
     k: int,
     distance_measure: DistanceMeasure,
     num_threads: int = 0,
+    docids: object = None,
 ) -> SearchResult:
     """Find the true nearest neighbors by scoring everything in float32.
 
@@ -49,12 +50,14 @@ def exact_neighbors(
         What "near" means.
     num_threads : int
         Threads to use; 0: all cores.
+    docids : sequence of str or of int, optional
+        Names of the datapoints, as an index that is measured has them; row numbers without.
 
     Returns
     -------
     SearchResult
-        Indices int64 and distances float32, each of shape (nq, k). Where there are fewer than k
-        datapoints, -1 and NaN.
+        Indices int64 (strings of dtype object where docids are) and distances float32, each of
+        shape (nq, k). Where there are fewer than k datapoints, -1 (or None) and NaN.
 
     Examples
     --------
@@ -65,7 +68,7 @@ def exact_neighbors(
     builder = Builder(db, k, distance_measure).score_brute_force()
     if check_count("num_threads", num_threads, minimum=0):
         builder.set_n_training_threads(num_threads)
-    searcher = builder.build()
+    searcher = builder.build(docids)
     if num_threads:
         searcher.set_num_threads(num_threads)
     return searcher.search_batched_parallel(queries)
@@ -75,13 +78,14 @@ def recall(found: ArrayLike, true: ArrayLike) -> float:
     """Return the share of the true neighbors that were found.
 
     With `true` of shape (nq, k) and `found` of shape (nq, m) this is recall k@m: ``(nq, 1)`` and
-    ``(nq, 10)`` give the recall 1@10. An id of -1 means "none" and counts on neither side.
+    ``(nq, 10)`` give the recall 1@10. An id of -1, or None among docids that are strings, means
+    "none" and counts on neither side.
 
     Parameters
     ----------
-    found : array_like of int, shape (nq, m)
+    found : array_like of int or str, shape (nq, m)
         Ids that a search returned.
-    true : array_like of int, shape (nq, k)
+    true : array_like of int or str, shape (nq, k)
         Ids of the exact neighbors.
 
     Returns
@@ -93,13 +97,15 @@ def recall(found: ArrayLike, true: ArrayLike) -> float:
     ------
     ShapeError
         If the shapes do not go together, or `true` holds no ids.
+    DTypeError
+        If ids are neither integers nor strings, or not the same on both sides.
 
     Examples
     --------
     >>> recall([[1, 2, 3], [4, 5, -1]], [[1, 2, 9], [4, 5, 6]])
     0.6666666666666666
     """
-    found_ids, true_ids = _ids("found", found), _ids("true", true)
+    found_ids, true_ids = _same_ids(_ids("found", found), _ids("true", true))
     _check_pair("found", found_ids, "true", true_ids)
     valid = true_ids >= 0
     if not valid.any():
@@ -213,7 +219,7 @@ def speed_recall(
         The searcher to measure.
     queries : array_like of shape (nq, d)
         The queries, at least one.
-    true : array_like of int, shape (nq, k)
+    true : array_like of int or str, shape (nq, k)
         Ids of their exact neighbors; k is also how many neighbors a search returns.
     settings : iterable of (leaves_to_search, pre_reorder_num_neighbors)
         None stands for the searcher's default.
@@ -255,7 +261,7 @@ def _measure(
     searcher: Searcher,
     queries: NDArray[np.float32],
     single: NDArray[np.float32],
-    true: NDArray[np.int64],
+    true: NDArray[Any],
     leaves: int | None,
     pre_reorder: int | None,
     repeats: int,
@@ -287,11 +293,51 @@ def _median_seconds(work: Callable[[], object], repeats: int) -> float:
     return float(np.median(times))
 
 
-def _ids(name: str, given: object) -> NDArray[np.int64]:
+def _ids(name: str, given: object) -> NDArray[Any]:
+    """Return ids as int64, or docids that are strings as an array of dtype object."""
+    names = _names(given)
+    if names is not None:
+        return names
     ids = as_integers(given, name)
     if ids.size and int(ids.max()) > np.iinfo(np.int64).max:
         raise InvalidInputError(f"{name} has the id {ids.max()}; expected ids of at most 2**63 - 1")
     return ids.astype(np.int64, copy=False)
+
+
+def _names(given: object) -> NDArray[np.object_] | None:
+    """Return strings, among them None, as an array; None if there is anything else."""
+    if not isinstance(given, (np.ndarray, list, tuple)) or np.ma.isMaskedArray(given):
+        return None
+    try:
+        array = np.asarray(given)
+    except ValueError:  # ragged
+        return None
+    if array.dtype.kind not in "OU":
+        return None
+    names = array.astype(object)
+    whole = all(name is None or isinstance(name, str) for name in names.flat)
+    return names if whole else None
+
+
+def _same_ids(
+    found: NDArray[Any], true: NDArray[Any]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return ids as numbers where they are strings; -1 is none."""
+    kinds = ["strings" if ids.dtype == object else "integers" for ids in (found, true)]
+    if kinds[0] != kinds[1]:
+        raise DTypeError(
+            f"found has ids that are {kinds[0]}, true {kinds[1]}; expected the same of both: "
+            "exact_neighbors takes docids"
+        )
+    if kinds[0] == "integers":
+        return found, true
+    numbers: dict[str | None, int] = {None: -1}
+    for name in true.flat:
+        numbers.setdefault(name, len(numbers))
+    unknown = len(numbers)
+    pair = [[numbers.get(name, unknown) for name in names.flat] for names in (found, true)]
+    found_numbers, true_numbers = (np.array(flat, np.int64) for flat in pair)
+    return found_numbers.reshape(found.shape), true_numbers.reshape(true.shape)
 
 
 def _distances(name: str, given: object) -> NDArray[np.float64]:

@@ -31,6 +31,7 @@ __all__ = [
     "hdf5_distance_measure",
     "locate",
     "read_array",
+    "read_docids",
     "with_hdf5",
     "write_neighbors",
 ]
@@ -100,6 +101,24 @@ def locate(where: str | os.PathLike[str], default_key: str = "train") -> Locatio
     return location
 
 
+def read_docids(path: Path) -> list[str] | NDArray[Any]:
+    """Return the docids of a file: an array of integers or strings in a ``.npy``, else its lines.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such file, or it is not UTF-8.
+    """
+    if not path.is_file():
+        raise InvalidInputError(f"{path}: no such file")
+    if path.suffix.lower() == ".npy":
+        return _read_npy(path)
+    try:
+        return path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{path} is not text in UTF-8: {error}") from error
+
+
 def read_array(where: str | os.PathLike[str], default_key: str = "train") -> NDArray[Any]:
     """Open the array of a file, memory-mapped and read-only where that is possible.
 
@@ -160,15 +179,15 @@ def check_output(path: Path) -> None:
         )
 
 
-def write_neighbors(path: Path, indices: NDArray[np.int64], distances: NDArray[np.float32]) -> None:
+def write_neighbors(path: Path, indices: NDArray[Any], distances: NDArray[np.float32]) -> None:
     """Write what a batched search returned.
 
     Parameters
     ----------
     path : Path
         ``.npz`` takes both arrays by their names; ``.npy`` and ``.ivecs`` take the indices.
-    indices : int64 array of shape (nq, k)
-        Row ids.
+    indices : int64 array of shape (nq, k), or of dtype object
+        Row ids or docids. Strings are written as NumPy's own, "" for None.
     distances : float32 array of shape (nq, k)
         Their distances.
 
@@ -179,6 +198,10 @@ def write_neighbors(path: Path, indices: NDArray[np.int64], distances: NDArray[n
     """
     check_output(path)
     suffix = path.suffix.lower()
+    if indices.dtype == object:
+        if suffix == ".ivecs":
+            raise InvalidInputError(f"{path}: docids that are strings do not fit into .ivecs")
+        indices = np.where(indices == None, "", indices).astype(np.str_)  # noqa: E711
     if suffix == ".npz":
         np.savez(path, indices=indices, distances=distances)
     elif suffix == ".npy":

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from swann.config import AHConfig, IndexConfig, check_count
+from swann.config import AHConfig, IncrementalMode, IndexConfig, ReorderType, check_count
 
-__all__ = ["Limits", "Resolved"]
+__all__ = ["Limits", "Resolved", "described"]
 
 _MOST = 2**63 - 1
 
@@ -70,3 +70,42 @@ class Limits:
             visited = check_count("leaves_to_search", leaves)
         c = max(k, c) if self.reorders else k
         return Resolved(k, min(math.ceil(c * self._overretrieve), _MOST), min(visited, _MOST))
+
+
+def described(
+    config: IndexConfig, num_leaves: int, reduced_dim: int | None, limits: Limits
+) -> list[str]:
+    """Return the stages of an index as its repr names them, with what is not as usual.
+
+    `reduced_dim` is None where nothing is projected.
+    """
+    tree, score, reorder = config.tree, config.score, config.reorder
+    parts: list[str] = [config.distance_measure]
+    if config.projection is not None and reduced_dim is not None:
+        parts.append(f"{config.projection.kind}({reduced_dim})")
+    if tree is not None:
+        told = [f"{num_leaves}", f"search {limits.defaults.leaves}"]
+        if tree.soar_lambda is not None:
+            told.append(f"soar_lambda={tree.soar_lambda:g}")
+        if tree.avq is not None:
+            told.append(f"avq={tree.avq:g}")
+        parts.append(f"tree({', '.join(told)})")
+    if isinstance(score, AHConfig):
+        told = [f"{score.dimensions_per_block}"]
+        if score.anisotropic:
+            told.append(f"T={score.anisotropic_quantization_threshold:g}")
+        if score.hash_type != "lut16":
+            told.append(score.hash_type)
+        parts.append(f"score_ah({', '.join(told)})")
+    else:
+        parts.append(f"score_brute_force({_precision(score.quantize)})")
+    if limits.reorders and reorder is not None:
+        told = [f"{limits.defaults.candidates}", _precision(reorder.quantize)]
+        parts.append(f"reorder({', '.join(filter(None, told))})")
+    if config.autopilot is not None and config.autopilot.mode is not IncrementalMode.NONE:
+        parts.append(config.autopilot.mode.name)
+    return parts
+
+
+def _precision(quantize: ReorderType) -> str:
+    return "" if quantize is ReorderType.FLOAT32 else quantize.name

@@ -10,19 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann import kernels
-from swann.config import (
-    AHConfig,
-    IndexConfig,
-    check_count,
-    check_path,
-)
+from swann.config import IndexConfig, check_count, check_path
 from swann.errors import ConfigError
 from swann.index.building.build import Progress
 from swann.index.changing.live import LiveIndex
 from swann.index.disk.store import SUFFIX, save_bundle, save_state
 from swann.index.packed import PackedIndex
 from swann.index.state import State
-from swann.limits import Limits, Resolved
+from swann.limits import Limits, Resolved, described
 from swann.upkeep import Upkeep
 from swann.vectors import as_queries, bad_query
 
@@ -256,8 +251,7 @@ class Searcher:
         if type(batch_size) is not int or batch_size != 1:
             check_count("batch_size", batch_size)
         written = self._live.upsert(docids, vectors)
-        if self._upkeep.wanted and self._upkeep.after_change(self._threads, vectors):
-            self._settle()
+        self._keep_up(written)
         return written
 
     def delete(self, docids: object) -> None:
@@ -276,8 +270,7 @@ class Searcher:
             If one comes twice.
         """
         self._live.delete(docids)
-        if self._upkeep.wanted and self._upkeep.after_change(self._threads):
-            self._settle()
+        self._keep_up()
 
     def reserve(self, num_datapoints: int) -> None:
         """Make room for `num_datapoints` in all, so that upserts need not.
@@ -325,6 +318,11 @@ class Searcher:
             )
         self._upkeep.rebuild(config, self._threads, progress)
         self._settle()
+
+    def _keep_up(self, written: NDArray[Any] | None = None) -> None:
+        """Do what the index was asked to do by itself, now that it has changed."""
+        if self._upkeep.wanted:
+            self._upkeep.after_change(self._threads, self._settle, written)
 
     def size(self) -> int:
         """Return the number of datapoints."""
@@ -423,24 +421,11 @@ class Searcher:
         self._threads = state["threads"]
 
     def __repr__(self) -> str:
-        index, config, limits = self._index, self._index.config, self._limits.defaults
-        parts = [f"{len(self):,} x {index.dimension}", config.distance_measure]
-        if index.projects and config.projection is not None:
-            parts.append(f"{config.projection.kind}({index.reduced_dim})")
-        if config.tree is not None:
-            parts.append(f"tree({index.num_leaves}, search {limits.leaves})")
-        if isinstance(config.score, AHConfig):
-            score = config.score
-            threshold = (
-                f", T={score.anisotropic_quantization_threshold:g}" if score.anisotropic else ""
-            )
-            parts.append(f"score_ah({score.dimensions_per_block}{threshold})")
-        else:
-            parts.append("score_brute_force()")
-        if self._limits.reorders:
-            parts.append(f"reorder({limits.candidates})")
-        size = f"{self.nbytes / 1e6:,.1f} MB"
-        return f"<swann.Searcher {', '.join(parts)}, k={limits.neighbors}, {size}>"
+        index, limits = self._index, self._limits
+        reduced = index.reduced_dim if index.projects else None
+        stages = described(index.config, index.num_leaves, reduced, limits)
+        parts = [f"{len(self):,} x {index.dimension}", *stages, f"k={limits.defaults.neighbors}"]
+        return f"<swann.Searcher {', '.join(parts)}, {self.nbytes / 1e6:,.1f} MB>"
 
     # ---- Keeping it
 
@@ -453,10 +438,12 @@ class Searcher:
         ----------
         path : path
             A name that ends in ``.swann`` is one file, for shipping; any other a directory, which
-            is made if it is missing and can be moved. `swann.open` needs a directory.
+            can be moved. `swann.open` needs a directory. Directories that are missing are made.
 
         Raises
         ------
+        ConfigError
+            If `path` is to be a file and is a directory, or the reverse.
         LockedError
             If the directory is open for changes.
         OSError
@@ -472,7 +459,7 @@ class Searcher:
 
         Raises
         ------
-        LockedError, OSError
+        ConfigError, LockedError, OSError
             As `save` does.
         """
         check_path("artifacts_dir", artifacts_dir)

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.autopilot import build_tuned, outgrown
-from swann.autopilot.newest import Newest
-from swann.config import BruteForceConfig, IncrementalMode, IndexConfig
-from swann.errors import InvalidInputError, RecallWarning
+from swann.autopilot import build_tuned, sizes_that_fit
+from swann.autopilot.newest import Newest, found_share
+from swann.config import IncrementalMode, IndexConfig, ReorderType
+from swann.errors import InvalidInputError
 from swann.index.building.build import Progress
-from swann.index.changing.incoming import as_rows
+from swann.index.building.writing import exact_rows
 from swann.index.changing.live import LiveIndex
 from swann.limits import Limits
 
 __all__ = ["Upkeep"]
 
 F32 = NDArray[np.float32]
+I64 = NDArray[np.int64]
 
-_ALL_CANDIDATES = 4096  # that tell what there is to find
+_SLACK = 0.05
+"""What recall of the newest may lack: the index was not tuned for them."""
 
 
 class Upkeep:
@@ -41,19 +46,36 @@ class Upkeep:
 
     def __init__(self, live: LiveIndex) -> None:
         self._live = live
-        self._newest = Newest(live.plan.distance_measure)
+        self._newest = Newest()
+        self._one_at_a_time = threading.Lock()
         self._settle()
 
     def _settle(self) -> None:
-        tree, autopilot = self._live.plan.tree, self._live.plan.autopilot
+        plan = self._live.plan
+        tree, autopilot = plan.tree, plan.autopilot
         self._alone = autopilot is not None and autopilot.mode is not IncrementalMode.NONE
         splits = tree is not None and tree.incremental_threshold is not None
         self.wanted = self._alone or splits
+        packed = self._live.view.packed
+        self._fitting = sizes_that_fit(plan, self._live.size(), packed.dimension)
+        # Rows in 8 bits are rounded once more by each build: none is made where it is not needed.
+        rows = exact_rows(plan)
+        kept = rows is not None and rows.quantize is not ReorderType.INT8
+        everything = packed.centroids is None and packed.codes is None
+        self._looks = self._alone and kept and not everything
 
     def rebuild(
-        self, config: IndexConfig | None, threads: int, progress: Progress | None = None
+        self,
+        config: IndexConfig | None,
+        threads: int,
+        progress: Progress | None = None,
+        *,
+        warn: bool = True,
     ) -> None:
-        """Build the index anew from its datapoints; see `Searcher.rebalance`."""
+        """Build the index anew from its datapoints; see `Searcher.rebalance`.
+
+        `warn`: whether to say where the target of autopilot is not reached.
+        """
         plan = self._live.plan if config is None else config
         build = None
         if plan.autopilot is not None:
@@ -65,61 +87,71 @@ class Upkeep:
                 seed=plan.seed,
                 num_threads=threads,
                 progress=progress,
+                warn=warn,
             )
         self._live.rebalance(config, threads, progress, build)
         self._settle()
 
-    def after_change(self, threads: int, vectors: object = None) -> bool:
+    def after_change(
+        self, threads: int, changed: Callable[[], None], written: NDArray[Any] | None = None
+    ) -> None:
         """Do what the index was asked to do by itself after a change, if it can be done.
 
-        If not: the change is done, and the index as good as it was.
+        If not: the change is done, and the index as good as it was. While another thread does it,
+        there is nothing to do here.
 
         Parameters
         ----------
         threads : int
             To do it on.
-        vectors : array_like of shape (m, d) or (d,), optional
-            What was upserted.
-
-        Returns
-        -------
-        bool
-            Whether there are other leaves now, or other settings.
+        changed : callable
+            Called as soon as there are other leaves or settings.
+        written : array of shape (m,), optional
+            The docids or row ids of what was upserted.
         """
-        with contextlib.suppress(InvalidInputError, MemoryError, RecallWarning):
-            if self._alone and self._unfit(threads, vectors):
-                self.rebuild(None, threads)
-                self._newest.rebuilt(self._target, partial(self._nearest, threads))
-                return True
-            tree = self._live.plan.tree
-            if tree is not None and tree.incremental_threshold is not None:
-                return self._live.keep_shape(tree.incremental_threshold, threads)
-        return False
+        if not self._one_at_a_time.acquire(blocking=False):
+            return
+        try:
+            with contextlib.suppress(InvalidInputError, MemoryError):
+                if self._keep_fit(threads, written):
+                    changed()
+        finally:
+            self._one_at_a_time.release()
 
-    @property
-    def _target(self) -> float:
-        autopilot = self._live.plan.autopilot
-        return 0.0 if autopilot is None else autopilot.target_recall
-
-    def _unfit(self, threads: int, vectors: object) -> bool:
-        """Whether the settings, or what the index was trained on, suit no more."""
-        plan, size = self._live.plan, self._live.size()
-        dimension = self._live.view.packed.dimension
-        if outgrown(plan, size, dimension):
+    def _keep_fit(self, threads: int, written: NDArray[Any] | None) -> bool:
+        """Return whether there are other leaves or settings."""
+        if self._alone and self._unfit(threads, written):
+            self.rebuild(None, threads, warn=False)
             return True
-        if vectors is None or isinstance(plan.score, BruteForceConfig):
+        tree = self._live.plan.tree
+        if tree is None or tree.incremental_threshold is None:
             return False
-        due = self._newest.add(as_rows(vectors, dimension), size)
-        return due and self._newest.missed(self._target, partial(self._nearest, threads))
+        return self._live.keep_shape(tree.incremental_threshold, threads)
 
-    def _nearest(self, threads: int, queries: F32, everything: bool) -> F32:
-        """Return the distances of what is found by default, or of the nearest there are."""
-        packed = self._live.view.packed
-        limits = Limits(self._live.plan, packed.num_leaves).defaults
-        candidates, leaves = limits.candidates, limits.leaves
-        if everything:
-            candidates, leaves = max(candidates, _ALL_CANDIDATES), packed.num_leaves
-        ids = np.empty((len(queries), limits.neighbors), np.int64)
-        distances = np.empty(ids.shape, np.float32)
-        packed.native.search(queries, candidates, leaves, threads, ids, distances)
-        return distances
+    def _unfit(self, threads: int, written: NDArray[Any] | None) -> bool:
+        """Whether the settings, or what the index was trained on, suit no more."""
+        size = self._live.size()
+        if size not in self._fitting:
+            return True
+        if written is None or not self._looks or not self._newest.add(written, size):
+            return False
+        missed = self._misses(self._newest.take(), threads)
+        self._newest.looked(missed=missed)
+        return missed
+
+    def _misses(self, names: list[Any], threads: int) -> bool:
+        """Whether too little of what is near the newest is found."""
+        plan = self._live.plan
+        packed, numbers, rows = self._live.present(names)
+        limits = Limits(plan, packed.num_leaves).defaults
+
+        def search(queries: F32) -> tuple[I64, F32]:
+            ids = np.empty((len(queries), limits.neighbors + 1), np.int64)  # and itself
+            distances = np.empty(ids.shape, np.float32)
+            candidates = max(limits.candidates, ids.shape[1])
+            packed.native.search(queries, candidates, limits.leaves, threads, ids, distances)
+            return ids, distances
+
+        assert plan.autopilot is not None
+        share = found_share(numbers, rows, plan.distance_measure, search)
+        return share < plan.autopilot.target_recall - _SLACK

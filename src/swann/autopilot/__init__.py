@@ -10,7 +10,7 @@
     newest.py   whether an index that changes still finds what comes into it
 """
 
-from swann.autopilot.choose import Choice, choose, choose_config, outgrown
+from swann.autopilot.choose import Choice, choose, choose_config, outgrown, sizes_that_fit
 from swann.autopilot.tune import build_tuned, check_sample_queries, choose_for
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "choose_config",
     "choose_for",
     "outgrown",
+    "sizes_that_fit",
 ]

@@ -8,6 +8,7 @@ sooner, and how long brute force takes depends on n times d: docs/autopilot.md h
 from __future__ import annotations
 
 import math
+import sys
 from typing import NamedTuple
 
 from swann.config import (
@@ -26,7 +27,7 @@ from swann.distance import COSINE, DOT_PRODUCT, SQUARED_L2, DistanceMeasure, che
 from swann.errors import ConfigError
 from swann.quantize.anisotropic import ratio_for_eta
 
-__all__ = ["TREE_ROWS", "Choice", "choose", "choose_config", "outgrown"]
+__all__ = ["TREE_ROWS", "Choice", "choose", "choose_config", "outgrown", "sizes_that_fit"]
 
 _EXACT_ROWS, _EXACT_VALUES = 20_000, 2**20
 """Up to so many datapoints and values, brute force answers a query in .2 ms or less."""
@@ -247,6 +248,45 @@ def outgrown(config: IndexConfig, n: int, d: int) -> bool:
     return not 1.0 / _LEAVES_OFF < ratio < _LEAVES_OFF
 
 
+def sizes_that_fit(config: IndexConfig, n: int, d: int) -> range:
+    """Return the numbers of datapoints about n at which an index is not outgrown.
+
+    Parameters
+    ----------
+    config, n, d
+        As for `outgrown`.
+
+    Returns
+    -------
+    range
+        All, for settings that were not chosen by autopilot; none if n itself is too many or few.
+
+    Examples
+    --------
+    >>> sizes_that_fit(choose_config(100_000, 100, "cosine"), 100_000, 100)
+    range(25123, 398793)
+    """
+    if config.autopilot is None:
+        return range(sys.maxsize)
+    if outgrown(config, n, d):
+        return range(0)
+
+    def farthest(fits: int, not_any_more: int) -> int:
+        while abs(not_any_more - fits) > 1:
+            between = (fits + not_any_more) // 2
+            if outgrown(config, between, d):
+                not_any_more = between
+            else:
+                fits = between
+        return fits
+
+    least = 0 if not outgrown(config, 0, d) else farthest(n, 0)
+    most = 2 * n + 1
+    while not outgrown(config, most, d) and most < sys.maxsize // 2:
+        most *= 2
+    return range(least, farthest(n, most) + 1)
+
+
 def _stage(n: int, d: int, k: int) -> int:
     """0: brute force, 1: codes without a tree, 2: a tree. Never falls as n grows."""
     if n <= _EXACT_NEIGHBORS * k or (n <= _EXACT_ROWS and n * d <= _EXACT_VALUES):
@@ -275,9 +315,10 @@ def _projection(
     d: int, measure: DistanceMeasure, mode: IncrementalMode, reasons: list[str]
 ) -> ProjectionConfig | None:
     """Principal components, if the build finds few. Leaves that grow for ever keep all."""
-    if measure == DOT_PRODUCT or mode is IncrementalMode.ONLINE_INCREMENTAL:
+    if measure == DOT_PRODUCT or not _PROJECTED_FROM <= d <= _PROJECTED_TO:
         return None
-    if not _PROJECTED_FROM <= d <= _PROJECTED_TO:
+    if mode is IncrementalMode.ONLINE_INCREMENTAL:
+        reasons.append("all dimensions, since leaves will be split")
         return None
     reasons.append(
         f"principal components where less than {_COMPONENTS:.0%} of them hold {_VARIANCE:.0%} of "

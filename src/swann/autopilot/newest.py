@@ -3,103 +3,142 @@
 What it was not trained on may be of another kind: then no leaf and no codeword is near it, and
 searches miss most of it (30,000 datapoints, then as many whose every value is greater by five
 standard deviations: recall of .05 among those), long before the index has outgrown its settings.
+
+Codes that cannot tell the newest apart cannot tell either what a search misses. So some of the
+newest are compared with each other, exactly: what is nearer to one of them than the last neighbor
+that a search found, and was not found, was missed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from swann.autopilot.sample import marks_of
+from swann.config import IndexConfig
 from swann.distance import DistanceMeasure, descending
+from swann.index.packed import PackedIndex
 
-__all__ = ["Newest"]
+__all__ = ["Newest", "found_share"]
 
 F32 = NDArray[np.float32]
-Nearest = Callable[[F32, bool], F32]
+I64 = NDArray[np.int64]
+Search = Callable[[F32], tuple[I64, F32]]
 
-_SHARE = 0.1
-"""Recall is measured each time that so large a share of the index has come."""
+_SHARE, _MOST_SHARE = 0.1, 1.0
+_SAMPLE, _QUERIES = 8192, 512
+"""Datapoints that are compared, and those among them that are searched for."""
 
-_SAMPLE = 64
-_SLACK = 0.1
-"""What recall on so few queries, which the index has not been tuned for, may lack."""
+_ERRORS = 2.0  # standard errors that a share is taken to be too low by: only misses are certain
 
-_TOLERANCE = 1e-5  # of distances that count as equal, relative
+_BEYOND = 64  # neighbors more than a search returns, which may be missed as well
+_TOLERANCE = 1e-4  # of scores that count as equal, relative: rows may be kept in bfloat16
 
 
 class Newest:
-    """Some of the datapoints that came last, to ask for now and then.
+    """The names of some of the datapoints that came last, and when to look at them.
 
-    Parameters
-    ----------
-    distance_measure : {"dot_product", "squared_l2", "cosine"}
-        Which way is nearer.
+    After a tenth of the index has come. Where it had to be built anew, after twice that share, and
+    so on up to a whole index: where no build can keep up, there are few.
     """
 
-    def __init__(self, distance_measure: DistanceMeasure) -> None:
-        self._sign = 1.0 if descending(distance_measure) else -1.0
-        self._rows: list[F32] = []
+    def __init__(self) -> None:
+        self._names: list[Any] = []
         self._seen = 0
-        self._lacking = 0.0
+        self._share = _SHARE
 
-    def add(self, rows: F32, size: int) -> bool:
-        """Keep some of new rows.
+    def add(self, names: NDArray[Any], size: int) -> bool:
+        """Keep some of new docids or row ids.
 
         Parameters
         ----------
-        rows : float32 array of shape (m, d)
+        names : array of shape (m,)
         size : int
             Datapoints in the index, with these.
 
         Returns
         -------
         bool
-            Whether it is time to ask `missed`.
+            Whether it is time to look.
         """
-        step = max(1, int(_SHARE * size) // _SAMPLE)
-        first = -self._seen % step
-        if first < len(rows):
-            self._rows.append(rows[first::step].copy())
-        self._seen += len(rows)
-        return self._seen >= _SHARE * size
+        due = int(self._share * size)
+        step = max(1, due // _SAMPLE)
+        self._names.extend(names[-self._seen % step :: step].tolist())
+        self._seen += len(names)
+        return self._seen >= due
 
-    def missed(self, target: float, nearest: Nearest) -> bool:
-        """Whether too little of what is near the newest is found.
+    def take(self) -> list[Any]:
+        """Return what was kept, and begin again."""
+        names = list(dict.fromkeys(self._names))  # one may have been overwritten
+        self._names, self._seen = [], 0
+        return names[:: max(1, -(-len(names) // _SAMPLE))]
 
-        If not, others are gathered from now on.
+    def looked(self, *, missed: bool) -> None:
+        """Note what was seen: it says when to look again."""
+        self._share = min(_MOST_SHARE, 2 * self._share) if missed else _SHARE
 
-        Parameters
-        ----------
-        target : float
-            The recall that the index was tuned for.
-        nearest : callable
-            Takes queries (s, d) and whether to search everything, and not as by default; returns
-            the distances of the nearest, best first, shape (s, k).
-        """
-        missed = self._recall(nearest) < target - self._lacking - _SLACK
-        if not missed:
-            self._forget()
-        return missed
 
-    def rebuilt(self, target: float, nearest: Nearest) -> None:
-        """Begin again, now that the index was built anew with the newest in it.
+def found_share(
+    numbers: I64, rows: F32, distance_measure: DistanceMeasure, search: Search
+) -> float:
+    """Return the share of the near ones among these datapoints that a search finds.
 
-        What that misses, no other would find: `missed` lets it pass from now on.
-        """
-        self._lacking = max(0.0, target - self._recall(nearest))
-        self._forget()
+    Costs two searches for 512 of them at most, one of them in all of these.
 
-    def _forget(self) -> None:
-        self._rows = []
-        self._seen = 0
+    Parameters
+    ----------
+    numbers : int64 array of shape (n,)
+        Of the datapoints.
+    rows : float32 array of shape (n, d)
+        The datapoints, of unit length under cosine.
+    distance_measure : {"dot_product", "squared_l2", "cosine"}
+        What near means.
+    search : callable
+        Returns the numbers and the distances of the nearest of queries, best first, (s, k) both.
 
-    def _recall(self, nearest: Nearest) -> float:
-        if not self._rows:
-            return 1.0
-        rows = np.concatenate(self._rows)
-        rows = np.ascontiguousarray(rows[:: -(-len(rows) // _SAMPLE)])
-        found, there = self._sign * nearest(rows, False), self._sign * nearest(rows, True)
-        slack = _TOLERANCE * np.abs(there).max(axis=1, keepdims=True)
-        return float((found >= there[:, -1:] - slack).mean())
+    Returns
+    -------
+    float
+        With what it may be too low by, as few pairs say little: 1 where there are none.
+    """
+    if len(numbers) == 0:
+        return 1.0
+    asked = np.arange(0, len(rows), -(-len(rows) // _QUERIES))
+    queries = np.ascontiguousarray(rows[asked])
+    found, distances = search(queries)
+    near, exact = _nearest(queries, rows, found.shape[1] + _BEYOND, distance_measure)
+    sign = 1.0 if descending(distance_measure) else -1.0
+    last = np.nan_to_num(sign * distances[:, -1:], nan=-np.inf)
+    slack = _TOLERANCE * np.abs(exact).max(axis=1, keepdims=True)
+    there = np.array([np.isin(*pair) for pair in zip(numbers[near], found, strict=True)])
+    marks = marks_of(rows)
+    other = marks[near] != marks[asked][:, None]  # nobody misses the query itself, or its copies
+    hits = int((there & other).sum())
+    misses = int((~there & other & (sign * exact > last + slack)).sum())
+    pairs = hits + misses
+    if pairs == 0:
+        return 1.0
+    share = hits / pairs
+    return min(1.0, share + _ERRORS * math.sqrt((share * (1.0 - share) + 1.0 / pairs) / pairs))
+
+
+def _nearest(
+    queries: F32, rows: F32, count: int, distance_measure: DistanceMeasure
+) -> tuple[I64, F32]:
+    """Return the places and the distances of the nearest rows, exactly."""
+    n, d = rows.shape
+    k = min(count, n)
+    index = PackedIndex(
+        config=IndexConfig(num_neighbors=k, distance_measure=distance_measure),
+        num_datapoints=n,
+        dimension=d,
+        leaf_starts=np.array([0, n], np.uint32),
+        rows=rows.view(),  # an index makes its arrays read-only
+    )
+    places, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), "f4")
+    index.native.search(queries, k, 1, 1, places, distances)
+    return places, distances

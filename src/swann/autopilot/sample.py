@@ -22,19 +22,22 @@ from swann.distance import DOT_PRODUCT, descending, normalize_rows, normalizes
 from swann.index.packed import PackedIndex
 from swann.vectors import slice_rows, take
 
-__all__ = ["Panel", "draw_panels", "row_length"]
+__all__ = ["WIDE", "Panel", "draw_panels", "marks_of", "row_length"]
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 
+WIDE = "queries of any kind"
+"""What the queries of a wide panel are."""
+
 _LENGTHS = 4096
 _MIXED = 32  # datapoints in a query that varies as they do
 _TRAINED_ON = 0.75
 """Leniency of datapoints as queries: the tree was trained on them, and they miss less than queries
 from outside do (fashion-mnist: .042 where those miss .051)."""
-_WIDE = 1.5  # real queries are easier than those that point anywhere
+_LENIENT = 1.5  # real queries are easier than those that point anywhere
 _CHUNK_VALUES = 4 * 1024 * 1024
 _TOLERANCE = 1e-6  # of scores that count as equal, relative
 _MOST_COPIES = 1024
@@ -169,7 +172,7 @@ def draw_panels(
         panels.append(_stand_ins(db, ids, config))
     if sample_queries is None and config.distance_measure == DOT_PRODUCT:
         wide = _wide_queries(db, size, rng)
-        panels.append(_unanswered("queries of any kind", _WIDE, wide))
+        panels.append(_unanswered(WIDE, _LENIENT, wide))
     return [_answer(panel, db, config, threads) for panel in panels]
 
 
@@ -184,7 +187,7 @@ def _unanswered(about: str, leniency: float, queries: F32) -> Panel:
 
 def _stand_ins(db: NDArray[Any], ids: I64, config: IndexConfig) -> Panel:
     """Return datapoints as queries: these, but for those that have too many copies."""
-    marks = _marks(db)
+    marks = marks_of(db)
     kinds, kind = np.unique(marks[ids], return_inverse=True)
     at = np.minimum(np.searchsorted(kinds, marks), len(kinds) - 1)
     copies = np.bincount(at[kinds[at] == marks], minlength=len(kinds))[kind.reshape(-1)]
@@ -197,7 +200,7 @@ def _stand_ins(db: NDArray[Any], ids: I64, config: IndexConfig) -> Panel:
     return dataclasses.replace(panel, copies=copies, marks=marks, own=marks[ids])
 
 
-def _marks(db: NDArray[Any]) -> U64:
+def marks_of(db: NDArray[Any]) -> U64:
     """Return a number for each datapoint: the same where they are equal, and hardly ever else."""
     n, d = db.shape
     factors = 2 * np.random.default_rng(0).integers(1 << 63, size=d, dtype=np.uint64) + 1

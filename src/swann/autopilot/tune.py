@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import warnings
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from swann import kernels
 from swann.autopilot.choose import choose_config
 from swann.autopilot.measure import Limits, Measure, recalls, rows_only
-from swann.autopilot.sample import draw_panels, row_length
+from swann.autopilot.sample import WIDE, draw_panels, row_length
 from swann.config import AHConfig, AutopilotConfig, IndexConfig, ReorderType
 from swann.distance import COSINE, DistanceMeasure, normalize_rows
 from swann.errors import InvalidInputError, RecallWarning, ShapeError
@@ -37,6 +38,9 @@ reaches it on other queries of the kind too."""
 _ENOUGH_TO_PART, _ONE_IN = 1000, 5
 """Training queries from which on one in five is kept to measure with."""
 
+_MANY_EACH, _PROJECTED_VALUE = 20, 0.05
+"""Candidates for each neighbor, from which on a projection is doubted; what it costs a value."""
+
 _TRIES = 12
 _STEP = 0.002
 
@@ -54,6 +58,7 @@ def build_tuned(
     training_queries: F32 | None = None,
     learned: Learned | None = None,
     copy: bool = True,
+    warn: bool = True,
 ) -> PackedIndex:
     """Build an index whose settings are chosen by the size of its database and by measuring.
 
@@ -82,6 +87,8 @@ def build_tuned(
         What queries taught an index before.
     copy : bool
         See `swann.index.building.build.build_index`.
+    warn : bool
+        Whether to say so, by a `RecallWarning`, where nothing reaches the target.
 
     Returns
     -------
@@ -96,28 +103,55 @@ def build_tuned(
     """
     threads = num_threads or kernels.hardware_threads()
     like_datapoints = sample_queries is None and training_queries is None
-    config = choose_for(
-        db, distance_measure, num_neighbors, autopilot, seed=seed, project=like_datapoints
-    )
+
+    def chosen(project: bool) -> IndexConfig:
+        return choose_for(
+            db, distance_measure, num_neighbors, autopilot, seed=seed, project=project
+        )
+
+    config = chosen(like_datapoints)
     if training_queries is not None and sample_queries is None:
         training_queries, sample_queries = _keep_back(training_queries)
-    writeable = db.flags.writeable
-    packed = build_index(
-        db,
-        config,
-        num_threads=threads,
-        progress=progress,
-        training_queries=training_queries,
-        learned=learned,
-        copy=copy,
-    )
+
+    def built(config: IndexConfig) -> PackedIndex:
+        return build_index(
+            db,
+            config,
+            num_threads=threads,
+            progress=progress,
+            training_queries=training_queries,
+            learned=learned,
+            copy=copy,
+        )
+
+    def tuned(config: IndexConfig) -> _Tuning:
+        return _Tuning(built(config), db, sample_queries, threads, progress)
+
     if config.tree is None and not isinstance(config.score, AHConfig):
-        return packed
+        return built(config)
+    writeable = db.flags.writeable
     try:
-        return _Tuning(packed, db, sample_queries, threads, progress).run()
+        best = tuned(config)
+        if best.doubts_projection:
+            rank, candidates = best.rank, best.candidates
+            del best  # two at once may be more than there is memory for
+            best = tuned(_with_reason(chosen(False), candidates))
+            if best.rank > rank:
+                best = tuned(config)
+        if warn and best.missing:
+            warnings.warn(best.missing, RecallWarning, stacklevel=_outside())
+        return best.index
     except BaseException:
         db.flags.writeable = writeable  # no index has it for its rows
         raise
+
+
+def _with_reason(config: IndexConfig, candidates: int) -> IndexConfig:
+    autopilot = config.autopilot
+    assert autopilot is not None
+    reason = f"all dimensions: with fewer {candidates:,} candidates were needed"
+    told = dataclasses.replace(autopilot, reasons=(*autopilot.reasons, reason))
+    return dataclasses.replace(config, autopilot=told)
 
 
 def choose_for(
@@ -144,6 +178,14 @@ def choose_for(
         seed=seed,
         project=project,
     )
+
+
+def _outside() -> int:
+    """Return the `stacklevel` of the code that called swann, for a warning of the caller's."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("swann."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _keep_back(queries: F32) -> tuple[F32, F32]:
@@ -203,7 +245,22 @@ def _least_bad(attempts: list[_Attempt], targets: list[float]) -> _Attempt:
 
 
 class _Tuning:
-    """Finds the cheapest limits that reach the target, and writes them into the settings."""
+    """Finds the cheapest limits that reach the target, and writes them into the settings.
+
+    Attributes
+    ----------
+    index : PackedIndex
+        What was tuned.
+    missing : str
+        What is less than asked for; "" if nothing is.
+    rank : (bool, float)
+        Whether something is missing, and what a query costs by counting (see `Measure`): the less
+        the better.
+    candidates : int
+        That are reordered.
+    doubts_projection : bool
+        Whether so many candidates are needed that all dimensions may be cheaper.
+    """
 
     def __init__(
         self,
@@ -232,16 +289,28 @@ class _Tuning:
         self.report(0)
         self.panels = draw_panels(db, packed.config, size, sample_queries, threads)
         self.report(1)
+        target = self.settings.target_recall
+        self.targets = [1.0 - panel.leniency * (1.0 - target) for panel in self.panels]
+        attempt, reached = self.search()
+        self.report(3)
+        self.index = self.settle(attempt, reached)
+        self.missing = self.what_is_missing(attempt)
+        cost = attempt.limits.cost
+        if packed.projects:
+            cost += _PROJECTED_VALUE * packed.dimension * packed.reduced_dim
+        self.rank = bool(self.missing), cost
+        self.candidates = attempt.limits.candidates
+        self.doubts_projection = packed.projects and self.candidates > _MANY_EACH * k
 
     def report(self, done: int) -> None:
         if self.progress is not None:
             self.progress("measure", done, 3)
 
-    def run(self) -> PackedIndex:
-        target = self.settings.target_recall
+    def search(self) -> tuple[_Attempt, bool]:
+        """Return what is cheapest and surely reaches the target, or else what comes near."""
+        target, targets = self.settings.target_recall, self.targets
         measure = Measure(self.packed, self.panels, self.db, self.most, target, self.threads)
         self.report(2)
-        targets = [1.0 - panel.leniency * (1.0 - target) for panel in self.panels]
         goals = targets
         attempts: list[_Attempt] = []
         for _ in range(_TRIES):
@@ -252,17 +321,12 @@ class _Tuning:
             attempts.append(self.attempt(limits or measure.widest()))
             lacks = attempts[-1].lacks(targets)
             if not any(lacks):
-                break
+                return attempts[-1], True
             goals = [
                 min(1.0, goal + max(_STEP, lack)) if lack else goal
                 for goal, lack in zip(goals, lacks, strict=True)
             ]
-        self.report(3)
-        reached = not any(attempts[-1].lacks(targets))
-        attempt = attempts[-1] if reached else _least_bad(attempts, targets)
-        if any(mean < least for mean, least in zip(attempt.means, targets, strict=True)):
-            self.warn(attempt)
-        return self.settle(attempt, reached)
+        return _least_bad(attempts, targets), False
 
     def attempt(self, limits: Limits) -> _Attempt:
         packed = rows_only(self.packed) if limits.candidates == 0 else self.packed
@@ -295,15 +359,25 @@ class _Tuning:
         config = dataclasses.replace(config, tree=tree, reorder=reorder, autopilot=autopilot)
         return dataclasses.replace(packed, config=config)
 
-    def warn(self, attempt: _Attempt) -> None:
+    def what_is_missing(self, attempt: _Attempt) -> str:
+        """Say which queries find less than was asked for, and what would help; "" if none."""
+        target = self.settings.target_recall
+        pairs = list(zip(attempt.means, self.panels, strict=True))
+        short = [
+            (mean, p) for mean, p in pairs if mean < 1.0 - max(1.0, p.leniency) * (1.0 - target)
+        ]
+        if not short:
+            return ""
         hint = ""
         if self.settings.quantize is not ReorderType.FLOAT32:
             hint = "; rows in float32 (quantize) would tell more datapoints apart"
         elif self.packed.in_database_order:
             hint = "; a copy of the rows (copy=True) could be searched without codes"
-        elif len(self.panels) > 1:
+        elif short[-1][1].about == WIDE:
             hint = "; sample_queries would tell what is found of real ones"
-        warnings.warn(f"{self.said(attempt.means, False)}{hint}", RecallWarning, stacklevel=4)
+        k = self.panels[0].neighbors.shape[1]
+        found = ", ".join(f"{mean:.4f} of {len(p.queries):,} {p.about}" for mean, p in short)
+        return f"recall {k:,}@{k:,} is {found}, less than target_recall {target:g} asks for{hint}"
 
     def said(self, means: list[float], reached: bool) -> str:
         k = self.panels[0].neighbors.shape[1]

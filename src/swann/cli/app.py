@@ -16,7 +16,8 @@ from swann import plan as plans
 from swann.autopilot.choose import TREE_ROWS
 from swann.builder import Builder
 from swann.cli import on_disk, show, show_plan
-from swann.config import check_count
+from swann.config import ReorderType, check_count
+from swann.config.checks import check_reorder_type
 from swann.distance import check_distance_measure
 from swann.errors import ConfigError
 from swann.evaluate import exact_neighbors, leaf_ladder, speed_recall
@@ -60,7 +61,12 @@ class _Stages(NamedTuple):
 
 
 def _give_stages(
-    builder: Builder, stages: _Stages, brute_force: bool, n: int, num_neighbors: int
+    builder: Builder,
+    stages: _Stages,
+    brute_force: bool,
+    n: int,
+    num_neighbors: int,
+    quantize: ReorderType,
 ) -> None:
     """Make a builder's stages what the options say, and the usual where they are silent."""
     leaves = stages.leaves
@@ -79,7 +85,7 @@ def _give_stages(
         ):
             if value is not None:
                 raise ConfigError(f"{name} and --brute-force contradict each other")
-        builder.score_brute_force()
+        builder.score_brute_force(quantize)
         reorder = reorder or 0
     else:
         width = 2 if stages.dimensions_per_block is None else stages.dimensions_per_block
@@ -87,7 +93,7 @@ def _give_stages(
     if reorder is None:
         reorder = 10 * num_neighbors
     if reorder:
-        builder.reorder(reorder)
+        builder.reorder(reorder, quantize)
     if stages.pca is not None:
         builder.pca(stages.pca)
     if stages.truncate is not None:
@@ -141,11 +147,31 @@ def build(
         int | None,
         typer.Option(help="First dimensions to keep, for the tree and the codes (matryoshka)."),
     ] = None,
+    quantize: Annotated[
+        str, typer.Option(help="Precision of exact rows: FLOAT32, BFLOAT16 or INT8.")
+    ] = "FLOAT32",
+    recall: Annotated[
+        float | None,
+        typer.Option(help="Share of the true neighbors to find, where stages are chosen: 0.95."),
+    ] = None,
+    sample_queries: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Some hundred queries like those to come, to measure with: {_VECTORS}.",
+            metavar="FILE",
+        ),
+    ] = None,
     training_queries: Annotated[
         str | None,
         typer.Option(
             help=f"Queries like those to come, to build the loss from: {_VECTORS}.",
             metavar="FILE",
+        ),
+    ] = None,
+    docids: Annotated[
+        Path | None,
+        typer.Option(
+            help="Names of the datapoints: lines of text, or an array of a .npy.", metavar="FILE"
         ),
     ] = None,
     memory: Annotated[
@@ -177,19 +203,32 @@ def build(
         leaves, leaves_to_search, dimensions_per_block, threshold, reorder, pca, truncate
     )
     given = brute_force or any(value is not None for value in stages)
-    queries = None
+    precision = check_reorder_type("--quantize", quantize)
+    if given and (recall is not None or sample_queries is not None):
+        option = "--recall" if recall is not None else "--sample-queries"
+        raise ConfigError(f"{option} is given, but nothing is left to choose: leave out the stages")
+    queries = samples = None
     if training_queries is not None:
         queries = files.read_array(training_queries, default_key="test")
+    if sample_queries is not None:
+        samples = files.read_array(sample_queries, default_key="test")
     if memory is not None or shards != 1 or processes is not None or ray_address is not None:
+        for option, value in (
+            ("--recall", recall),
+            ("--sample-queries", samples),
+            ("--docids", docids),
+        ):
+            if value is not None:
+                raise ConfigError(f"{option} and a build within --memory contradict each other")
         wanted = check_distance_measure(_needed(distance_measure))
         sources = Sources.of(db)
         if given:
             nothing = np.empty((0, sources.dimension), np.float32)
             builder = Builder(nothing, num_neighbors, wanted).seed(seed)
-            _give_stages(builder, stages, brute_force, sources.num_rows, num_neighbors)
+            _give_stages(builder, stages, brute_force, sources.num_rows, num_neighbors, precision)
             config = builder.create_config()
         else:
-            config = on_disk.settings_for(sources, wanted, num_neighbors, seed)
+            config = on_disk.settings_for(sources, wanted, num_neighbors, seed, precision)
         on_disk.build_on_disk(
             db,
             out,
@@ -202,6 +241,8 @@ def build(
             training_queries=queries,
         )
         return
+    if not Path(db).exists() and any(character in db for character in "*?["):
+        raise ConfigError(f"DB is {db}: a pattern of files needs --memory, as in --memory 2GB")
     location = files.locate(db)
     measure = _needed(distance_measure or files.hdf5_distance_measure(location))
     datapoints = files.read_array(db)
@@ -209,13 +250,15 @@ def build(
     if threads is not None:
         builder.set_n_training_threads(threads)
     if given:
-        _give_stages(builder, stages, brute_force, len(datapoints), num_neighbors)
+        _give_stages(builder, stages, brute_force, len(datapoints), num_neighbors, precision)
     else:
-        builder.autopilot()
+        target = 0.95 if recall is None else recall
+        builder.autopilot(quantize=precision, target_recall=target, sample_queries=samples)
+    names = None if docids is None else files.read_docids(docids)
 
     start = time.perf_counter()
     with show.progress() as bars:
-        searcher = builder.build(progress=bars.update, training_queries=queries)
+        searcher = builder.build(names, bars.update, training_queries=queries)
     built = time.perf_counter() - start
     searcher.save(out)
     for reason in [] if searcher.config.autopilot is None else searcher.config.autopilot.reasons:
@@ -245,17 +288,15 @@ def search(
     given = files.read_array(queries, default_key="test")
     checked = as_queries(given[None] if given.ndim == 1 else given, searcher.dimension)
     k = searcher.config.num_neighbors if k is None else check_count("-k", k)
-    indices = np.empty((len(checked), k), np.int64)
-    distances = np.empty((len(checked), k), np.float32)
+    parts = []
     start = time.perf_counter()
     with show.progress() as bars:
         for begin in range(0, max(1, len(checked)), _QUERIES_A_CALL):
-            part = slice(begin, begin + _QUERIES_A_CALL)
-            indices[part], distances[part] = searcher.search_batched_parallel(
-                checked[part], k, pre_reorder, leaves_to_search
-            )
-            bars.update("searching", min(begin + _QUERIES_A_CALL, len(checked)), len(checked))
+            part = checked[begin : begin + _QUERIES_A_CALL]
+            parts.append(searcher.search_batched_parallel(part, k, pre_reorder, leaves_to_search))
+            bars.update("searching", begin + len(part), len(checked))
     took = time.perf_counter() - start
+    indices, distances = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     if out is None:
         show.neighbors(indices, distances)
     else:
@@ -281,7 +322,10 @@ def evaluate(
     max_queries: Annotated[int, typer.Option(help="Use at most this many of the queries.")] = 1000,
     threads: Threads = None,
 ) -> None:
-    """Measure recall and speed of INDEX against exact search over DB."""
+    """Measure recall and speed of INDEX against exact search over DB.
+
+    An index with docids names the rows of DB by them, in the order in which it has them.
+    """
     searcher = _load(index, threads)
     location = files.locate(db)
     if queries is None:
@@ -297,11 +341,16 @@ def evaluate(
             f"DB has shape {datapoints.shape}, but the index was built from "
             f"{(searcher.num_datapoints, searcher.dimension)}"
         )
-    checked = as_queries(asked, searcher.dimension)
-    with show.waiting("searching exactly"):
-        true = exact_neighbors(
-            datapoints, checked, k, searcher.config.distance_measure, threads or 0
+    docids = searcher.docids
+    if docids is None and int(searcher._index.numbers().max()) >= len(datapoints):
+        raise ConfigError(
+            f"{index} was changed since it was built: its row ids are not the rows of a file any "
+            "more, by which recall is measured; give datapoints docids"
         )
+    checked = as_queries(asked, searcher.dimension)
+    measure = searcher.config.distance_measure
+    with show.waiting("searching exactly"):
+        true = exact_neighbors(datapoints, checked, k, measure, threads or 0, docids)
     settings = [(leaves, pre_reorder) for leaves in _ladder(searcher, leaves_to_search)]
     points = []
     with show.progress() as bars:

@@ -10,7 +10,7 @@ import numpy as np
 
 from swann.autopilot import choose
 from swann.cli import show
-from swann.config import IndexConfig
+from swann.config import AutopilotConfig, IndexConfig, ReorderType
 from swann.distance import DistanceMeasure
 from swann.distributed import LocalExecutor, ProcessExecutor, RayExecutor, build
 from swann.errors import ConfigError
@@ -67,7 +67,11 @@ def build_on_disk(
 
 
 def settings_for(
-    sources: Sources, measure: DistanceMeasure, num_neighbors: int, seed: int
+    sources: Sources,
+    measure: DistanceMeasure,
+    num_neighbors: int,
+    seed: int,
+    quantize: ReorderType,
 ) -> IndexConfig:
     """Choose settings from the size of what is to be indexed, and say why.
 
@@ -76,7 +80,16 @@ def settings_for(
     rows = sources.read(0, min(_ROWS_MEASURED, sources.num_rows)).astype(np.float64)
     length = float(np.sqrt((rows**2).sum(axis=1)).mean())
     size = sources.num_rows, sources.dimension
-    choice = choose(*size, measure, num_neighbors, row_length=length, seed=seed)
+    wanted = AutopilotConfig(quantize=quantize)
+    choice = choose(*size, measure, num_neighbors, autopilot=wanted, row_length=length, seed=seed)
     for reason in choice.reasons:
         show.say(f"chosen: {reason}")
+    tree, reorder = choice.config.tree, choice.config.reorder
+    if tree is not None:
+        candidates = 0 if reorder is None else reorder.reordering_num_neighbors
+        show.say(
+            f"not measured: {tree.num_leaves_to_search:,} leaves to search, {candidates:,} "
+            "candidates to reorder; `swann eval` tells what they find, and a search can ask for "
+            "more"
+        )
     return dataclasses.replace(choice.config, autopilot=None)

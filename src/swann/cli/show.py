@@ -76,21 +76,28 @@ class progress:
         self._bars.stop()
 
 
-def neighbors(indices: NDArray[np.int64], distances: NDArray[np.float32]) -> None:
-    """Print the neighbors of the first queries."""
+def neighbors(indices: NDArray[Any], distances: NDArray[np.float32]) -> None:
+    """Print the neighbors of the first queries; where no terminal reads it, a line for each of all.
+
+    Such a line has the query, the neighbor and its distance, with tabs between them.
+    """
+    if not Console().is_terminal:
+        for query, (ids, row) in enumerate(zip(indices, distances, strict=True)):
+            for i, x in _found(ids, row):
+                print(query, i, f"{x:.9g}", sep="\t")
+        return
     table = Table("query", "neighbors (distance)")
-    for row in range(min(len(indices), _ROWS_SHOWN)):
-        found = indices[row] >= 0
-        table.add_row(
-            str(row),
-            "  ".join(
-                f"{i} ({x:.4g})"
-                for i, x in zip(indices[row][found], distances[row][found], strict=True)
-            ),
-        )
+    for query in range(min(len(indices), _ROWS_SHOWN)):
+        some = _found(indices[query], distances[query])
+        table.add_row(str(query), "  ".join(f"{i} ({x:.4g})" for i, x in some))
     Console().print(table)
     if len(indices) > _ROWS_SHOWN:
         say(f"... and {len(indices) - _ROWS_SHOWN:,} queries more; --out writes all of them")
+
+
+def _found(ids: NDArray[Any], distances: NDArray[np.float32]) -> list[tuple[Any, np.float32]]:
+    there = ~np.isnan(distances)
+    return list(zip(ids[there], distances[there], strict=True))
 
 
 def curve(points: Sequence[OperatingPoint], k: int, threads: int, queries: int) -> None:

@@ -100,7 +100,7 @@ def release_memory() -> None:
 
 
 def hardware_threads() -> int:
-    """Return the number of threads that run at once on this machine."""
+    """Return the number of threads of this process that run at once: CPUs that it is bound to."""
     return _native.hardware_threads()
 
 

@@ -371,6 +371,17 @@ class LiveIndex(Turns):
         self.view = dataclasses.replace(view, packed=packed, books=books)
         return True
 
+    def present(
+        self, names: list[Any]
+    ) -> tuple[PackedIndex, NDArray[np.int64], NDArray[np.float32]]:
+        """Return the index, and the numbers and vectors of those docids or row ids that it has."""
+        with self._lock:
+            view = self._settled()
+            known = names if view.docids is None else view.docids.numbers_of(names)
+            numbers = np.array([number for number in known if number is not None], np.int64)
+            numbers = numbers[updates.rows_of(view.packed, numbers) != updates.NOWHERE]
+            return view.packed, numbers, updates.vectors(view.packed, numbers)
+
     # ---- Health
 
     def initialize_health_stats(self) -> None:

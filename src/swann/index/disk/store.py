@@ -84,6 +84,7 @@ SUFFIX = ".swann"
 _ARRAY_FILE = re.compile(r"(\w+)-[0-9a-f]{16}\.npy")
 _SHARD_FILE = re.compile(r"shard-[0-9a-f]{16}\.json")
 _TRIES = 10
+_OF_SCANN = "scann_config.pb"  # a file of ScaNN's own indexes
 
 
 # ---- Writing
@@ -107,10 +108,17 @@ def save_state(
     ------
     LockedError
         If somebody has the directory open for changes.
+    ConfigError
+        If it is a file.
     OSError
         If the disk is full or the directory cannot be written; what was there is still whole.
     """
     root = Path(directory)
+    if root.exists() and not root.is_dir():
+        raise ConfigError(
+            f"path is {root}, which is a file; expected a directory, or a name that ends in "
+            f"{SUFFIX} for Searcher.save"
+        )
     file_system.make_directory(root)
     with DirectoryLock(root, "save") if lock is None else nullcontext():
         file_system.remove_temporary(root)
@@ -139,10 +147,18 @@ def save_bundle(state: State, path: str | os.PathLike[str]) -> None:
 
     Raises
     ------
+    ConfigError
+        If a directory is there.
     OSError
         If it cannot be written; what was there is still whole.
     """
     target = Path(os.path.realpath(path))  # a link goes on leading where it led
+    if target.is_dir():
+        raise ConfigError(
+            f"path is {target}, which is a directory; expected a file: Searcher.serialize writes "
+            "directories of any name"
+        )
+    file_system.make_directory(target.parent)
 
     def write(file: BinaryIO) -> str:
         bundle = BundleWriter(file)
@@ -313,9 +329,11 @@ class DirectoryFiles:
             with file_system.open_plain(self.where) as file:
                 return file.read(MAX_BYTES + 1)
         except FileNotFoundError:
+            wanted = "expected a directory or a file that Searcher.save wrote"
+            if (self.root / _OF_SCANN).exists():
+                wanted = "it is one of ScaNN, which swann.load_scann opens"
             raise IndexFormatError(
-                f"{self.root} holds no index: there is no {MANIFEST} in it; expected a directory "
-                "or a file that Searcher.save wrote"
+                f"{self.root} holds no index: there is no {MANIFEST} in it; {wanted}"
             ) from None
 
     def file(self, name: str, header: bytes = b"") -> memoryview:  # noqa: D102
