@@ -11,9 +11,9 @@ from typing import Any
 __all__ = ["public_entries"]
 
 MODULES = (
-    "swann", "swann.evaluate", "swann.quantize", "swann.autopilot", "swann.sources", "swann.plan",
-    "swann.distributed", "swann.compat.scann_ops_pybind", "swann.compat.scann_ops",
-    "swann.integrations.candidates",
+    "swann.compat.scann_ops_pybind", "swann", "swann.evaluate", "swann.quantize",
+    "swann.autopilot", "swann.sources", "swann.plan", "swann.distributed",
+    "swann.compat.scann_ops", "swann.integrations.candidates",
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ LEVELS = [
     {"index"},
     {"autopilot", "upkeep", "builder", "searcher", "storage", "evaluate"},
     {"plan", "distributed"},
-    {"compat", "cli", "integrations"},
+    {"compat", "cli", "integrations", "scann_ops", "scann_ops_pybind"},
     {"__init__", "__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}

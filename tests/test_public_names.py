@@ -37,6 +37,7 @@ NAMES = [
     "RecallWarning",
     "ReorderConfig",
     "ReorderType",
+    "ScannBuilder",
     "SearchResult",
     "Searcher",
     "ShapeError",
@@ -125,3 +126,21 @@ def test_scann_ops_pybind_comes_from_the_package() -> None:
     searcher = scann_ops_pybind.builder(np.eye(3), 1, "dot_product").score_brute_force().build()
     neighbors, _ = searcher.search(np.array([0, 1, 0]))
     assert neighbors.tolist() == [1]
+
+
+def test_modules_are_where_scann_has_them() -> None:
+    program = """
+from swann.scann_ops.py import scann_ops as tf_names, scann_ops_pybind
+from swann.scann_ops.py.scann_builder import IncrementalMode, ReorderType, ScannBuilder
+from swann.scann_ops.py.scann_ops_pybind import load_searcher
+from swann.scann_ops_pybind import builder
+import swann.scann_ops.py.scann_ops_pybind
+import swann
+assert builder is scann_ops_pybind.builder is swann.scann_ops_pybind.builder
+assert load_searcher is swann.scann_ops_pybind.load_searcher is not swann.load_searcher
+assert tf_names.builder is swann.scann_ops.builder is not builder
+assert ScannBuilder is swann.ScannBuilder and ReorderType is swann.ReorderType
+assert IncrementalMode is swann.IncrementalMode
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

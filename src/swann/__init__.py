@@ -15,8 +15,9 @@
 ((10,), (10,))
 """
 
+from swann import scann_ops, scann_ops_pybind
 from swann.builder import Builder, build, builder
-from swann.compat import scann_ops, scann_ops_pybind
+from swann.compat.scann_builder import ScannBuilder
 from swann.compat.scann_load import load_scann
 from swann.config import (
     AHConfig,
@@ -89,6 +90,7 @@ __all__ = [
     "RecallWarning",
     "ReorderConfig",
     "ReorderType",
+    "ScannBuilder",
     "SearchResult",
     "Searcher",
     "ShapeError",

@@ -221,7 +221,8 @@ class Searcher:
 
         Done entirely or not at all. Searches go on meanwhile, each on the index as it was when it
         began. A new datapoint is encoded as the others were and put into the leaf of its nearest
-        centroid; `rebalance` trains anew.
+        centroid; `rebalance` trains anew. With an `IncrementalMode` that does so by itself, the
+        call that has it done takes as long as a build.
 
         Parameters
         ----------

@@ -282,7 +282,8 @@ class IncrementalMode(enum.Enum):
         New datapoints go to the leaves that are there; `Searcher.rebalance` is yours to call.
     ONLINE
         Built anew with settings that suit its size when it has outgrown those it has, or misses
-        what comes in: datapoints of another kind than it was trained on.
+        what comes in: datapoints of another kind than it was trained on. The upsert that has it
+        built takes as long as a build. docs/autopilot.md says more.
     ONLINE_INCREMENTAL
         That, and in between leaves are split as they grow and merged as they empty.
     """

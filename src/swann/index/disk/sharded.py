@@ -366,7 +366,10 @@ def open_sharded(files: Files, verify: Verify = "manifest") -> ShardedIndex:
     store.check_verify(verify)
     content = read_manifest(files.manifest(), files.where)
     if SHARDED not in content["features"]:
-        raise IndexFormatError(f"{files.where} lists no shards")
+        raise IndexFormatError(
+            f"{files.where} lists no shards: swann.load opens it; workers need an index that "
+            "swann.distributed.build made, with num_shards above 1"
+        )
     try:
         described = dict(content["arrays"])
         n, features = natural(content, "num_datapoints", 0), content["features"]

@@ -1,0 +1,3 @@
+"""`swann.compat.scann_ops`, where ScaNN has it."""
+
+from swann.compat.scann_ops import *  # noqa: F403
