@@ -70,6 +70,16 @@ def test_many_that_are_apart(count: int, away: float) -> None:
         assert swann.recall(searcher.search_batched(asked).indices, true.indices) >= least
 
 
+@pytest.mark.parametrize("tree", [True, False], ids=["tree", "no tree"])
+def test_what_is_not_a_copy_keeps_its_codewords(tree: bool) -> None:
+    """Of nothing but zeros there is nothing to learn."""
+    db = some(N, 0)
+    db[600:] = 0.0
+    searcher = with_codes(db, "squared_l2", tree)
+    found = searcher.search_batched(db[:600], 1, 20).indices[:, 0]
+    assert (found == np.arange(600)).mean() >= 0.95
+
+
 @pytest.mark.parametrize("measure", ["dot_product", "squared_l2"])
 def test_lengths_that_vary_much_are_one_kind(measure: Any) -> None:
     """Nothing between is left out of training: long rows here are neighbors like all others."""

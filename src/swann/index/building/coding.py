@@ -26,7 +26,7 @@ _ENOUGH_TO_TRAIN, _ENOUGH_FOR_A_CODEWORD = 16384, 1024
 _ENOUGH_TO_COMPARE, _ITERATIONS_TO_COMPARE = 4096, 3
 
 _FAR_LONGER, _FEW = 8.0, 0.05
-_LONGER, _HARDLY_ANY = 4.0, 0.001
+_LONGER, _HARDLY_ANY, _NOTHING = 4.0, 0.001, 1e-6
 """Times as long as most, and shares of all: see `Coder._usual`."""
 
 
@@ -107,7 +107,7 @@ class Coder:
         coded = lengths[ids]
         usual = np.median(coded)
         longer = coded > _FAR_LONGER * usual
-        if not longer.any():
+        if not longer.any() or usual <= _NOTHING * np.median(self.norms[ids]):  # mostly copies
             return ids
         if config.distance_measure == SQUARED_L2:
             between = (coded > _LONGER * usual) & ~longer
