@@ -114,11 +114,59 @@ def test_docids(data: Path, run: Run, kind: str) -> None:
     assert "1.0000" in text
 
 
-def test_what_was_changed_is_not_evaluated_by_its_row_ids(data: Path, run: Run) -> None:
-    searcher = swann.build(DB, 5)
-    searcher.delete(range(10))
-    searcher.upsert(None, DB[:10])
-    searcher.save(data / "index")
+def test_docids_that_look_like_something_else(
+    data: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = ["[doc0] [/b]", "item [red]", "a\tb", "two\u2028lines", "\u00e9"]
+    names = odd + [f"d{i}" for i in range(5, len(DB))]
+    (data / "names.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(names).encode())
+    code, _, err = run(
+        "build", data / "db.npy", data / "index", "--distance-measure", "squared_l2",
+        "--brute-force", "--docids", data / "names.txt",
+    )  # fmt: skip
+    assert code == 0, err
+    assert swann.load(data / "index").docids == names
+    np.save(data / "odd.npy", DB[:5])
+    code, text, err = run("search", data / "index", data / "odd.npy", "-k", 1)
+    assert code == 0, err
+    told = [line.split("\t")[1] for line in text.splitlines()]
+    assert told == ["[doc0] [/b]", "item [red]", '"a\\tb"', '"two\\u2028lines"', "\u00e9"]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    code, text, err = run("search", data / "index", data / "odd.npy", "-k", 1)
+    assert code == 0, err
+    assert "[doc0] [/b] (0)" in text
+    assert "item [red] (0)" in text
+
+
+def test_a_warning_is_a_line(data: Path, run: Run) -> None:
+    rng = np.random.default_rng(0)
+    np.save(data / "far.npy", rng.standard_normal((12_000, 96), dtype=np.float32) + 2_000)
+    code, _, err = run(
+        "build", data / "far.npy", data / "index", "--distance-measure", "squared_l2",
+        "--quantize", "BFLOAT16",
+    )  # fmt: skip
+    assert code == 0, err
+    assert err.startswith("swann: recall 10@10 is ")
+    assert "typer" not in err
+
+
+def test_an_empty_index_is_not_evaluated(data: Path, run: Run) -> None:
+    swann.build(DB[:0], 5).save(data / "index")
+    code, _, err = run("eval", data / "index", data / "db.npy", data / "queries.npy")
+    assert code == 2
+    assert "holds no datapoints" in err
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_what_was_changed_is_not_evaluated_by_its_row_ids(
+    data: Path, run: Run, folded: bool
+) -> None:
+    swann.build(DB, 5).save(data / "index")
+    with swann.open(data / "index") as searcher:
+        searcher.delete(range(10))
+        searcher.upsert(None, DB[:10])
+        if folded:
+            searcher.checkpoint()
     code, _, err = run("eval", data / "index", data / "db.npy", data / "queries.npy")
     assert code == 2
     assert "was changed since it was built" in err

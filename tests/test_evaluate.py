@@ -143,6 +143,9 @@ def test_recall_of_docids() -> None:
     for bad in ([[1, 2], [3, 4]], [["a"]], np.array([[None], [None]])):
         with pytest.raises((DTypeError, ShapeError)):
             swann.recall(found, bad)
+    assert swann.recall([[], []], [["a"], ["b"]]) == 0.0
+    with pytest.raises(DTypeError):
+        swann.recall([["1", 1]], [["1", "b"]])
     with pytest.raises(DTypeError, match="exact_neighbors takes docids"):
         swann.recall(found, [[1, 2], [3, 4]])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import swann
+from swann.distributed import build
 
 N, D = 20_000, 32
 
@@ -71,10 +73,11 @@ def test_many_that_are_apart(count: int, away: float) -> None:
 
 
 @pytest.mark.parametrize("tree", [True, False], ids=["tree", "no tree"])
-def test_what_is_not_a_copy_keeps_its_codewords(tree: bool) -> None:
-    """Of nothing but zeros there is nothing to learn."""
+@pytest.mark.parametrize("copied", [0.0, 1.0])
+def test_what_is_not_a_copy_keeps_its_codewords(tree: bool, copied: float) -> None:
+    """Of copies there is nothing to learn, zeros or others."""
     db = some(N, 0)
-    db[600:] = 0.0
+    db[600:] = copied * some(1, 3)
     searcher = with_codes(db, "squared_l2", tree)
     found = searcher.search_batched(db[:600], 1, 20).indices[:, 0]
     assert (found == np.arange(600)).mean() >= 0.95
@@ -113,3 +116,20 @@ def test_lengths_of_all_sizes(measure: Any, times: float) -> None:
     usual = with_codes(db, measure, True).search_batched(queries).indices
     found = with_codes(db * factor, measure, True).search_batched(queries * factor).indices
     assert swann.recall(found, usual) >= 0.99
+
+
+def test_few_of_a_sample_are_many_of_all(tmp_path: Path) -> None:
+    """Long rows that are the answers keep their codewords, however few of them are trained on."""
+    db = some(N, 0)
+    db[::500] *= 100
+    config = swann.builder(db, 10, "dot_product").score_ah(2).reorder(30).create_config()
+    build(db, config, tmp_path / "index", memory_budget="1GB", sample_rows=2_000)
+    codebook = swann.load(tmp_path / "index")._index.codebook
+    assert codebook is not None
+    assert np.abs(codebook).max() > 20
+    few = some(N, 0)
+    few[:5] *= 100
+    few[:: N // 1_000][:2] *= 100
+    codebook = swann.builder(few, 10, "dot_product").score_ah(2).reorder(30).build()._index.codebook
+    assert codebook is not None
+    assert np.abs(codebook).max() < 20

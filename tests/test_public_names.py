@@ -141,6 +141,9 @@ assert load_searcher is swann.scann_ops_pybind.load_searcher is not swann.load_s
 assert tf_names.builder is swann.scann_ops.builder is not builder
 assert ScannBuilder is swann.ScannBuilder and ReorderType is swann.ReorderType
 assert IncrementalMode is swann.IncrementalMode
+for module in (swann.scann_ops, swann.scann_ops_pybind, tf_names, scann_ops_pybind):
+    assert "builder" in module.__all__ and "ScannSearcher" in module.__all__
+    assert "may notice" in module.__doc__
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -305,24 +305,25 @@ def _ids(name: str, given: object) -> NDArray[Any]:
 
 
 def _names(given: object) -> NDArray[np.object_] | None:
-    """Return strings, among them None, as an array; None if there is anything else."""
+    """Return strings, among them None, as an array; None if these are integers."""
     if not isinstance(given, (np.ndarray, list, tuple)) or np.ma.isMaskedArray(given):
         return None
+    if isinstance(given, np.ndarray) and given.dtype.kind not in "OU":
+        return None
     try:
-        array = np.asarray(given)
+        names = np.array(given, object)  # NumPy makes strings of integers beside them
+        whole = all(name is None or isinstance(name, str) for name in names.flat)
     except ValueError:  # ragged
         return None
-    if array.dtype.kind not in "OU":
-        return None
-    names = array.astype(object)
-    whole = all(name is None or isinstance(name, str) for name in names.flat)
-    return names if whole else None
+    return names if whole and names.size else None
 
 
 def _same_ids(
     found: NDArray[Any], true: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return ids as numbers where they are strings; -1 is none."""
+    if found.size == 0:
+        return found.astype(np.int64), np.zeros(true.shape, np.int64)
     kinds = ["strings" if ids.dtype == object else "integers" for ids in (found, true)]
     if kinds[0] != kinds[1]:
         raise DTypeError(

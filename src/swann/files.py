@@ -114,9 +114,11 @@ def read_docids(path: Path) -> list[str] | NDArray[Any]:
     if path.suffix.lower() == ".npy":
         return _read_npy(path)
     try:
-        return path.read_text("utf-8").splitlines()
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"{path} is not text in UTF-8: {error}") from error
+    # Other separators of Unicode may stand in a name.
+    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
 
 
 def read_array(where: str | os.PathLike[str], default_key: str = "train") -> NDArray[Any]:

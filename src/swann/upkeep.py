@@ -65,18 +65,21 @@ class Upkeep:
         self._looks = self._alone and kept and not everything
 
     def rebuild(
+        self, config: IndexConfig | None, threads: int, progress: Progress | None = None
+    ) -> None:
+        """Build the index anew from its datapoints; see `Searcher.rebalance`."""
+        self._rebuild(self._live.plan if config is None else config, config, threads, progress)
+
+    def _rebuild(
         self,
+        plan: IndexConfig,
         config: IndexConfig | None,
         threads: int,
         progress: Progress | None = None,
         *,
-        warn: bool = True,
-    ) -> None:
-        """Build the index anew from its datapoints; see `Searcher.rebalance`.
-
-        `warn`: whether to say where the target of autopilot is not reached.
-        """
-        plan = self._live.plan if config is None else config
+        unasked: bool = False,
+    ) -> bool:
+        """Build it by `plan`; if unasked in silence, and only while that is the plan."""
         build = None
         if plan.autopilot is not None:
             build = partial(
@@ -87,10 +90,12 @@ class Upkeep:
                 seed=plan.seed,
                 num_threads=threads,
                 progress=progress,
-                warn=warn,
+                warn=not unasked,
             )
-        self._live.rebalance(config, threads, progress, build)
+        asked = plan if unasked else None
+        done = self._live.rebalance(config, threads, progress, build, asked)
         self._settle()
+        return done
 
     def after_change(
         self, threads: int, changed: Callable[[], None], written: NDArray[Any] | None = None
@@ -120,29 +125,31 @@ class Upkeep:
 
     def _keep_fit(self, threads: int, written: NDArray[Any] | None) -> bool:
         """Return whether there are other leaves or settings."""
-        if self._alone and self._unfit(threads, written):
-            self.rebuild(None, threads, warn=False)
-            return True
-        tree = self._live.plan.tree
+        plan = self._live.plan
+        if self._alone and self._unfit(plan, threads, written):
+            return self._rebuild(plan, None, threads, unasked=True)
+        tree = plan.tree
         if tree is None or tree.incremental_threshold is None:
             return False
         return self._live.keep_shape(tree.incremental_threshold, threads)
 
-    def _unfit(self, threads: int, written: NDArray[Any] | None) -> bool:
+    def _unfit(self, plan: IndexConfig, threads: int, written: NDArray[Any] | None) -> bool:
         """Whether the settings, or what the index was trained on, suit no more."""
         size = self._live.size()
         if size not in self._fitting:
             return True
         if written is None or not self._looks or not self._newest.add(written, size):
             return False
-        missed = self._misses(self._newest.take(), threads)
+        missed = self._misses(plan, threads)
         self._newest.looked(missed=missed)
         return missed
 
-    def _misses(self, names: list[Any], threads: int) -> bool:
+    def _misses(self, plan: IndexConfig, threads: int) -> bool:
         """Whether too little of what is near the newest is found."""
-        plan = self._live.plan
+        names, share_kept = self._newest.take()
         packed, numbers, rows = self._live.present(names)
+        if plan.autopilot is None:  # somebody has just built it otherwise
+            return False
         limits = Limits(plan, packed.num_leaves).defaults
 
         def search(queries: F32) -> tuple[I64, F32]:
@@ -152,6 +159,5 @@ class Upkeep:
             packed.native.search(queries, candidates, limits.leaves, threads, ids, distances)
             return ids, distances
 
-        assert plan.autopilot is not None
-        share = found_share(numbers, rows, plan.distance_measure, search)
-        return share < plan.autopilot.target_recall - _SLACK
+        found = found_share(numbers, rows, share_kept, plan.distance_measure, search)
+        return found < plan.autopilot.target_recall - _SLACK

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from swann.autopilot.sample import marks_of
 from swann.config import IndexConfig
-from swann.distance import DistanceMeasure, descending
+from swann.distance import DOT_PRODUCT, DistanceMeasure, descending
 from swann.index.packed import PackedIndex
 
 __all__ = ["Newest", "found_share"]
@@ -33,10 +33,9 @@ _SHARE, _MOST_SHARE = 0.1, 1.0
 _SAMPLE, _QUERIES = 8192, 512
 """Datapoints that are compared, and those among them that are searched for."""
 
-_ERRORS = 2.0  # standard errors that a share is taken to be too low by: only misses are certain
+_ERRORS = 2.0  # standard errors that a share is taken to be too low by
 
-_BEYOND = 64  # neighbors more than a search returns, which may be missed as well
-_TOLERANCE = 1e-4  # of scores that count as equal, relative: rows may be kept in bfloat16
+_TOLERANCE = 1e-6  # of scores that count as equal, relative
 
 
 class Newest:
@@ -71,11 +70,13 @@ class Newest:
         self._seen += len(names)
         return self._seen >= due
 
-    def take(self) -> list[Any]:
-        """Return what was kept, and begin again."""
+    def take(self) -> tuple[list[Any], float]:
+        """Return what was kept, and its share of what came, and begin again."""
         names = list(dict.fromkeys(self._names))  # one may have been overwritten
+        names = names[:: max(1, -(-len(names) // _SAMPLE))]
+        share = len(names) / max(1, self._seen)
         self._names, self._seen = [], 0
-        return names[:: max(1, -(-len(names) // _SAMPLE))]
+        return names, min(1.0, share)
 
     def looked(self, *, missed: bool) -> None:
         """Note what was seen: it says when to look again."""
@@ -83,11 +84,19 @@ class Newest:
 
 
 def found_share(
-    numbers: I64, rows: F32, distance_measure: DistanceMeasure, search: Search
+    numbers: I64,
+    rows: F32,
+    share_kept: float,
+    distance_measure: DistanceMeasure,
+    search: Search,
 ) -> float:
-    """Return the share of the near ones among these datapoints that a search finds.
+    """Return the share of the neighbors of these datapoints that a search finds.
 
     Costs two searches for 512 of them at most, one of them in all of these.
+
+    A query misses those of these datapoints that are nearer than what was found, as far as there is
+    room for them among its neighbors; each stands for others that were not kept. It misses
+    everything if it does not find itself, but under the dot product.
 
     Parameters
     ----------
@@ -95,35 +104,42 @@ def found_share(
         Of the datapoints.
     rows : float32 array of shape (n, d)
         The datapoints, of unit length under cosine.
+    share_kept : float
+        Of those that came, how many these are.
     distance_measure : {"dot_product", "squared_l2", "cosine"}
         What near means.
     search : callable
-        Returns the numbers and the distances of the nearest of queries, best first, (s, k) both.
+        Returns the numbers and the distances of the nearest of queries, best first, shape
+        (s, k + 1) both: the query is among them.
 
     Returns
     -------
     float
-        With what it may be too low by, as few pairs say little: 1 where there are none.
+        The mean over the queries, with what it may be too low by.
     """
+    first = np.sort(np.unique(marks_of(rows), return_index=True)[1])  # of copies one
+    numbers, rows = numbers[first], np.ascontiguousarray(rows[first])
     if len(numbers) == 0:
         return 1.0
     asked = np.arange(0, len(rows), -(-len(rows) // _QUERIES))
-    queries = np.ascontiguousarray(rows[asked])
-    found, distances = search(queries)
-    near, exact = _nearest(queries, rows, found.shape[1] + _BEYOND, distance_measure)
+    found, distances = search(np.ascontiguousarray(rows[asked]))
+    k = found.shape[1] - 1
+    near, exact = _nearest(rows[asked], rows, k + 1, distance_measure)
     sign = 1.0 if descending(distance_measure) else -1.0
-    last = np.nan_to_num(sign * distances[:, -1:], nan=-np.inf)
-    slack = _TOLERANCE * np.abs(exact).max(axis=1, keepdims=True)
+    got = np.nan_to_num(sign * distances, nan=-np.inf)
+    best = sign * exact
+    slack = _TOLERANCE * np.abs(best).max(axis=1, keepdims=True)
     there = np.array([np.isin(*pair) for pair in zip(numbers[near], found, strict=True)])
-    marks = marks_of(rows)
-    other = marks[near] != marks[asked][:, None]  # nobody misses the query itself, or its copies
-    hits = int((there & other).sum())
-    misses = int((~there & other & (sign * exact > last + slack)).sum())
-    pairs = hits + misses
-    if pairs == 0:
-        return 1.0
-    share = hits / pairs
-    return min(1.0, share + _ERRORS * math.sqrt((share * (1.0 - share) + 1.0 / pairs) / pairs))
+    missed = ~there & (near != asked[:, None])
+    # Neighbors of a query are the k + 1 best of what it found and what it missed.
+    all_scores = np.concatenate([got, np.where(missed, best, -np.inf)], axis=1)
+    last = -np.partition(-all_scores, k, axis=1)[:, k : k + 1]
+    above = missed & (best >= last) & (best > got[:, -1:] + slack)
+    misses = np.minimum(above.sum(axis=1) / share_kept, k)
+    if distance_measure != DOT_PRODUCT:
+        misses[got[:, 0] < best[:, 0] - slack[:, 0]] = k
+    shares = 1.0 - misses / k
+    return float(shares.mean() + _ERRORS * shares.std() / math.sqrt(len(shares)))
 
 
 def _nearest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -19,7 +20,7 @@ from swann.cli import on_disk, show, show_plan
 from swann.config import ReorderType, check_count
 from swann.config.checks import check_reorder_type
 from swann.distance import check_distance_measure
-from swann.errors import ConfigError
+from swann.errors import ConfigError, RecallWarning
 from swann.evaluate import exact_neighbors, leaf_ladder, speed_recall
 from swann.index.disk.store import SUFFIX
 from swann.searcher import Searcher
@@ -257,9 +258,12 @@ def build(
     names = None if docids is None else files.read_docids(docids)
 
     start = time.perf_counter()
-    with show.progress() as bars:
+    with warnings.catch_warnings(record=True) as told, show.progress() as bars:
+        warnings.simplefilter("always", RecallWarning)
         searcher = builder.build(names, bars.update, training_queries=queries)
     built = time.perf_counter() - start
+    for warning in told:
+        show.warn(str(warning.message))
     searcher.save(out)
     for reason in [] if searcher.config.autopilot is None else searcher.config.autopilot.reasons:
         show.say(f"chosen: {reason}")
@@ -333,6 +337,8 @@ def evaluate(
             raise ConfigError(f"QUERIES is missing; only an HDF5 file holds both, and {db} is not")
         queries = str(location.path)
     datapoints = files.read_array(db)
+    if searcher.num_datapoints == 0:
+        raise ConfigError(f"{index} holds no datapoints: there is nothing to find")
     asked = files.read_array(queries, default_key="test")[
         : check_count("--max-queries", max_queries)
     ]
@@ -342,7 +348,7 @@ def evaluate(
             f"{(searcher.num_datapoints, searcher.dimension)}"
         )
     docids = searcher.docids
-    if docids is None and int(searcher._index.numbers().max()) >= len(datapoints):
+    if docids is None and int(searcher._live.numbers()[-1]) >= len(datapoints):
         raise ConfigError(
             f"{index} was changed since it was built: its row ids are not the rows of a file any "
             "more, by which recall is measured; give datapoints docids"

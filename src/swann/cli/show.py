@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,11 +21,22 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from swann.evaluate import OperatingPoint
 from swann.searcher import Searcher
 
-__all__ = ["curve", "disk_size", "in_bytes", "index", "neighbors", "progress", "say", "waiting"]
+__all__ = [
+    "curve",
+    "disk_size",
+    "in_bytes",
+    "index",
+    "neighbors",
+    "progress",
+    "say",
+    "waiting",
+    "warn",
+]
 
 _ROWS_SHOWN = 10
 
@@ -32,6 +44,11 @@ _ROWS_SHOWN = 10
 def say(text: str) -> None:
     """Print plain text."""
     Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a line of warning to stderr."""
+    Console(stderr=True).print(f"swann: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def waiting(text: str) -> AbstractContextManager[object]:
@@ -84,15 +101,21 @@ def neighbors(indices: NDArray[Any], distances: NDArray[np.float32]) -> None:
     if not Console().is_terminal:
         for query, (ids, row) in enumerate(zip(indices, distances, strict=True)):
             for i, x in _found(ids, row):
-                print(query, i, f"{x:.9g}", sep="\t")
+                print(query, _in_a_line(i), f"{x:.9g}", sep="\t")
         return
     table = Table("query", "neighbors (distance)")
     for query in range(min(len(indices), _ROWS_SHOWN)):
         some = _found(indices[query], distances[query])
-        table.add_row(str(query), "  ".join(f"{i} ({x:.4g})" for i, x in some))
+        table.add_row(str(query), Text("  ".join(f"{i} ({x:.4g})" for i, x in some)))
     Console().print(table)
     if len(indices) > _ROWS_SHOWN:
         say(f"... and {len(indices) - _ROWS_SHOWN:,} queries more; --out writes all of them")
+
+
+def _in_a_line(docid: object) -> str:
+    """Return a docid, as JSON writes it if it has tabs, or what ends a line."""
+    text = str(docid)
+    return text if text.isprintable() else json.dumps(text)
 
 
 def _found(ids: NDArray[Any], distances: NDArray[np.float32]) -> list[tuple[Any, np.float32]]:

@@ -7,4 +7,9 @@ So that programs go on with another import and nothing else::
     from swann.scann_ops.py.scann_ops_pybind import load_searcher
 """
 
+from swann.compat import scann_ops as _home
 from swann.compat.scann_ops import *  # noqa: F403
+
+__doc__ = f"{__doc__}\n\n{_home.__doc__}"
+__all__: list[str] = []
+__all__ += _home.__all__

@@ -219,6 +219,7 @@ class _Job:
             self.config,
             paths,
             self.queries,
+            self.sources.num_rows,
             self.executor.threads if local else 0,
             trained,
             self.report if local else None,

@@ -156,6 +156,8 @@ class Train:
         Files of `Check`, in the order of their spans.
     queries : float32 array of shape (m, d), or None
         Queries like those to come.
+    total : int
+        Datapoints of the index.
     threads : int
         0 means all cores.
     out : str
@@ -167,6 +169,7 @@ class Train:
     config: IndexConfig
     checks: tuple[str, ...]
     queries: F32 | None
+    total: int
     threads: int
     out: str
     progress: Callable[[str, int, int], None] | None = None
@@ -189,6 +192,7 @@ def train(task: Train) -> dict[str, Any]:
             num_threads=task.threads,
             progress=task.progress,
             training_queries=task.queries,
+            total=task.total,
         )
         _save_trained(path, trained)
     finally:

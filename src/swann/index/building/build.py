@@ -110,12 +110,14 @@ def train_index(
     num_threads: int = 0,
     progress: Progress | None = None,
     training_queries: F32 | None = None,
+    total: int,
 ) -> Trained:
     """Learn what `build_index` learns, and stop there; parameters and errors are its own.
 
-    The sample may be a part of what the index will hold.
+    `db` may be a sample of the `total` datapoints that the index will hold.
     """
     build = _Build(db, config, num_threads or kernels.hardware_threads(), progress)
+    build.total = total
     build.train(training_queries, None)
     return build.trained()
 
@@ -142,6 +144,7 @@ class _Build:
         self.threads = threads
         self.teacher: Teacher | None = None
         self.learned = Learned()
+        self.total = n
         self.norms = self.reduced_norms = self.residual_norms = np.empty(0, np.float32)
         self.leaves = np.zeros(n, np.uint32)
         self.centroids: F32 | None = None
@@ -173,6 +176,7 @@ class _Build:
                 config.score,
                 self.reduced_norms,
                 self.residual_norms,
+                self.total,
                 self.learned.code_metric,
                 self.teacher,
             )

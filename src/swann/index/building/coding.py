@@ -26,7 +26,7 @@ _ENOUGH_TO_TRAIN, _ENOUGH_FOR_A_CODEWORD = 16384, 1024
 _ENOUGH_TO_COMPARE, _ITERATIONS_TO_COMPARE = 4096, 3
 
 _FAR_LONGER, _FEW = 8.0, 0.05
-_LONGER, _HARDLY_ANY, _NOTHING = 4.0, 0.001, 1e-6
+_LONGER, _HARDLY_ANY, _NOTHING = 4.0, 0.001, 1e-3
 """Times as long as most, and shares of all: see `Coder._usual`."""
 
 
@@ -50,6 +50,8 @@ class Coder:
         What codes to make.
     norms, residual_norms : float32 arrays of shape (n,)
         Of the datapoints, reduced, and of what is left without the centroids of their leaves.
+    total : int
+        Datapoints of the index, of which `source` may be a sample.
     metric : float32 array of shape (d, d), optional
         What queries taught an index before: the loss that codes are chosen by.
     teacher : Teacher, optional
@@ -62,6 +64,7 @@ class Coder:
         ah: AHConfig,
         norms: F32,
         residual_norms: F32,
+        total: int,
         metric: F32 | None = None,
         teacher: Teacher | None = None,
     ) -> None:
@@ -69,6 +72,7 @@ class Coder:
         self.ah = ah
         self.norms = norms
         self.residual_norms = residual_norms
+        self.total = total
         self.metric = metric
         self.teacher = teacher
         self.origins: F32 | None = None
@@ -113,7 +117,8 @@ class Coder:
             between = (coded > _LONGER * usual) & ~longer
             apart = longer.mean() <= _FEW and between.mean() <= _HARDLY_ANY
         else:
-            apart = np.count_nonzero(lengths > _FAR_LONGER * usual) <= config.num_neighbors
+            some = np.count_nonzero(lengths > _FAR_LONGER * usual)
+            apart = some * self.total <= config.num_neighbors * len(lengths)
         return ids[~longer] if apart else ids
 
     def _encoder(self, codebook: F32, metric: F32 | None) -> Encoder:

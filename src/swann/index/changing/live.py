@@ -280,15 +280,19 @@ class LiveIndex(Turns):
         threads: int = 0,
         progress: Progress | None = None,
         build: Callable[..., PackedIndex] | None = None,
-    ) -> None:
+        in_place_of: IndexConfig | None = None,
+    ) -> bool:
         """Build the index anew from its live datapoints, with the plan or with `config`.
 
         Or by what ``build(vectors, learned=...)`` makes of them, whose settings are then the plan.
         What sample queries taught stays.
 
-        Searches go on in the old one until the new one is there.
+        Searches go on in the old one until the new one is there. Nothing is done, and False
+        returned, if the plan is another one than `in_place_of`.
         """
         view = self.view
+        if in_place_of is not None and view.plan is not in_place_of:
+            return False
         plan = view.plan if config is None else config
         numbers = updates.live_numbers(view.packed)
         vectors = updates.vectors(view.packed, numbers)
@@ -314,6 +318,7 @@ class LiveIndex(Turns):
             numbers = np.arange(len(numbers))
         order = numbers if packed.ids is None else numbers[packed.ids]
         self._swap(dataclasses.replace(packed, ids=order.astype(np.uint32)), names, plan)
+        return True
 
     @in_turn
     def state(self) -> State:
