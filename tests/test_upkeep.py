@@ -239,6 +239,26 @@ def test_a_build_that_fails_is_not_tried_at_every_upsert(monkeypatch: pytest.Mon
     assert len(searcher) == 18_000
 
 
+def test_nor_where_an_index_has_outgrown_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    searcher = online(draw(9_000, 0), "squared_l2", IncrementalMode.ONLINE)
+    assert searcher.config.tree is None
+    tried: list[int] = []
+
+    def no_memory(*rest: Any, **more: Any) -> None:
+        tried.append(len(searcher))
+        raise MemoryError
+
+    monkeypatch.setattr("swann.upkeep.build_tuned", no_memory)
+    rows = draw(9_000, 1)
+    for first in range(0, len(rows), 50):
+        searcher.upsert(None, rows[first : first + 50])
+    assert 2 <= len(tried) <= 3
+    assert all(later > 1.09 * tried[0] for later in tried[1:])
+    monkeypatch.undo()
+    searcher.upsert(None, draw(2_000, 2))
+    assert searcher.config.tree is not None
+
+
 def test_threads_build_once(rebuilt: list[int]) -> None:
     searcher = online(draw(12_000, 0), "squared_l2", IncrementalMode.ONLINE)
     rows = draw(1_600, 1, away=5.0)

@@ -137,6 +137,8 @@ class Upkeep:
         """Whether the settings, or what the index was trained on, suit no more."""
         size = self._live.size()
         if size not in self._fitting:
+            # Where it cannot be built now, that is tried again after a tenth more or less.
+            self._fitting = range(size - size // 10, size + size // 10 + 1)
             return True
         if written is None or not self._looks or not self._newest.add(written, size):
             return False
