@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "arrays.h"
+#include "building.h"
 #include "index_changes.h"
 #include "kernels.h"
 #include "numpy_arrays.h"
@@ -17,6 +18,7 @@ namespace {
 
 // One over the lengths of shorter queries may be more than a float holds.
 constexpr float kShort = 0x1p-120f;
+constexpr size_t kHeard = 2048;  // queries, between whose blocks interrupts are heard
 
 // Answers queries. Searching changes nothing in it.
 class Index : public ChangingIndex {
@@ -134,7 +136,16 @@ class Index : public ChangingIndex {
 
   size_t run(const float* q, size_t count, const SearchLimits& asked, size_t threads,
              int64_t* ids, float* distances) const {
-    const nb::gil_scoped_release released;
+    if (count < kHeard) {
+      const nb::gil_scoped_release released;
+      return answer(q, count, asked, threads, ids, distances);
+    }
+    const Building heard;
+    return answer(q, count, asked, threads, ids, distances);
+  }
+
+  size_t answer(const float* q, size_t count, const SearchLimits& asked, size_t threads,
+                int64_t* ids, float* distances) const {
     std::vector<float> unit;
     const size_t bad = prepare(q, count, threads, unit);
     if (bad < count) return bad;

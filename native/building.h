@@ -1,4 +1,4 @@
-// What a native call of building holds: the GIL is released, and interrupts are heard.
+// What a long native call holds, of building or of many queries: the GIL is released, interrupts are heard.
 #pragma once
 #include "arrays.h"
 #include "threads.h"

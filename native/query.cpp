@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 #include <functional>
+#include <utility>
 
 #include "projection.h"
 #include "search.h"
@@ -85,38 +86,38 @@ void mark_sixes(const uint8_t* lut, size_t blocks, uint8_t* sixes) noexcept {
 }
 
 void find_outliers(IndexView& index) {
-  std::vector<double> squares(index.codewords);
+  std::vector<std::pair<double, uint16_t>> squares(index.codewords);
+  std::vector<uint16_t> usual_words(index.blocks);
   double greatest = 0, usual = 0;
   for (size_t m = 0; m < index.blocks; ++m) {
-    std::fill(squares.begin(), squares.end(), 0.0);
+    for (size_t k = 0; k < index.codewords; ++k) squares[k] = {0.0, uint16_t(k)};
     const size_t end = std::min((m + 1) * index.dims_per_block, index.reduced_dim);
     for (size_t j = m * index.dims_per_block; j < end; ++j)
       for (size_t k = 0; k < index.codewords; ++k) {
         const double value = double(index.codebook[j * index.codewords + k]);
-        squares[k] += value * value;
+        squares[k].first += value * value;
       }
     const auto middle = squares.begin() + ptrdiff_t(squares.size() / 2);
     std::nth_element(squares.begin(), middle, squares.end());
-    usual += *middle / double(index.blocks);
-    greatest = std::max(greatest, *std::max_element(middle, squares.end()));
+    usual += middle->first / double(index.blocks);
+    usual_words[m] = middle->second;
+    greatest = std::max(greatest, std::max_element(middle, squares.end())->first);
   }
-  index.has_outliers = greatest > kOutlying * kOutlying * usual;
+  index.usual_words.clear();
+  if (greatest > kOutlying * kOutlying * usual) index.usual_words = std::move(usual_words);
 }
 
 namespace {
 
-// What entries usually differ by: the root mean square, over the blocks, of the greatest less the middle one.
-double usual_width(const float* entries, const float* highs, size_t blocks, size_t words) {
-  thread_local std::vector<float> some;
+// What entries usually differ by: the root mean square, over the blocks, of the greatest less that of the
+// codeword of middling length.
+double usual_width(const IndexView& index, const float* entries, const float* highs) {
   double squares = 0;
-  for (size_t m = 0; m < blocks; ++m) {
-    some.assign(entries + m * words, entries + (m + 1) * words);
-    const auto middle = some.begin() + ptrdiff_t(words / 2);
-    std::nth_element(some.begin(), middle, some.end());
-    const double width = double(highs[m]) - double(*middle);
+  for (size_t m = 0; m < index.blocks; ++m) {
+    const double width = double(highs[m]) - double(entries[m * index.codewords + index.usual_words[m]]);
     squares += width * width;
   }
-  return std::sqrt(squares / double(blocks));
+  return std::sqrt(squares / double(index.blocks));
 }
 
 // Raises entries to what is `most` below the greatest of their block. Outliers would have the steps of all
@@ -146,8 +147,8 @@ Table build_table(const IndexView& index, const float* query, float reach, uint8
   const KernelTable& k = kernels();
   k.lut_f32(query, index.codebook, words, index.reduced_dim, index.dims_per_block,
             index.squared_l2(), entries.data(), lows, highs);
-  if (index.has_outliers) {
-    const double usual = usual_width(entries.data(), highs, blocks, words);
+  if (!index.usual_words.empty()) {
+    const double usual = usual_width(index, entries.data(), highs);
     if (usual > 0) saturate(entries.data(), lows, highs, blocks, words, kSaturated * usual);
   }
   double low = index.correction_low, span = index.correction_span, widest = 0, squares = 0;

@@ -184,7 +184,9 @@ size_t sort_best(const IndexView& index, Candidates& best, size_t k, Scratch& sc
   // A datapoint has two entries at most: 2 k of them hold k datapoints. Reordering left one.
   const bool spilled = index.spills && !reorders(index);
   const size_t wanted = std::min(spilled ? 2 * k : k, best.size);
-  std::partial_sort(best.keys, best.keys + wanted, best.keys + best.size, std::greater<>());
+  Key* const keys = best.keys;
+  if (wanted < best.size) std::nth_element(keys, keys + wanted, keys + best.size, std::greater<>());
+  std::sort(keys, keys + wanted, std::greater<>());
   if (!spilled) return wanted;
   return std::min(k, drop_repeats(best.keys, wanted, scratch.places));
 }

@@ -81,7 +81,7 @@ struct IndexView {
   const uint8_t* codes = nullptr;          // [groups][blocks][16 or 32]
   const float* codebook = nullptr;         // [reduced_dim][codewords]
   size_t codewords = kWords16;             // of a block: 16 or 256
-  bool has_outliers = false;               // codewords that are far longer than most of their block
+  std::vector<uint16_t> usual_words;       // [blocks] where some are far longer than most of their block; or empty
   size_t dims_per_block = 0;
   size_t blocks = 0;
   const uint16_t* corrections = nullptr;   // [groups * 32]: squared l2 with residuals
@@ -218,7 +218,7 @@ constexpr size_t kFirstLeaves = 3;
 void choose_leaves(const IndexView& index, const float* queries, size_t count, size_t leaves,
                    LeafChoice* choices);
 
-// Whether it has outliers, by its codebook.
+// Finds a codeword of middling length in each block, where others are far longer.
 void find_outliers(IndexView& index);
 
 // Says of each six blocks of a table [blocks][16] whether any three of their entries are 255 at most

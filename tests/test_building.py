@@ -129,9 +129,37 @@ except KeyboardInterrupt:
 """
 
 
+ONE_SEARCH = """
+import os, signal, threading, time
+import numpy as np, swann
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's background jobs
+
+rows = np.random.default_rng(0).standard_normal((30_000, 32), dtype=np.float32)
+searcher = swann.builder(rows, 10, "squared_l2").score_ah(1).reorder(50).build()
+queries = np.repeat(rows[:1000], 60, axis=0)
+sent = 0.0
+
+def interrupt():
+    global sent
+    time.sleep(0.2)
+    sent = time.perf_counter()
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt).start()
+try:
+    searcher.search_batched(queries)
+except KeyboardInterrupt:
+    print(time.perf_counter() - sent)
+wanted = [searcher.search(q).indices for q in queries[:50]]
+assert (searcher.search_batched(queries[:3000]).indices[:50] == wanted).all()
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_ctrl_c_ends_a_native_call_of_seconds() -> None:
-    run = [sys.executable, "-c", ONE_CALL]
+@pytest.mark.parametrize("program", [ONE_CALL, ONE_SEARCH], ids=["building", "searching"])
+def test_ctrl_c_ends_a_native_call_of_seconds(program: str) -> None:
+    run = [sys.executable, "-c", program]
     done = [subprocess.run(run, capture_output=True, text=True, check=True) for _ in range(3)]
     assert min(float(d.stdout) for d in done) < 0.15
 

@@ -14,6 +14,7 @@ import pytest
 from sharded import CONFIGS, check_equality, every_config, same, save, tree, vectors, wait_until
 
 import swann
+from swann import WorkerError
 from swann.distributed import DistributedSearcher
 from swann.distributed.wire import Message
 from swann.distributed.workers.placement import place
@@ -53,6 +54,27 @@ def test_answers_are_those_of_one_machine(name: str, tmp_path: Path) -> None:
 
 def test_processes_answer_as_one_machine(tmp_path: Path) -> None:
     check_equality(tmp_path, "process", list(every_config())[::16])  # all of them: on Ray
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_does_not_take_its_parents_answers(
+    index: tuple[Path, swann.Searcher],
+) -> None:
+    folder, built = index
+    queries = vectors(2, seed=4)
+    wanted = built.search(queries[0])
+    with DistributedSearcher.open(folder, 1, workers=1) as searcher:
+        for _ in range(10):
+            child = os.fork()
+            if child == 0:
+                try:
+                    searcher.search(queries[1])
+                except WorkerError as error:
+                    os._exit(0 if "open it again" in str(error) else 2)
+                os._exit(1)
+            assert same(searcher.search(queries[0]), wanted)
+            assert os.waitpid(child, 0)[1] == 0
 
 
 def test_answers_of_processes(index: tuple[Path, swann.Searcher]) -> None:

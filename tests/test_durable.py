@@ -946,3 +946,21 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
             swann.open(tmp_path / "a", **{option: value})
     with swann.open(tmp_path / "a"):
         pass
+
+
+def test_another_directory_in_its_place_is_not_written_to(tmp_path: Path, no_fsync: None) -> None:
+    live, new = tmp_path / "live", tmp_path / "new"
+    for path, rows in ((live, DB), (new, DB[:100])):
+        swann.builder(rows, 3, "squared_l2").score_brute_force().build().save(path)
+    writer = swann.open(live)
+    writer.upsert(None, DB[:7])
+    live.rename(tmp_path / "old")
+    new.rename(live)
+    with swann.open(live) as other:
+        other.upsert(None, DB[:1])
+        with pytest.raises(LockedError, match="another was put in its place"):
+            writer.checkpoint()
+        other.upsert(None, DB[:1])
+    assert len(swann.load(live)) == 102
+    writer.close()
+    assert len(swann.load(tmp_path / "old")) == len(DB) + 7

@@ -79,6 +79,7 @@ def settings_for(
     """
     rows = sources.read(0, min(_ROWS_MEASURED, sources.num_rows)).astype(np.float64)
     length = float(np.sqrt((rows**2).sum(axis=1)).mean())
+    length = length if np.isfinite(length) else 1.0  # the build says which value it is
     size = sources.num_rows, sources.dimension
     wanted = AutopilotConfig(quantize=quantize)
     choice = choose(*size, measure, num_neighbors, autopilot=wanted, row_length=length, seed=seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from swann.distributed.storage import Storage
 from swann.distributed.workers.fleet import Fleet
 from swann.distributed.workers.generation import Generation
 from swann.distributed.workers.pools import Pool
-from swann.errors import ConfigError, ReadOnlyError
+from swann.errors import ConfigError, ReadOnlyError, WorkerError
 from swann.index.log.journal import Durability
 from swann.kernels import hardware_threads
 
@@ -54,6 +55,7 @@ class DistributedSearcher:
         self._querying, self._metrics, self._deadline = querying, metrics, deadline
         self._cache = cache
         self._threads = hardware_threads()
+        self._process = os.getpid()
         self._rolling = threading.Lock()  # held for a whole roll or checkpoint
 
     @classmethod
@@ -159,6 +161,8 @@ class DistributedSearcher:
         ------
         IncompleteError
             If the searcher is strict, and not all that it visits was searched within the deadline.
+        WorkerError
+            In a forked child of the process that opened it.
         """
         limits = (final_num_neighbors, pre_reorder_num_neighbors, leaves_to_search)
         indices, distances = found = self._search(q, 1, limits, 1)
@@ -191,6 +195,11 @@ class DistributedSearcher:
     def _search(
         self, given: object, axes: Literal[1, 2], asked: tuple[Any, Any, Any], threads: int
     ) -> DistributedResult:
+        if self._process != os.getpid():
+            raise WorkerError(
+                "this index was opened by another process, whose workers answer that one; open it "
+                "again after a fork"
+            )
         own = max(threads, min(self._fleet.wanted, hardware_threads()))
         with self._current.entered() as generation:
             return self._querying.search(generation, self._logged, given, axes, asked, threads, own)

@@ -161,10 +161,12 @@ class DurableFiles:
         Raises
         ------
         OSError
-            If it cannot be written; nothing is lost.
+            If it cannot be written; nothing is lost. A LockedError where another directory was
+            put in its place.
         """
         with self._checkpointing:
             self._journal.begin()  # can changes be made at all?
+            self._lock.check()
             plan = self._live.plan
             state = self._live.cut()
             if state.log is None or (self._saved == (state.log.sequence, plan) and not rebuilt):

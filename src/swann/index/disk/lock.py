@@ -87,6 +87,14 @@ class DirectoryLock:
                 )
             time.sleep(0.005)
 
+    def check(self) -> None:
+        """Raise a LockedError if there is another directory now where the locked one was."""
+        if not _is_at(self._handle, self._path):
+            raise LockedError(
+                f"{self._path.parent} is not the directory any more that was opened: it was moved, "
+                "or another was put in its place"
+            )
+
     def release(self) -> None:
         """Let others in; does nothing the second time, and nothing in a forked child."""
         handle, self._handle = self._handle, -1
