@@ -62,14 +62,27 @@ inline void tile(const float* queries, const Value* rows, size_t dim, float* out
   f16_store_folded<Q, X>(acc, out, stride);
 }
 
-template <Metric metric, int Q, typename Value>
-inline void query_strip(const float* queries, const Value* rows, size_t num_rows, size_t dim,
-                        float* out, size_t stride) noexcept {
-  constexpr int X = Q == 1 ? kSingleTileRows : kTileRows;
+template <Metric metric, int Q, int X, typename Value>
+inline void row_strip(const float* queries, const Value* rows, size_t num_rows, size_t dim,
+                      float* out, size_t stride) noexcept {
   size_t x = 0;
   for (; x + X <= num_rows; x += X)
     tile<metric, Q, X>(queries, rows + x * dim, dim, out + x, stride);
   for (; x < num_rows; ++x) tile<metric, Q, 1>(queries, rows + x * dim, dim, out + x, stride);
+}
+
+// For one query, short rows come faster from memory four at a time, long ones sixteen.
+template <Metric metric, int Q, typename Value>
+inline void query_strip(const float* queries, const Value* rows, size_t num_rows, size_t dim,
+                        float* out, size_t stride) noexcept {
+  constexpr size_t kLong = 1536;  // bytes
+  constexpr int kFew = kSingleTileRows < 4 ? kSingleTileRows : 4;
+  if constexpr (Q > 1)
+    row_strip<metric, Q, kTileRows>(queries, rows, num_rows, dim, out, stride);
+  else if (dim * sizeof(Value) < kLong)
+    row_strip<metric, 1, kFew>(queries, rows, num_rows, dim, out, stride);
+  else
+    row_strip<metric, 1, kSingleTileRows>(queries, rows, num_rows, dim, out, stride);
 }
 
 // Rows are taken in blocks that stay in the first-level cache while all queries pass over them.
