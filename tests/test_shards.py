@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import swann
-from swann.errors import CorruptIndexError, FormatVersionError, InvalidInputError
+from swann.errors import (
+    CorruptIndexError,
+    FormatVersionError,
+    IndexFormatError,
+    InvalidInputError,
+)
 from swann.index.disk.leaves import join, spread_leaves, take_leaves
 from swann.index.disk.sharded import open_sharded, save_sharded
 from swann.index.disk.store import DirectoryFiles
@@ -222,3 +227,17 @@ def test_shards_of_another_index_are_refused(tmp_path: Path) -> None:
     swapped = index.__class__(**{**vars(index), "owners": (index.owners + 1) % 3})
     with pytest.raises(CorruptIndexError, match="does not hold the leaves"):
         swapped.open_shard(0)
+
+
+def test_an_index_in_shards_is_not_opened_for_changes_as_one(tmp_path: Path) -> None:
+    """A checkpoint would put it together, and workers could not open it any more."""
+    built = _builder("plain", "dot_product").build()
+    save_sharded(built._live.state(), tmp_path / "index", 4)
+    before = sorted(path.name for path in (tmp_path / "index").iterdir())
+    with pytest.raises(IndexFormatError, match="in shards"):
+        swann.open(tmp_path / "index")
+    assert sorted(path.name for path in (tmp_path / "index").iterdir()) == before
+    assert len(swann.open(tmp_path / "index", mode="r")) == N
+    swann.load(tmp_path / "index").save(tmp_path / "whole")
+    with swann.open(tmp_path / "whole") as searcher:
+        searcher.delete(0)

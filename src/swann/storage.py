@@ -13,7 +13,7 @@ from swann.errors import ConfigError, CorruptIndexError, IndexFormatError, Inval
 from swann.index.building.build import Progress
 from swann.index.changing.durable import DurableFiles, begin_log, replay
 from swann.index.disk.lock import DirectoryLock
-from swann.index.disk.sharded import load_state
+from swann.index.disk.sharded import is_sharded, load_state
 from swann.index.disk.store import Verify
 from swann.index.log.format import Change
 from swann.index.log.journal import Durability, NoJournal
@@ -281,6 +281,12 @@ def open(
     if root.is_file():
         raise IndexFormatError(
             f"{root} is a file; expected a directory: swann.load the file and save it to one"
+        )
+    if root.is_dir() and is_sharded(root):
+        raise IndexFormatError(
+            f"{root} holds an index in shards, which a checkpoint would put together; "
+            "DistributedSearcher.open(..., mode='rw') changes it, and swann.load(...).save(...) "
+            "makes an index of one piece that can be opened"
         )
     load_state(root)  # before anything is written to it
     lock = DirectoryLock(root, "open")

@@ -71,6 +71,7 @@ __all__ = [
     "ShardEntry",
     "ShardedIndex",
     "ShardedWriter",
+    "is_sharded",
     "load_state",
     "open_sharded",
     "save_sharded",
@@ -333,6 +334,12 @@ def _write(file: BinaryIO, data: bytes, name: str) -> str:
 
 
 # ---- Reading
+
+
+def is_sharded(root: Path) -> bool:
+    """Whether a directory holds an index in shards; an IndexFormatError if it holds none."""
+    files = DirectoryFiles(root)
+    return _is_sharded(files.manifest(), files.where)
 
 
 def load_state(path: str | os.PathLike[str], *, verify: Verify = "manifest") -> State:
