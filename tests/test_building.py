@@ -104,16 +104,12 @@ print(whole)
 """
 
 
-ONE_CALL = """
+SENDS_SIGINT = """
 import os, signal, threading, time
-import numpy as np
+import numpy as np, swann
 from swann import kernels
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's background jobs
-
-rows = np.ones((200_000, 64), np.float32)
-centroids = np.ones((20_000, 64), np.float32)
-sent = 0.0
 
 def interrupt():
     global sent
@@ -121,36 +117,25 @@ def interrupt():
     sent = time.perf_counter()
     os.kill(os.getpid(), signal.SIGINT)
 
-threading.Thread(target=interrupt).start()
-try:
-    kernels.assign_leaves(rows, centroids, 2)
-except KeyboardInterrupt:
-    print(time.perf_counter() - sent)
+def run(call, *arguments):
+    threading.Thread(target=interrupt).start()
+    try:
+        call(*arguments)
+    except KeyboardInterrupt:
+        print(time.perf_counter() - sent)
 """
 
+ONE_CALL = f"""{SENDS_SIGINT}
+rows = np.ones((200_000, 64), np.float32)
+centroids = np.ones((20_000, 64), np.float32)
+run(kernels.assign_leaves, rows, centroids, 2)
+"""
 
-ONE_SEARCH = """
-import os, signal, threading, time
-import numpy as np, swann
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's background jobs
-
+ONE_SEARCH = f"""{SENDS_SIGINT}
 rows = np.random.default_rng(0).standard_normal((30_000, 32), dtype=np.float32)
 searcher = swann.builder(rows, 10, "squared_l2").score_ah(1).reorder(50).build()
 queries = np.repeat(rows[:1000], 60, axis=0)
-sent = 0.0
-
-def interrupt():
-    global sent
-    time.sleep(0.2)
-    sent = time.perf_counter()
-    os.kill(os.getpid(), signal.SIGINT)
-
-threading.Thread(target=interrupt).start()
-try:
-    searcher.search_batched(queries)
-except KeyboardInterrupt:
-    print(time.perf_counter() - sent)
+run(searcher.search_batched, queries)
 wanted = [searcher.search(q).indices for q in queries[:50]]
 assert (searcher.search_batched(queries[:3000]).indices[:50] == wanted).all()
 """
