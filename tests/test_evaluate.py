@@ -144,6 +144,9 @@ def test_recall_of_docids() -> None:
         with pytest.raises((DTypeError, ShapeError)):
             swann.recall(found, bad)
     assert swann.recall([[], []], [["a"], ["b"]]) == 0.0
+    assert swann.recall([[], []], [[1], [2]]) == 0.0
+    with pytest.raises(ShapeError, match="holds no ids"):
+        swann.recall([[], []], [[-1], [-1]])
     with pytest.raises(DTypeError):
         swann.recall([["1", 1]], [["1", "b"]])
     with pytest.raises(DTypeError, match="exact_neighbors takes docids"):

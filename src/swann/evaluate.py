@@ -322,16 +322,14 @@ def _same_ids(
     found: NDArray[Any], true: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return ids as numbers where they are strings; -1 is none."""
-    if found.size == 0:
-        return found.astype(np.int64), np.zeros(true.shape, np.int64)
     kinds = ["strings" if ids.dtype == object else "integers" for ids in (found, true)]
-    if kinds[0] != kinds[1]:
+    if kinds[0] != kinds[1] and found.size:
         raise DTypeError(
             f"found has ids that are {kinds[0]}, true {kinds[1]}; expected the same of both: "
             "exact_neighbors takes docids"
         )
-    if kinds[0] == "integers":
-        return found, true
+    if kinds[1] == "integers":
+        return found.astype(np.int64, copy=False), true
     numbers: dict[str | None, int] = {None: -1}
     for name in true.flat:
         numbers.setdefault(name, len(numbers))

@@ -18,10 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.autopilot.sample import marks_of
-from swann.config import IndexConfig
+from swann.autopilot.sample import marks_of, nearest_rows
 from swann.distance import DOT_PRODUCT, DistanceMeasure, descending
-from swann.index.packed import PackedIndex
 
 __all__ = ["Newest", "found_share"]
 
@@ -124,7 +122,7 @@ def found_share(
     asked = np.arange(0, len(rows), -(-len(rows) // _QUERIES))
     found, distances = search(np.ascontiguousarray(rows[asked]))
     k = found.shape[1] - 1
-    near, exact = _nearest(rows[asked], rows, k + 1, distance_measure)
+    near, exact = nearest_rows(rows[asked], rows, k + 1, distance_measure, 1)
     sign = 1.0 if descending(distance_measure) else -1.0
     got = np.nan_to_num(sign * distances, nan=-np.inf)
     best = sign * exact
@@ -140,21 +138,3 @@ def found_share(
         misses[got[:, 0] < best[:, 0] - slack[:, 0]] = k
     shares = 1.0 - misses / k
     return float(shares.mean() + _ERRORS * shares.std() / math.sqrt(len(shares)))
-
-
-def _nearest(
-    queries: F32, rows: F32, count: int, distance_measure: DistanceMeasure
-) -> tuple[I64, F32]:
-    """Return the places and the distances of the nearest rows, exactly."""
-    n, d = rows.shape
-    k = min(count, n)
-    index = PackedIndex(
-        config=IndexConfig(num_neighbors=k, distance_measure=distance_measure),
-        num_datapoints=n,
-        dimension=d,
-        leaf_starts=np.array([0, n], np.uint32),
-        rows=rows.view(),  # an index makes its arrays read-only
-    )
-    places, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), "f4")
-    index.native.search(queries, k, 1, 1, places, distances)
-    return places, distances

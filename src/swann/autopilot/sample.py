@@ -18,11 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann.config import IndexConfig
-from swann.distance import DOT_PRODUCT, descending, normalize_rows, normalizes
+from swann.distance import (
+    DOT_PRODUCT,
+    DistanceMeasure,
+    descending,
+    normalize_rows,
+    normalizes,
+)
 from swann.index.packed import PackedIndex
 from swann.vectors import slice_rows, take
 
-__all__ = ["WIDE", "Panel", "draw_panels", "marks_of", "row_length"]
+__all__ = ["WIDE", "Panel", "draw_panels", "marks_of", "nearest_rows", "row_length"]
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -246,6 +252,25 @@ def _scores(rows: F32, query: F32, config: IndexConfig) -> F64:
     return np.asarray(-np.einsum("ij,ij->i", wide, wide))
 
 
+def nearest_rows(
+    queries: F32, rows: F32, count: int, distance_measure: DistanceMeasure, threads: int
+) -> tuple[I64, F32]:
+    """Return the places and the distances of the `count` nearest rows, or of all, exactly."""
+    n, d = rows.shape
+    k = min(count, n)
+    index = PackedIndex(
+        config=IndexConfig(num_neighbors=k, distance_measure=distance_measure),
+        num_datapoints=n,
+        dimension=d,
+        leaf_starts=np.array([0, n], np.uint32),
+        rows=rows.view(),  # an index makes its arrays read-only
+    )
+    places = np.empty((len(queries), k), np.int64)
+    distances = np.empty(places.shape, np.float32)
+    index.native.search(np.ascontiguousarray(queries), k, 1, threads, places, distances)
+    return places, distances
+
+
 def _answer(panel: Panel, db: NDArray[Any], config: IndexConfig, threads: int) -> Panel:
     """Return the panel with the exact neighbors of its queries."""
     n, d = db.shape
@@ -254,23 +279,12 @@ def _answer(panel: Panel, db: NDArray[Any], config: IndexConfig, threads: int) -
     k = min(config.num_neighbors, n - min(own, 1))
     width = min(k + 1 + own, n)  # one more tells of ties
     sign = 1.0 if descending(config.distance_measure) else -1.0
-    exact = IndexConfig(num_neighbors=width, distance_measure=config.distance_measure)
     best_ids = np.empty((count, 0), np.int64)
     best = np.empty((count, 0), np.float32)
     step = max(1024, _CHUNK_VALUES // d)
     for first in range(0, n, step):
         rows = _finished(slice_rows(db, first, min(n, first + step)), config)
-        part = PackedIndex(
-            config=exact,
-            num_datapoints=len(rows),
-            dimension=d,
-            leaf_starts=np.array([0, len(rows)], np.uint32),
-            rows=rows.view(),  # an index makes its arrays read-only
-        )
-        wanted = min(width, len(rows))
-        ids = np.empty((count, wanted), np.int64)
-        distances = np.empty((count, wanted), np.float32)
-        part.native.search(panel.queries, wanted, 1, threads, ids, distances)
+        ids, distances = nearest_rows(panel.queries, rows, width, config.distance_measure, threads)
         # Earlier datapoints come first where scores are equal.
         best_ids = np.concatenate([best_ids, ids + first], axis=1)
         best = np.concatenate([best, sign * distances], axis=1)
