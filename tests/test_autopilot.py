@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import swann
 from swann import AHConfig, BruteForceConfig, ConfigError, IncrementalMode, ReorderType, ShapeError
-from swann.autopilot import choose_config, outgrown
+from swann.autopilot import choose_config, outgrown, tune
 
 sizes, dimensions = st.integers(0, 10**8), st.integers(1, 4096)
 measures = st.sampled_from(["dot_product", "squared_l2", "cosine"])
@@ -174,6 +174,20 @@ def test_fewer_dimensions_where_the_data_vary_in_few(measure: Any, tmp_path: Pat
     assert grown.config.projection is None
     even = np.random.default_rng(3).standard_normal((5_000, 200), dtype=np.float32)
     assert not swann.build(even, distance_measure=measure)._index.projects
+
+
+@pytest.mark.parametrize("dear", [True, False])
+def test_a_projection_that_needs_many_candidates_has_to_be_cheaper(
+    dear: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "_MANY_EACH", 0)  # any number is doubted
+    monkeypatch.setattr(tune, "_PROJECTED_VALUE", 1e6 if dear else -1e6)
+    searcher = swann.build(narrow(6_000, 200), 10, "cosine")
+    settings = searcher.config.autopilot
+    assert settings is not None
+    told = any("all dimensions: with fewer" in reason for reason in settings.reasons)
+    assert told is dear
+    assert searcher._index.projects is not dear
 
 
 def test_a_higher_target_costs_more() -> None:

@@ -181,6 +181,21 @@ def test_a_search_that_finds_fewer_than_there_are() -> None:
     assert found_share(numbers, rows, 1.0, "squared_l2", search) < 0.01
 
 
+@pytest.mark.parametrize("measure", ["squared_l2", "cosine", "dot_product"])
+def test_what_does_not_find_itself_finds_nothing(measure: Any) -> None:
+    """Whatever else it finds; but under the dot product others may be better than itself."""
+    rows = draw(200, 0)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def search(queries: F32) -> Found:
+        ids = np.tile(np.arange(1_000, 1_011), (len(queries), 1))
+        value = 0.1 if measure == "squared_l2" else 0.95  # nearer than the others of these
+        return ids, np.full(ids.shape, value, np.float32)
+
+    found = found_share(np.arange(200), rows, 1.0, measure, search)
+    assert found == (1.0 if measure == "dot_product" else 0.0)
+
+
 def test_codes_that_see_nothing_of_the_new_kind(rebuilt: list[int]) -> None:
     """They find, and miss, the same with default limits and in all leaves: recall was 0."""
     rng = np.random.default_rng(0)
