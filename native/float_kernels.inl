@@ -29,8 +29,9 @@ inline F16 load_row_first(const Value* p, size_t count, bool behind) noexcept {
   return load_row(buffer);
 }
 
-// A tile of Q queries by X rows: acc[x][q] are 16 partial sums each.
-template <Metric metric, int Q, int X, typename Value>
+// A tile of Q queries by X rows: acc[x][q] are 16 partial sums each. With `kAhead`, the X rows that
+// follow are asked for.
+template <Metric metric, int Q, int X, bool kAhead = false, typename Value>
 inline void tile_sums(const float* queries, const Value* rows, size_t dim,
                       F16 (&acc)[X][Q]) noexcept {
   for (int x = 0; x < X; ++x)
@@ -40,6 +41,7 @@ inline void tile_sums(const float* queries, const Value* rows, size_t dim,
     F16 query[Q];
     for (int q = 0; q < Q; ++q) query[q] = f16_load(queries + q * dim + j);
     for (int x = 0; x < X; ++x) {
+      if constexpr (kAhead) __builtin_prefetch(rows + (X + x) * dim + j);
       const F16 row = load_row(rows + x * dim + j);
       for (int q = 0; q < Q; ++q) acc[x][q] = accumulate<metric>(acc[x][q], query[q], row);
     }
@@ -54,35 +56,40 @@ inline void tile_sums(const float* queries, const Value* rows, size_t dim,
   }
 }
 
-template <Metric metric, int Q, int X, typename Value>
+template <Metric metric, int Q, int X, bool kAhead = false, typename Value>
 inline void tile(const float* queries, const Value* rows, size_t dim, float* out,
                  size_t stride) noexcept {
   F16 acc[X][Q];
-  tile_sums<metric, Q, X>(queries, rows, dim, acc);
+  tile_sums<metric, Q, X, kAhead>(queries, rows, dim, acc);
   f16_store_folded<Q, X>(acc, out, stride);
 }
 
-template <Metric metric, int Q, int X, typename Value>
+template <Metric metric, int Q, int X, bool kAhead = false, typename Value>
 inline void row_strip(const float* queries, const Value* rows, size_t num_rows, size_t dim,
                       float* out, size_t stride) noexcept {
   size_t x = 0;
   for (; x + X <= num_rows; x += X)
-    tile<metric, Q, X>(queries, rows + x * dim, dim, out + x, stride);
+    tile<metric, Q, X, kAhead>(queries, rows + x * dim, dim, out + x, stride);
   for (; x < num_rows; ++x) tile<metric, Q, 1>(queries, rows + x * dim, dim, out + x, stride);
 }
 
-// For one query, short rows come faster from memory four at a time, long ones sixteen.
+// For one query, short rows come faster from memory four at a time, long ones sixteen. Rows of a
+// byte or two a value are asked for ahead where a processor that follows sixteen streams does not
+// do it by itself.
 template <Metric metric, int Q, typename Value>
 inline void query_strip(const float* queries, const Value* rows, size_t num_rows, size_t dim,
                         float* out, size_t stride) noexcept {
-  constexpr size_t kLong = 1536;  // bytes
-  constexpr int kFew = kSingleTileRows < 4 ? kSingleTileRows : 4;
+  constexpr size_t kLong = 1536, kFrom = 512, kTo = 2048;  // bytes
+  constexpr int kFew = kSingleTileRows < 4 ? kSingleTileRows : 4, kMany = kSingleTileRows;
+  const size_t bytes = dim * sizeof(Value);
   if constexpr (Q > 1)
     row_strip<metric, Q, kTileRows>(queries, rows, num_rows, dim, out, stride);
-  else if (dim * sizeof(Value) < kLong)
+  else if (sizeof(Value) < sizeof(float) && kFrom <= bytes && bytes < kTo)
+    row_strip<metric, 1, kMany, true>(queries, rows, num_rows, dim, out, stride);
+  else if (bytes < kLong)
     row_strip<metric, 1, kFew>(queries, rows, num_rows, dim, out, stride);
   else
-    row_strip<metric, 1, kSingleTileRows>(queries, rows, num_rows, dim, out, stride);
+    row_strip<metric, 1, kMany>(queries, rows, num_rows, dim, out, stride);
 }
 
 // Rows are taken in blocks that stay in the first-level cache while all queries pass over them.
