@@ -196,6 +196,27 @@ def test_short_reordering(
     np.testing.assert_array_equal(again.distances, got.distances)
 
 
+@each_measure
+def test_brute_force_by_coarse_rows_keeps_the_finer_ones_of_its_reordering(measure: Any) -> None:
+    db, queries = normal(5, 700, 30), normal(6, 50, 30)
+
+    def found(score: ReorderType, reorder: ReorderType | None) -> Any:
+        builder = swann.builder(db, 8, measure).tree(7, 5).score_brute_force(score)
+        if reorder is not None:
+            builder.reorder(20, reorder)
+        return builder.build().search_batched(queries)
+
+    exact, coarse = found(ReorderType.FLOAT32, None), found(ReorderType.INT8, None)
+    for score, reorder, same in (
+        (ReorderType.INT8, ReorderType.FLOAT32, exact),
+        (ReorderType.FLOAT32, ReorderType.INT8, exact),
+        (ReorderType.INT8, ReorderType.INT8, coarse),
+        (ReorderType.INT8, ReorderType.BFLOAT16, found(ReorderType.BFLOAT16, None)),
+    ):
+        np.testing.assert_array_equal(found(score, reorder).distances, same.distances)
+    assert not np.array_equal(exact.distances, coarse.distances)
+
+
 def test_true_means_int8_and_false_float32() -> None:
     db = normal(9, 50, 8)
     for given, meant in ((True, "INT8"), (False, "FLOAT32"), ("BFLOAT16", "BFLOAT16")):

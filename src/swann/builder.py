@@ -22,6 +22,7 @@ from swann.config import (
     TreeConfig,
     UpperTreeConfig,
     check_count,
+    with_finer_rows,
 )
 from swann.config.checks import check_flag
 from swann.distance import SQUARED_L2, DistanceMeasure
@@ -277,6 +278,8 @@ class Builder:
     def score_brute_force(self, quantize: ReorderType | bool = ReorderType.FLOAT32) -> Self:
         """Score whole datapoints, in float32 unless `quantize` says less.
 
+        Where `reorder` asks for finer rows than `quantize`, these are kept, and scored.
+
         Raises
         ------
         ConfigError
@@ -400,10 +403,11 @@ class Builder:
                 "no scoring was chosen: call score_ah(...) for speed, score_brute_force() for "
                 "exact scores, or autopilot() to leave everything to swann, before build()"
             )
+        score = with_finer_rows(self._settings["score"], self._settings.get("reorder"))
         return IndexConfig(
             num_neighbors=self._base.num_neighbors,
             distance_measure=self._base.distance_measure,
-            **(self._settings | self._whole_tree()),
+            **(self._settings | self._whole_tree() | {"score": score}),
         )
 
     def _left_to_autopilot(self) -> dict[str, Any]:

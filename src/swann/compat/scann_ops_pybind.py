@@ -26,8 +26,8 @@ refused with a `ConfigError` that names it. Differences that a program may notic
 - Docids are strings, or ints from 0 on. The caller's list is copied, never changed; the searcher's
   `docids` is a new list every time. `upsert` and `delete` take any sequence of docids, do all or
   nothing, and refuse a docid that comes twice.
-- `reorder` after `score_brute_force` changes nothing: all scores are exact for the precision that
-  rows are kept in. For exact neighbors leave `quantize` out, where ScaNN would keep rows twice.
+- An index keeps rows once. `score_brute_force(quantize)` and a `reorder` of finer precision keep
+  and score the finer rows: more exact than ScaNN, which scores coarse rows first, and less memory.
 - `autopilot` beside other stages is refused; ScaNN drops the others.
 - `rebalance` keeps the distance measure: a text with another is refused.
 - `serialize` writes files of swann's own. `load_searcher` opens those, and what ScaNN serialized

@@ -23,7 +23,7 @@ from swann.config.checks import (
     check_path,
 )
 from swann.config.index import AutopilotConfig, IndexConfig, ProjectionConfig
-from swann.config.score import AHConfig, BruteForceConfig, ReorderConfig
+from swann.config.score import AHConfig, BruteForceConfig, ReorderConfig, with_finer_rows
 from swann.config.tree import TreeConfig, UpperTreeConfig
 
 __all__ = [
@@ -41,4 +41,5 @@ __all__ = [
     "check_flag",
     "check_number",
     "check_path",
+    "with_finer_rows",
 ]
