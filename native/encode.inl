@@ -9,23 +9,30 @@ inline F16 lookup(const float* table, const uint8_t* codes) noexcept {
   return f16_lookup256(table, codes);
 }
 
-// For 16 datapoints: the codeword of one block that minimises
-//   sum_j (t_j - w_j)^2 + weight * (parallel + <t - w, direction>)^2,
-// parallel being what the other blocks leave along the direction. Lanes keep their old code
-// unless another is strictly better. A block whose width is known to the compiler stays in registers.
-template <bool anisotropic, size_t words, size_t known>
+// What a block's codeword is to minimise, e = t - w being its error and u the direction there.
+enum class Aim {
+  square,  // |e|^2
+  priced,  // |e|^2 + factor <e, u>
+  loss,    // |e|^2 + factor (parallel + <e, u>)^2, parallel being what the other blocks leave
+};
+
+// For 16 datapoints: the codeword of one block, the first of those that are alike. A block whose width is known to
+// the compiler stays in registers.
+template <Aim what, size_t words, size_t known>
 inline F16 best_codeword(const float* target, const float* direction, const float* codebook,
-                         size_t block_width, F16 weight, F16 parallel, F16* code) noexcept {
+                         size_t block_width, F16 factor, F16 parallel, F16* code) noexcept {
   const size_t width = known != 0 ? known : block_width;
   F16 best = f16_set(__builtin_inff()), chosen = f16_zero();
   for (size_t k = 0; k < words; ++k) {
-    F16 square = f16_zero(), along = parallel;
+    F16 square = f16_zero(), along = what == Aim::loss ? parallel : f16_zero();
     for (size_t j = 0; j < width; ++j) {
       const F16 e = f16_sub(f16_load(target + 16 * j), f16_set(codebook[words * j + k]));
       square = f16_fma(e, e, square);
-      if constexpr (anisotropic) along = f16_fma(e, f16_load(direction + 16 * j), along);
+      if constexpr (what != Aim::square)
+        along = f16_fma(e, f16_load(direction + 16 * j), along);
     }
-    if constexpr (anisotropic) square = f16_fma(f16_mul(along, along), weight, square);
+    if constexpr (what == Aim::priced) square = f16_fma(along, factor, square);
+    if constexpr (what == Aim::loss) square = f16_fma(f16_mul(along, along), factor, square);
     chosen = f16_select_less(square, best, f16_set(float(k)), chosen);
     best = f16_min(best, square);
   }
@@ -33,84 +40,153 @@ inline F16 best_codeword(const float* target, const float* direction, const floa
   return best;
 }
 
-// <t - w_code, direction> and |t - w_code|^2 of one block, lane by lane.
+// Errors along the direction, and squared.
+struct Errors {
+  F16 along, square;
+};
+
+// Those of one block, the former on top of `along`.
 template <size_t words, size_t known>
-inline void block_error(const float* target, const float* direction, const float* codebook,
-                        size_t block_width, const uint8_t* codes, F16* along,
-                        F16* square) noexcept {
+inline Errors block_error(const float* target, const float* direction, const float* codebook,
+                          size_t block_width, const uint8_t* codes, F16 along) noexcept {
   const size_t width = known != 0 ? known : block_width;
-  *along = f16_zero();
-  *square = f16_zero();
+  F16 square = f16_zero();
   for (size_t j = 0; j < width; ++j) {
     const F16 e = f16_sub(f16_load(target + 16 * j), lookup<words>(codebook + words * j, codes));
-    *square = f16_fma(e, e, *square);
-    if (direction != nullptr) *along = f16_fma(e, f16_load(direction + 16 * j), *along);
+    square = f16_fma(e, e, square);
+    if (direction != nullptr) along = f16_fma(e, f16_load(direction + 16 * j), along);
   }
+  return {along, square};
+}
+
+// Sixteen datapoints. Functions that go through all their blocks are called, not inlined, which
+// makes each of them faster; vectors are passed in memory, or GCC 12 forgets `vzeroupper`.
+struct Tile {
+  const float *target, *direction, *codebook;  // of the first block
+  size_t dim, dims_per_block;
+};
+
+// Chooses each block's codeword by itself; with `keep` codes are those that are there.
+template <size_t words, size_t known, Aim aim, bool keep>
+[[gnu::noinline]] void choose(const Tile& tile, const float* factors, uint8_t* codes,
+                              Errors& errors) noexcept {
+  const F16 factor = aim == Aim::square ? f16_zero() : f16_load(factors);
+  const auto [target, direction, codebook, dim, dims_per_block] = tile;
+  Errors sums{f16_zero(), f16_zero()};
+  for (size_t j = 0, m = 0; j < dim; j += dims_per_block, ++m) {
+    const size_t width = dim - j < dims_per_block ? dim - j : dims_per_block;
+    const float *t = target + 16 * j, *book = codebook + words * j;
+    const float* d = direction == nullptr ? nullptr : direction + 16 * j;
+    uint8_t* code = codes + 16 * m;
+    if constexpr (!keep) {
+      F16 found;
+      if (width == known)
+        best_codeword<aim, words, known>(t, d, book, width, factor, f16_zero(), &found);
+      else
+        best_codeword<aim, words, 0>(t, d, book, width, factor, f16_zero(), &found);
+      f16_store_u8(code, found);
+    }
+    const Errors own = width == known
+                           ? block_error<words, known>(t, d, book, width, code, f16_zero())
+                           : block_error<words, 0>(t, d, book, width, code, f16_zero());
+    sums = {f16_add(sums.along, own.along), f16_add(sums.square, own.square)};
+  }
+  errors = sums;
+}
+
+// Codes of the lanes where `moves` is 255 and not 0.
+inline void put_where(F16 moves, F16 found, uint8_t* codes) noexcept {
+  uint8_t next[16], mask[16];
+  f16_store_u8(next, found);
+  f16_store_u8(mask, moves);
+  for (int half = 0; half < 16; half += 8) {
+    uint64_t of, to, where;
+    __builtin_memcpy(&of, codes + half, 8);
+    __builtin_memcpy(&to, next + half, 8);
+    __builtin_memcpy(&where, mask + half, 8);
+    of ^= (of ^ to) & where;
+    __builtin_memcpy(codes + half, &of, 8);
+  }
+}
+
+// Each block's best codeword in turn, given the others; whether any changed.
+template <size_t words, size_t known>
+[[gnu::noinline]] bool descend(const Tile& tile, const float* weights, uint8_t* codes,
+                               Errors& errors) noexcept {
+  const F16 weight = f16_load(weights);
+  const auto [target, direction, codebook, dim, dims_per_block] = tile;
+  Errors sums = errors;
+  bool changed = false;
+  for (size_t j = 0, m = 0; j < dim; j += dims_per_block, ++m) {
+    const size_t width = dim - j < dims_per_block ? dim - j : dims_per_block;
+    const float *t = target + 16 * j, *d = direction + 16 * j, *book = codebook + words * j;
+    uint8_t* code = codes + 16 * m;
+    const auto error = [&](F16 before) {
+      return width == known ? block_error<words, known>(t, d, book, width, code, before)
+                            : block_error<words, 0>(t, d, book, width, code, before);
+    };
+    const Errors own = error(f16_zero());
+    const F16 rest = f16_sub(sums.along, own.along);
+    const F16 now = error(rest).along;  // in the way in which others come to theirs
+    const F16 reached = f16_fma(f16_mul(now, now), weight, own.square);
+    F16 found;
+    const F16 best =
+        width == known
+            ? best_codeword<Aim::loss, words, known>(t, d, book, width, weight, rest, &found)
+            : best_codeword<Aim::loss, words, 0>(t, d, book, width, weight, rest, &found);
+    if (f16_at_least(best, reached) == 0xFFFFu) continue;  // none is better
+    changed = true;
+    put_where(f16_select_less(best, reached, f16_set(255.0f), f16_zero()), found, code);
+    const Errors next = error(f16_zero());
+    // Lanes that keep their code keep every bit: a code never depends on its tile mates.
+    sums.along = f16_select_less(best, reached, f16_add(rest, next.along), sums.along);
+    sums.square = f16_add(sums.square, f16_sub(next.square, own.square));
+  }
+  errors = sums;
+  return changed;
+}
+
+// All that ties the blocks together is the error p along the direction. If each paid a price for its
+// part of p, in place of weight p^2 for all of it, they would be apart; twice weight p is the price
+// that leads to the best codes, nearly. The first is what it would be if codewords lay everywhere.
+// Where errors along the direction are welcome there is none.
+inline float first_price(float p, float weight) noexcept {
+  return weight > 0.0f ? 2.0f * p * (weight / (1.0f + weight)) : 0.0f;
+}
+
+// The second is what it is if p goes on to fall as it did, from `p` to `then`, by the first.
+inline float second_price(float first, float p, float then, float weight) noexcept {
+  constexpr float kLeast = 1.0f / 3.0f;
+  const float fall = 1.0f / (1.0f + weight) + (p == 0.0f ? 1.0f : 1.0f - then / p);
+  return first / (fall > kLeast ? fall : kLeast);
 }
 
 template <size_t words, size_t known>
 inline void encode(const float* target, const float* direction, const float* weight,
                    const float* codebook, size_t dim, size_t dims_per_block, size_t sweeps,
                    bool warm, uint8_t* codes, float* loss) noexcept {
-  const auto error = [](const float* t, const float* d, const float* book, size_t width,
-                        const uint8_t* code, F16* along, F16* square) {
-    if (width == known)
-      block_error<words, known>(t, d, book, width, code, along, square);
-    else
-      block_error<words, 0>(t, d, book, width, code, along, square);
-  };
-  F16 parallel = f16_zero(), total = f16_zero();
-  for (size_t j = 0, m = 0; j < dim; j += dims_per_block, ++m) {
-    const size_t width = dim - j < dims_per_block ? dim - j : dims_per_block;
-    const float* d = direction == nullptr ? nullptr : direction + 16 * j;
-    if (!warm) {
-      F16 code;
-      const float *t = target + 16 * j, *book = codebook + words * j;
-      if (width == known)
-        best_codeword<false, words, known>(t, nullptr, book, width, total, total, &code);
-      else
-        best_codeword<false, words, 0>(t, nullptr, book, width, total, total, &code);
-      f16_store_u8(codes + 16 * m, code);
-    }
-    F16 along, square;
-    error(target + 16 * j, d, codebook + words * j, width, codes + 16 * m, &along, &square);
-    parallel = f16_add(parallel, along);
-    total = f16_add(total, square);
-  }
+  const Tile tile{target, direction, codebook, dim, dims_per_block};
+  Errors sums;
+  if (warm)
+    choose<words, known, Aim::square, true>(tile, nullptr, codes, sums);
+  else
+    choose<words, known, Aim::square, false>(tile, nullptr, codes, sums);
   if (direction != nullptr) {
-    const F16 w = f16_load(weight);
-    for (size_t sweep = 0; sweep < sweeps; ++sweep) {
-      bool changed = false;
-      for (size_t j = 0, m = 0; j < dim; j += dims_per_block, ++m) {
-        const size_t width = dim - j < dims_per_block ? dim - j : dims_per_block;
-        const float* t = target + 16 * j;
-        const float* d = direction + 16 * j;
-        const float* book = codebook + words * j;
-        uint8_t* code = codes + 16 * m;
-        F16 along, square, found;
-        error(t, d, book, width, code, &along, &square);
-        const F16 rest = f16_sub(parallel, along);
-        const F16 reached = f16_fma(f16_mul(parallel, parallel), w, square);
-        const F16 best = width == known
-                             ? best_codeword<true, words, known>(t, d, book, width, w, rest, &found)
-                             : best_codeword<true, words, 0>(t, d, book, width, w, rest, &found);
-        if (f16_at_least(best, reached) == 0xFFFFu) continue;  // none is better
-        changed = true;
-        alignas(16) uint8_t next[16], moves[16];
-        f16_store_u8(next, found);
-        f16_store_u8(moves, f16_select_less(best, reached, f16_set(255.0f), f16_zero()));
-        for (int i = 0; i < 16; ++i) code[i] = uint8_t((next[i] & moves[i]) | (code[i] & ~moves[i]));
-        F16 along_now, square_now;
-        error(t, d, book, width, code, &along_now, &square_now);
-        // Lanes that keep their code keep every bit: a code never depends on its tile mates.
-        parallel = f16_select_less(best, reached, f16_add(rest, along_now), parallel);
-        total = f16_add(total, f16_sub(square_now, square));
-      }
-      if (!changed) break;
+    if (!warm && sweeps > 0) {
+      float nearest[16], priced[16], prices[16];
+      f16_store(nearest, sums.along);
+      for (int i = 0; i < 16; ++i) prices[i] = first_price(nearest[i], weight[i]);
+      choose<words, known, Aim::priced, false>(tile, prices, codes, sums);
+      f16_store(priced, sums.along);
+      for (int i = 0; i < 16; ++i)
+        prices[i] = second_price(prices[i], nearest[i], priced[i], weight[i]);
+      choose<words, known, Aim::priced, false>(tile, prices, codes, sums);
     }
-    total = f16_fma(f16_mul(parallel, parallel), w, total);
+    for (size_t sweep = 0; sweep < sweeps; ++sweep)
+      if (!descend<words, known>(tile, weight, codes, sums)) break;
+    sums.square = f16_fma(f16_mul(sums.along, sums.along), f16_load(weight), sums.square);
   }
-  f16_store(loss, total);
+  f16_store(loss, sums.square);
 }
 
 void encode_tile(const float* target, const float* direction, const float* weight,
@@ -161,10 +237,8 @@ inline void encode_alone(const float* target, const float* direction, float weig
   float* const errors = scratch;
   float* const squares = scratch + words * dim;
   float* const alongs = squares + words * blocks;
-  F16 parallel = f16_zero(), total = f16_zero();
   for (size_t j = 0, m = 0; j < dim; j += dims_per_block, ++m) {
     const size_t end = dim - j < dims_per_block ? dim : j + dims_per_block;
-    Least nearest;
     for (size_t k = 0; k < words; k += 16) {
       F16 square = f16_zero(), along = f16_zero();
       for (size_t i = j; i < end; ++i) {
@@ -175,11 +249,28 @@ inline void encode_alone(const float* target, const float* direction, float weig
       }
       f16_store(squares + words * m + k, square);
       f16_store(alongs + words * m + k, along);
-      nearest.offer(square, k);
     }
-    codes[m] = uint8_t(nearest.codeword<words>());
-    parallel = f16_add(parallel, f16_set(alongs[words * m + codes[m]]));
-    total = f16_add(total, f16_set(squares[words * m + codes[m]]));
+  }
+  F16 parallel, total;
+  // Each block's best codeword at a price, the nearest at none; returns the error along the direction.
+  const auto choose = [&](float price) {
+    parallel = total = f16_zero();
+    for (size_t m = 0; m < blocks; ++m) {
+      Least least;
+      for (size_t k = words * m; k < words * (m + 1); k += 16) {
+        const F16 square = f16_load(squares + k);
+        least.offer(f16_fma(f16_load(alongs + k), f16_set(price), square), k - words * m);
+      }
+      codes[m] = uint8_t(least.codeword<words>());
+      parallel = f16_add(parallel, f16_set(alongs[words * m + codes[m]]));
+      total = f16_add(total, f16_set(squares[words * m + codes[m]]));
+    }
+    return f16_lowest(parallel);
+  };
+  const float nearest = choose(0.0f);
+  if (direction != nullptr && sweeps > 0) {
+    const float price = first_price(nearest, weight);
+    choose(second_price(price, nearest, choose(price), weight));
   }
   const F16 w = f16_set(weight);
   bool changed = direction != nullptr;
@@ -189,7 +280,10 @@ inline void encode_alone(const float* target, const float* direction, float weig
       const size_t end = dim - j < dims_per_block ? dim : j + dims_per_block;
       const F16 now = f16_set(squares[words * m + codes[m]]);
       const F16 rest = f16_sub(parallel, f16_set(alongs[words * m + codes[m]]));
-      const F16 reached = f16_fma(f16_mul(parallel, parallel), w, now);
+      F16 old = rest;
+      for (size_t i = j; i < end; ++i)
+        old = f16_fma(f16_set(errors[words * i + codes[m]]), f16_set(direction[i]), old);
+      const F16 reached = f16_fma(f16_mul(old, old), w, now);
       Least cheapest;
       for (size_t k = 0; k < words; k += 16) {
         F16 along = rest;

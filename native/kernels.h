@@ -171,9 +171,10 @@ struct KernelTable {
                          uint32_t* out) noexcept;
 
   // Codes of a tile of 16 datapoints. target and direction are [dim][16] (direction null: plain
-  // l2), weight[i] = eta - 1, codebook is [dim][codewords]. From the l2 codes, coordinate descent over the blocks on
-  // |e|^2 + weight <e, direction>^2 until nothing changes or `sweeps` passes. codes [blocks][16].
-  // With `warm` the descent starts from the codes given. loss [16] gets what was reached.
+  // l2), weight[i] = eta - 1, codebook is [dim][codewords]. From what prices choose (encode.inl),
+  // coordinate descent over the blocks on |e|^2 + weight <e, direction>^2 until nothing changes or
+  // `sweeps` passes; none, and codes are those of l2. codes [blocks][16]. With `warm` the descent
+  // starts from the codes given. loss [16] gets what was reached.
   void (*encode_tile)(const float* target, const float* direction, const float* weight,
                       const float* codebook, size_t codewords, size_t dim, size_t dims_per_block,
                       size_t sweeps, bool warm, uint8_t* codes, float* loss) noexcept;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <utility>
 
 #include "kernels.h"
 #include "search.h"
@@ -60,52 +61,63 @@ struct Reference {
     return square;
   }
 
-  void encode(const float* target, const float* direction, const float* weight,
-              const float* codebook, size_t codewords, size_t dim, size_t per_block,
-              size_t sweeps, bool warm, uint8_t* codes, float* loss) const {
-    float parallel[16] = {}, total[16] = {};
-    for (size_t sweep = 0; sweep <= (direction == nullptr ? 0 : sweeps); ++sweep)
-      for (size_t j = 0; j < dim; j += per_block) {
-        const size_t width = std::min(per_block, dim - j);
-        uint8_t* code = codes + 16 * (j / per_block);
-        float rest[16], square[16];
-        bool moved[16];
-        uint8_t next[16];
-        for (size_t i = 0; i < 16; ++i) {
-          const float* t = target + 16 * j + i;
-          const float* d = direction == nullptr ? nullptr : direction + 16 * j + i;
-          const float* words = codebook + codewords * j;
-          float along = 0, least = std::numeric_limits<float>::infinity();
-          rest[i] = parallel[i], square[i] = 0, next[i] = code[i], moved[i] = sweep == 0;
-          if (sweep == 0 && warm) continue;
-          if (sweep > 0) {
-            square[i] = error(t, d, words, codewords, width, code[i], along);
-            rest[i] = parallel[i] - along;
-            least = fma(parallel[i] * parallel[i], weight[i], square[i]);
-          }
-          for (size_t k = 0; k < codewords; ++k) {
-            float p = rest[i];
-            float e = error(t, sweep == 0 ? nullptr : d, words, codewords, width, k, p);
-            if (sweep > 0) e = fma(p * p, weight[i], e);
-            if (e < least) least = e, next[i] = uint8_t(k), moved[i] = true;
-          }
-        }
-        for (size_t i = 0; i < 16; ++i) {
-          if (!moved[i]) continue;
-          const float* d = direction == nullptr ? nullptr : direction + 16 * j + i;
-          float along = 0;
-          const float now =
-              error(target + 16 * j + i, d, codebook + codewords * j, codewords, width, next[i],
-                    along);
-          code[i] = next[i];
-          parallel[i] = rest[i] + along;
-          total[i] += now - square[i];
-        }
+  // Of one lane: codes [blocks][16], target and direction [dim][16].
+  float encode(const float* target, const float* direction, float weight, const float* codebook,
+               size_t codewords, size_t dim, size_t per_block, size_t sweeps, bool warm,
+               uint8_t* codes) const {
+    float parallel = 0, total = 0;
+    const auto block = [&](size_t j, size_t code, float& along) {
+      return error(target + 16 * j, direction == nullptr ? nullptr : direction + 16 * j,
+                   codebook + codewords * j, codewords, std::min(per_block, dim - j), code, along);
+    };
+    // The first of the best codewords by a cost of (square, code).
+    const auto best = [&](size_t j, float start, auto cost) {
+      std::pair<float, uint8_t> least{std::numeric_limits<float>::infinity(), 0};
+      for (size_t k = 0; k < codewords; ++k) {
+        float along = start;
+        const float square = block(j, k, along), of_word = cost(square, along);
+        if (of_word < least.first) least = {of_word, uint8_t(k)};
       }
-    for (size_t i = 0; i < 16; ++i)
-      loss[i] = direction == nullptr
-                    ? total[i]
-                    : fma(parallel[i] * parallel[i], weight[i], total[i]);
+      return least;
+    };
+    const auto choose = [&](float price) {
+      parallel = total = 0;
+      for (size_t j = 0; j < dim; j += per_block) {
+        uint8_t& code = codes[16 * (j / per_block)];
+        if (!warm)
+          code = best(j, 0, [&](float square, float along) {
+                   return price == 0 ? square : fma(along, price, square);
+                 }).second;
+        float along = 0;
+        total += block(j, code, along);
+        parallel += along;
+      }
+      return parallel;
+    };
+    const float nearest = choose(0);
+    if (direction == nullptr) return total;
+    if (!warm && sweeps > 0) {
+      const float price = 2.0f * nearest * (weight / (1.0f + weight)), then = choose(price);
+      const float fall = 1.0f / (1.0f + weight) + (nearest == 0 ? 1.0f : 1.0f - then / nearest);
+      choose(price / std::max(fall, 1.0f / 3.0f));
+    }
+    for (size_t sweep = 0; sweep < sweeps; ++sweep)
+      for (size_t j = 0; j < dim; j += per_block) {
+        uint8_t& code = codes[16 * (j / per_block)];
+        const auto loss = [&](float square, float along) {
+          return fma(along * along, weight, square);
+        };
+        float along = 0, next_along = 0;
+        const float square = block(j, code, along), rest = parallel - along;
+        float now = rest;
+        block(j, code, now);
+        const auto [least, next] = best(j, rest, loss);
+        if (!(least < loss(square, now))) continue;
+        code = next;
+        total += block(j, code, next_along) - square;
+        parallel = rest + next_along;
+      }
+    return fma(parallel * parallel, weight, total);
   }
 };
 
@@ -528,8 +540,10 @@ void test_encode(const KernelTable& k, const Reference& reference, size_t n) {
           float loss[16], want[16];
           k.encode_tile(target.data(), d, weight.data(), words.data(), n, dim, per_block, 6, warm,
                         codes.data(), loss);
-          reference.encode(target.data(), d, weight.data(), words.data(), n, dim, per_block, 6,
-                           warm, want_codes.data(), want);
+          for (size_t i = 0; i < 16; ++i)
+            want[i] = reference.encode(target.data() + i, d == nullptr ? nullptr : d + i,
+                                       weight[i], words.data(), n, dim, per_block, 6, warm,
+                                       want_codes.data() + i);
           check(codes == want_codes, "codes of a tile", dim, per_block);
           check(same_bits(loss, want, 16), "loss of a tile", dim, per_block);
           double worst = 0;  // what was said to be reached, against the loss itself

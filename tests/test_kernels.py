@@ -750,6 +750,20 @@ def test_descent_never_worsens_and_ends_where_no_block_can_do_better(level: str,
 
 
 @each_level
+def test_where_errors_along_the_datapoint_are_welcome_there_is_no_price(level: str) -> None:
+    target, direction, weight, codebook = anisotropic_problem(np.random.default_rng(3), 24, LUTS[0])
+    for welcome in (-weight / 21, np.full(LANES, -1, np.float32)):
+        arguments = (target, direction, welcome, codebook, 2)
+        nearest, _ = call_kernel("encode_tile", level, *arguments, 0)
+        descended, reached = call_kernel("encode_tile", level, *arguments, 3, nearest)
+        found, loss = call_kernel("encode_tile", level, *arguments, 3)
+        np.testing.assert_array_equal(found, descended)
+        np.testing.assert_array_equal(loss, reached)
+        one = (target[:, 2].copy(), direction[:, 2].copy(), float(welcome[2]), codebook, 2, 3)
+        np.testing.assert_array_equal(call_kernel("encode_one", level, *one)[0], found[:, 2])
+
+
+@each_level
 @each_lut
 def test_without_weight_the_nearest_codewords_win(level: str, lut: Lut) -> None:
     target, direction, _, codebook = anisotropic_problem(np.random.default_rng(2), 30, lut)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from swann import kernels
 from swann.kernels import GROUP, LANES, Tiles, reference
-from swann.quantize.codebook import train_codebook
+from swann.quantize.codebook import MAX_SWEEPS, in_no_order, most_rounds, train_codebook
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -144,7 +144,7 @@ def test_more_sweeps_never_worsen_a_datapoint(dimension: int, width: int) -> Non
     tiles, _, _ = make(1, 160, dimension, True)
     codebook = normal(2, dimension, LANES)
     before = np.full((10, LANES), np.inf)
-    for sweeps in range(6):
+    for sweeps in range(1, 6):
         _, losses = kernels.encode_tiles(tiles, codebook, width, sweeps, 1)
         assert (losses <= before * (1 + 1e-5) + 1e-6).all()
         before = losses
@@ -161,6 +161,35 @@ def test_the_descent_is_worth_it() -> None:
     _, none = kernels.encode_tiles(tiles, codebook, 2, 0, 1)
     _, four = kernels.encode_tiles(tiles, codebook, 2, 4, 1)
     assert four.mean() < 0.9 * none.mean()
+
+
+def test_prices_spare_the_descent_most_of_its_way() -> None:
+    """From the nearest codewords the first blocks would bear all of the error along datapoints."""
+    tiles, _, _ = make(1, 640, 400, True)
+    assert tiles.weights is not None
+    tiles = tiles._replace(weights=np.full_like(tiles.weights, 60.0))
+    plain = tiles._replace(directions=None, weights=None)
+    codebook = train_codebook(plain, 2, rng=np.random.default_rng(0))
+    codes, _ = kernels.encode_tiles(plain, codebook, 2, 0, 1)
+    _, descended = kernels.encode_tiles(tiles, codebook, 2, 4, 1, codes)
+    _, priced = kernels.encode_tiles(tiles, codebook, 2, 2, 1)
+    assert priced.mean() < 0.9 * descended.mean()
+
+
+def test_codes_are_nearly_the_best_there_are() -> None:
+    tiles, _, _ = make(1, 160, 6, True)
+    codebook = normal(2, 6, LANES)
+    _, found = kernels.encode_tiles(tiles, codebook, 2, 2, 1)
+    every = np.stack(np.meshgrid(*[np.arange(LANES)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    words = codebook.reshape(3, 2, LANES)[np.arange(3)[:, None], :, every.T]
+    decoded = words.transpose(1, 0, 2).reshape(-1, 6)
+    errors = flat(tiles.targets)[:, None] - decoded
+    along = np.einsum("nkd,nd->nk", errors, flat(tiles.directions))
+    assert tiles.weights is not None
+    losses = (errors**2).sum(-1) + tiles.weights.reshape(-1, 1) * along**2
+    best = losses.min(axis=1)
+    assert (found.ravel() >= best * (1 - 1e-4) - 1e-6).all()
+    assert found.mean() < 1.02 * best.mean()
 
 
 @some
@@ -403,6 +432,45 @@ def test_the_loss_never_rises_within_a_stage(
     for stage in (first, second):
         assert (np.diff(stage) <= 1e-5 * max(losses)).all()
     assert max(len(first), len(second)) <= 12
+
+
+@both_losses
+def test_the_first_rounds_see_a_part_and_the_last_all(
+    anisotropic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiles, _, _ = make(5, 16 * 1024, 12, anisotropic)  # 1,024 datapoints a codeword
+    sizes: list[int] = []
+    encode = kernels.encode_tiles
+
+    def spy(stage: Tiles, *rest: Any) -> Any:
+        sizes.append(len(stage.targets))
+        return encode(stage, *rest)
+
+    monkeypatch.setattr(kernels, "encode_tiles", spy)
+    whole, losses = train(tiles, 2, iterations=6)
+    assert set(sizes[:-3]) == {len(tiles.targets) // 4}
+    assert sizes[-3:] == 3 * [len(tiles.targets)]
+    assert len(sizes) <= most_rounds(6, anisotropic)
+    assert (np.diff(losses[-3:]) <= 1e-5 * losses[0]).all()
+    part, _ = train(tiles.first(len(tiles.targets) // 4), 2, iterations=6)
+    reached = [encode(tiles, c, 2, MAX_SWEEPS, 1)[1].mean() for c in (whole, part)]
+    assert reached[0] < reached[1]
+
+
+def test_a_part_that_counts_nothing_is_not_trained_on() -> None:
+    tiles, _, _ = make(5, 16 * LANES * 64, 4, False)
+    scales = np.ones((len(tiles.targets), LANES), np.float32)
+    scales[: len(scales) // 4] = 0.0
+    _, losses = train(tiles._replace(scales=scales), 2, iterations=3)
+    assert len(losses) == 3
+
+
+@pytest.mark.parametrize("count", [1, 15, 4096, 8191, 8192, 16384, 100_000])
+def test_in_no_order_is_a_permutation_whose_beginning_is_spread_evenly(count: int) -> None:
+    order = in_no_order(count, 16)
+    np.testing.assert_array_equal(np.sort(order), np.arange(count))
+    parts = max(1, count // 4096)
+    assert abs(order[: -(-count // parts)].mean() - (count - 1) / 2) <= parts
 
 
 @each_size

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import swann
-from swann import ReorderType, kernels
+from swann import ReorderType, kernels, scann_ops_pybind
 from swann.kernels import kernel_levels, reference
 from swann.kernels.testing import call_kernel
 
@@ -215,6 +215,17 @@ def test_brute_force_by_coarse_rows_keeps_the_finer_ones_of_its_reordering(measu
     ):
         np.testing.assert_array_equal(found(score, reorder).distances, same.distances)
     assert not np.array_equal(exact.distances, coarse.distances)
+
+
+def test_scanns_text_asks_for_the_finer_rows_too() -> None:
+    db = normal(5, 300, 8)
+    builder = scann_ops_pybind.builder(db, 5, "dot_product").score_brute_force(True).reorder(20)
+    text = builder.create_config()
+    assert "enabled: true" not in text
+    text = text.replace("enabled: false", "enabled: true", 1)  # as ScaNN writes it
+    exact = swann.builder(db, 5, "dot_product").score_brute_force().build().search_batched(db)
+    found = scann_ops_pybind.create_searcher(db, text, 1).search_batched(db)
+    np.testing.assert_array_equal(found[1], exact.distances)
 
 
 def test_true_means_int8_and_false_float32() -> None:

@@ -318,8 +318,6 @@ def test_precision(flag: str) -> None:
         )
     old = BASE + "brute_force { scalar_quantized: true }"
     assert config_from_text(old).score == BruteForceConfig(quantize=ReorderType.INT8)
-    finer = old + " exact_reordering { approx_num_neighbors: 50 }"
-    assert config_from_text(finer).score == BruteForceConfig(quantize=ReorderType.FLOAT32)
 
 
 @pytest.mark.parametrize(

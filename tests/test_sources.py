@@ -242,7 +242,7 @@ def test_training_queries_teach_the_same(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((3000, 24)).astype(np.float32)
     queries = rng.standard_normal((1000, 24)) * np.geomspace(4, 0.05, 24)
-    builder = swann.builder(rows, 10, "dot_product").tree(40, 6).score_ah(2, 1.0)
+    builder = swann.builder(rows, 10, "dot_product").tree(40, 6).score_ah(2, 2.0)
     out = build(
         npy(tmp_path, rows),
         builder.create_config(),

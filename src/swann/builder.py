@@ -403,12 +403,12 @@ class Builder:
                 "no scoring was chosen: call score_ah(...) for speed, score_brute_force() for "
                 "exact scores, or autopilot() to leave everything to swann, before build()"
             )
-        score = with_finer_rows(self._settings["score"], self._settings.get("reorder"))
-        return IndexConfig(
+        config = IndexConfig(
             num_neighbors=self._base.num_neighbors,
             distance_measure=self._base.distance_measure,
-            **(self._settings | self._whole_tree() | {"score": score}),
+            **(self._settings | self._whole_tree()),
         )
+        return with_finer_rows(config)
 
     def _left_to_autopilot(self) -> dict[str, Any]:
         return {

@@ -31,7 +31,13 @@ from swann.compat.scann_messages import Codebook, read_codebook, read_partitione
 from swann.compat.scann_rows import Rows, map_rows
 from swann.compat.scann_schema import CONFIG
 from swann.compat.scann_wire import read_message
-from swann.config import AHConfig, BruteForceConfig, IndexConfig, UpperTreeConfig
+from swann.config import (
+    AHConfig,
+    BruteForceConfig,
+    IndexConfig,
+    UpperTreeConfig,
+    with_finer_rows,
+)
 from swann.errors import ConfigError, CorruptIndexError, IndexFormatError
 from swann.index.packed import PackedIndex, ranks_by_reach
 from swann.index.routes import build_routes
@@ -119,7 +125,7 @@ def _read_config(files: ScannFiles) -> tuple[IndexConfig, bool, int | None]:
     data, what = files.message(CONFIG_FILE)
     message: dict[str, Any] = read_message(data, CONFIG, what)
     try:
-        config = config_from_message(message)
+        config = with_finer_rows(config_from_message(message))
     except ConfigError as error:
         raise IndexFormatError(f"{what} cannot be used: {error}") from error
     if config.distance_measure == "cosine":

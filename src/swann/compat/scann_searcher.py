@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from swann.config import IndexConfig
+from swann.config import IndexConfig, with_finer_rows
 from swann.errors import ConfigError
 from swann.index.docids import check_docids
 from swann.searcher import Searcher, SearchResult
@@ -195,7 +195,7 @@ def read_config(text: str, dimension: int) -> IndexConfig:
     if not isinstance(text, str):
         raise ConfigError(f"scann_config is of type {type(text).__name__}; expected str")
     if not text.lstrip().startswith("{"):
-        return config_from_text(text, dimension)
+        return with_finer_rows(config_from_text(text, dimension))
     try:
         settings = json.loads(text)
     except (ValueError, RecursionError):

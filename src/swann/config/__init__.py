@@ -22,8 +22,8 @@ from swann.config.checks import (
     check_number,
     check_path,
 )
-from swann.config.index import AutopilotConfig, IndexConfig, ProjectionConfig
-from swann.config.score import AHConfig, BruteForceConfig, ReorderConfig, with_finer_rows
+from swann.config.index import AutopilotConfig, IndexConfig, ProjectionConfig, with_finer_rows
+from swann.config.score import AHConfig, BruteForceConfig, ReorderConfig
 from swann.config.tree import TreeConfig, UpperTreeConfig
 
 __all__ = [

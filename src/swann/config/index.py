@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from swann.config.checks import (
@@ -23,9 +23,10 @@ from swann.config.tree import TreeConfig
 from swann.distance import DistanceMeasure, check_distance_measure
 from swann.errors import ConfigError
 
-__all__ = ["AutopilotConfig", "IndexConfig", "ProjectionConfig"]
+__all__ = ["AutopilotConfig", "IndexConfig", "ProjectionConfig", "with_finer_rows"]
 
 _EXACT = BruteForceConfig()
+_FROM_COARSE_TO_FINE = (ReorderType.INT8, ReorderType.BFLOAT16, ReorderType.FLOAT32)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -230,3 +231,27 @@ def _score_from_dict(settings: object) -> AHConfig | BruteForceConfig:
             return BruteForceConfig.from_dict(rest)
         case kind:
             raise ConfigError(f"score type is {kind!r}; expected 'ah' or 'brute_force'")
+
+
+def with_finer_rows(config: IndexConfig) -> IndexConfig:
+    """Return what an index is built with where these settings are asked for.
+
+    It keeps its rows once. Reordering what brute force has found by coarse rows takes finer ones:
+    then brute force scores these, which finds at least as much.
+
+    Examples
+    --------
+    >>> asked = IndexConfig(
+    ...     num_neighbors=10,
+    ...     distance_measure="cosine",
+    ...     score=BruteForceConfig(quantize=True),
+    ...     reorder=ReorderConfig(reordering_num_neighbors=50),
+    ... )
+    >>> with_finer_rows(asked).score
+    BruteForceConfig(quantize=ReorderType.FLOAT32)
+    """
+    if isinstance(config.score, AHConfig) or config.reorder is None:
+        return config
+    precisions = config.score.quantize, config.reorder.quantize
+    finer = max(precisions, key=_FROM_COARSE_TO_FINE.index)
+    return replace(config, score=BruteForceConfig(quantize=finer))

@@ -14,9 +14,7 @@ from swann.config.checks import (
 )
 from swann.errors import ConfigError
 
-__all__ = ["AHConfig", "BruteForceConfig", "ReorderConfig", "with_finer_rows"]
-
-_FROM_COARSE_TO_FINE = (ReorderType.INT8, ReorderType.BFLOAT16, ReorderType.FLOAT32)
+__all__ = ["AHConfig", "BruteForceConfig", "ReorderConfig"]
 
 # Scores of all blocks add up in 16 bits: with more blocks, too few steps are left for each.
 _MOST_BLOCKS = 2**14
@@ -136,22 +134,3 @@ class ReorderConfig(Config):
         self.normalize(check_count, "reordering_num_neighbors")
         self.normalize(check_reorder_type, "quantize")
         self.normalize(check_threshold, "anisotropic_quantization_threshold")
-
-
-def with_finer_rows(
-    score: AHConfig | BruteForceConfig, reorder: ReorderConfig | None
-) -> AHConfig | BruteForceConfig:
-    """Return how to score where a builder was asked for this scoring and this reordering.
-
-    An index keeps its rows once. Reordering what brute force has found by coarse rows takes finer
-    ones: then brute force scores these, which finds at least as much.
-
-    Examples
-    --------
-    >>> with_finer_rows(BruteForceConfig(quantize=True), ReorderConfig(reordering_num_neighbors=50))
-    BruteForceConfig(quantize=ReorderType.FLOAT32)
-    """
-    if isinstance(score, AHConfig) or reorder is None:
-        return score
-    finer = max(score.quantize, reorder.quantize, key=_FROM_COARSE_TO_FINE.index)
-    return BruteForceConfig(quantize=finer)

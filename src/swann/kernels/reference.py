@@ -243,6 +243,12 @@ def encode_tile(
 ) -> tuple[U8, F64]:
     """Choose the codes of 16 datapoints, under plain l2 or the anisotropic loss.
 
+    All that ties the blocks together is the error p along the direction. If each paid a price
+    for its part of p, in place of ``weight p^2`` for all of it, they would be apart; ``2 weight p``
+    is the price that leads to the best codes, nearly. Two prices are tried: what it would be if
+    codewords lay everywhere, and what it is if p goes on to fall as it did by the first. From
+    there each block chooses in turn, given the others.
+
     Parameters
     ----------
     target, direction : float32 arrays of shape (d, 16)
@@ -254,7 +260,7 @@ def encode_tile(
     sweeps : int
         Passes of coordinate descent over the blocks at most.
     codes : uint8 array of shape (blocks, 16), optional
-        Where the descent starts; the nearest codewords unless given.
+        Where the descent starts; what prices choose unless given.
 
     Returns
     -------
@@ -269,6 +275,20 @@ def encode_tile(
     if direction is None:
         return chosen.astype(np.uint8), squares[blocks, chosen, lanes].sum(axis=0)
     along = np.add.reduceat(errors * direction[:, None], starts)
+
+    def at_price(price: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray((squares + price * along).astype(np.float32).argmin(axis=1))
+
+    def parallel() -> NDArray[Any]:
+        return np.asarray(along[blocks, chosen, lanes].sum(axis=0), np.float32)
+
+    if codes is None and sweeps > 0:
+        nearest, one, heavy = parallel(), np.float32(1), np.maximum(weight, 0)
+        price = np.float32(2) * nearest * (heavy / (one + heavy))
+        chosen = at_price(price)
+        share = np.divide(parallel(), nearest, out=np.zeros_like(nearest), where=nearest != 0)
+        fall = one / (one + heavy) + (one - share)
+        chosen = at_price(price / np.maximum(fall, one / np.float32(3)))
     for _ in range(sweeps):
         before = chosen.copy()
         for m in range(len(starts)):
@@ -279,8 +299,8 @@ def encode_tile(
             chosen[m] = np.where(better, best, chosen[m])
         if (chosen == before).all():
             break
-    parallel = along[blocks, chosen, lanes].sum(axis=0)
-    loss = squares[blocks, chosen, lanes].sum(axis=0) + weight * parallel**2
+    error = along[blocks, chosen, lanes].sum(axis=0)
+    loss = squares[blocks, chosen, lanes].sum(axis=0) + weight * error**2
     return chosen.astype(np.uint8), loss
 
 

@@ -27,7 +27,6 @@ from swann.config import (
     ReorderType,
     TreeConfig,
     UpperTreeConfig,
-    with_finer_rows,
 )
 from swann.distance import DistanceMeasure
 from swann.errors import ConfigError
@@ -120,7 +119,7 @@ def _read(fields: Fields, dimension: int | None) -> IndexConfig:
         num_neighbors=num_neighbors,
         distance_measure=measure,
         tree=tree,
-        score=with_finer_rows(score, reorder),
+        score=score,
         reorder=reorder,
         projection=projection,
         autopilot=autopilot,
