@@ -14,6 +14,8 @@ from swann.searcher import Searcher, SearchResult
 
 __all__ = ["ScannSearcher", "read_config", "write_config"]
 
+_DEFAULT = -1
+
 
 class ScannSearcher:
     """ScaNN's searcher over a `swann.Searcher`, which is its attribute `searcher`.
@@ -44,16 +46,20 @@ class ScannSearcher:
         leaves_to_search: int | None = -1,
     ) -> SearchResult:
         """Find the neighbors of one query; fewer come back where there are fewer."""
-        indices, distances = self.searcher.search(
-            q,
-            _or_default(final_num_neighbors),
-            _or_default(pre_reorder_num_neighbors),
-            _or_default(leaves_to_search),
-        )
-        if len(distances) and np.isnan(distances[-1]):
-            count = len(distances) - int(np.isnan(distances).sum())
-            indices, distances = indices[:count], distances[:count]
-        return self._named(SearchResult(indices, distances))
+        if final_num_neighbors is pre_reorder_num_neighbors is leaves_to_search is _DEFAULT:
+            found = self.searcher.search(q)
+        else:
+            found = self.searcher.search(
+                q,
+                _or_default(final_num_neighbors),
+                _or_default(pre_reorder_num_neighbors),
+                _or_default(leaves_to_search),
+            )
+        worst = found.distances[-1]
+        if worst != worst:  # NaN: there are fewer
+            count = int(np.count_nonzero(~np.isnan(found.distances)))
+            found = SearchResult(found.indices[:count], found.distances[:count])
+        return self._named(found)
 
     def _named(self, found: SearchResult) -> SearchResult:
         """Return docids in lists."""
@@ -173,7 +179,7 @@ class ScannSearcher:
 
 
 def _or_default(value: int | None) -> int | None:
-    return None if isinstance(value, (int, np.integer)) and value == -1 else value
+    return None if isinstance(value, (int, np.integer)) and value == _DEFAULT else value
 
 
 # Texts are imported where they are used: they would be a sixth of the time of `import swann`.
