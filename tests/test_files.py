@@ -154,3 +154,19 @@ def test_writing(tmp_path: Path) -> None:
         files.write_neighbors(tmp_path / "x.csv", indices, distances)
     with pytest.raises(InvalidInputError, match="do not fit into"):
         files.write_neighbors(tmp_path / "x.ivecs", indices + 2**31, distances)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".ivecs"])
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    files.write_neighbors(path, np.zeros((2, 3), int), np.zeros((2, 3), np.float32))
+    before = path.read_bytes()
+
+    def half(file: Any) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        files.write_whole(path, half)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ __all__ = [
     "read_docids",
     "with_hdf5",
     "write_neighbors",
+    "write_whole",
 ]
 
 _HDF5_SUFFIXES = (".hdf5", ".h5", ".hdf")
@@ -205,16 +207,37 @@ def write_neighbors(path: Path, indices: NDArray[Any], distances: NDArray[np.flo
             raise InvalidInputError(f"{path}: docids that are strings do not fit into .ivecs")
         indices = np.where(indices == None, "", indices).astype(np.str_)  # noqa: E711
     if suffix == ".npz":
-        np.savez(path, indices=indices, distances=distances)
+        write_whole(path, lambda file: np.savez(file, indices=indices, distances=distances))
     elif suffix == ".npy":
-        np.save(path, indices)
+        write_whole(path, lambda file: np.save(file, indices))
     else:
         if indices.size and indices.max() > np.iinfo(np.int32).max:
             raise InvalidInputError(f"{path}: ids over 2**31 - 1 do not fit into .ivecs; use .npy")
         rows = np.empty((indices.shape[0], indices.shape[1] + 1), "<i4")
         rows[:, 0] = indices.shape[1]
         rows[:, 1:] = indices
-        rows.tofile(path)
+        write_whole(path, rows.tofile)
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file beside its place and put it there in one step: it is never there in part.
+
+    Parameters
+    ----------
+    path : Path
+        Its place; a file that is there is replaced.
+    write : callable
+        Writes to the file that it is given.
+    """
+    beside = path.with_name(f".{path.name}-{os.getpid()}.part")
+    try:
+        with open(beside, "wb") as file:
+            write(file)
+        beside.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
 
 
 def _read_npy(path: Path) -> NDArray[Any]:

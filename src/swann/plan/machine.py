@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from swann.config import check_count, check_number
 from swann.errors import ConfigError
+from swann.files import write_whole
 from swann.plan.cluster import Cluster
 from swann.plan.profile import Profile, check_name
 from swann.plan.speed import Speed
@@ -162,9 +163,8 @@ def keep(measured: Machine) -> Path:
         raise ConfigError(f"measured is {measured!r}; expected a Machine")
     file = cache_file()
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_suffix(".part")
-    beside.write_text(json.dumps(measured.to_dict(), indent=1) + "\n")
-    beside.replace(file)
+    text = json.dumps(measured.to_dict(), indent=1) + "\n"
+    write_whole(file, lambda out: out.write(text.encode()))
     return file
 
 

@@ -31,7 +31,7 @@ _CONVERGED = 1e-3
 _SEED_TILES = 256
 
 _ENOUGH_AT_FIRST = 256  # datapoints a codeword
-_LAST_ROUNDS = 3
+_LAST_ROUNDS = 5
 
 
 def train_codebook(
@@ -59,7 +59,7 @@ def train_codebook(
         Rounds of assignment and update at most, first under l2 and then, where it is asked for,
         under the anisotropic loss. A round costs about ``codewords n d`` multiplications. Where
         there are many datapoints, these rounds see the first of them, 256 a codeword or a few more,
-        and three rounds at the end see all: they should come in no order.
+        and five rounds at the end see all: they should come in no order.
     rng : numpy.random.Generator
         Chooses where the codewords start.
     threads : int

@@ -181,7 +181,7 @@ class ProductQuantizer(Quantizer):
         -----
         A round costs about ``codewords n d`` multiplications; there are at most `iterations` under
         l2 and as many under the loss, fewer where a round lowers it by less than a part in 1,000.
-        Of many datapoints these rounds see 256 a codeword or a few more, and three more see all.
+        Of many datapoints these rounds see 256 a codeword or a few more, and five more see all.
         """
         rows, norms = self._training_rows(datapoints)
         self._check_width(rows.shape[1])

@@ -246,10 +246,10 @@ class DistributedSearcher:
 
         Raises
         ------
-        OSError
-            If they cannot be written; nothing is lost.
         WorkerError
-            If they cannot be opened; nothing is lost.
+            If a worker cannot write them (no space is left, say) or open them; nothing is lost.
+        OSError
+            If their manifest cannot be written; nothing is lost.
         """
         with self._rolling:
             logged = self._writable()
