@@ -64,12 +64,12 @@ def main() -> None:
     tiles = kernels.make_tiles(some, None, None, weights, 1)
     print(f"{given.data}, {given.width} dimensions a block, eta {1 + weights.mean():.1f}\n")
     head = ["passes", "from the nearest: loss", "ms", "from prices: loss", "ms"]
-    lines = [
-        [str(passes)]
-        + coded(tiles, quantizer.codebook, given.width, passes, nearest=True)
-        + coded(tiles, quantizer.codebook, given.width, passes, nearest=False)
-        for passes in PASSES
-    ]
+    lines = []
+    for passes in PASSES:
+        nearest, priced = (
+            coded(tiles, quantizer.codebook, given.width, passes, begin) for begin in (True, False)
+        )
+        lines.append([str(passes), *nearest, *priced])
     print(table(head, lines))
 
 
