@@ -146,19 +146,47 @@ template <size_t words, size_t known>
   return changed;
 }
 
-// All that ties the blocks together is the error p along the direction. If each paid a price for its
-// part of p, in place of weight p^2 for all of it, they would be apart; twice weight p is the price
-// that leads to the best codes, nearly. The first is what it would be if codewords lay everywhere.
-// Where errors along the direction are welcome there is none.
+// Where a descent begins. All that ties the blocks together is the error p along the direction. If
+// each paid a price for its part of p, in place of weight p^2 for all of it, they would be apart;
+// twice weight p is the price that leads to the best codes, nearly. Of three prices the one is taken
+// whose codes lose least: none, what it would be if codewords lay everywhere, and what it is if p
+// goes on to fall as it did by that.
+constexpr int kPrices = 2;  // beside none
+
+// `p` is what the nearest codewords leave. Where errors along the direction are welcome there is none.
 inline float first_price(float p, float weight) noexcept {
   return weight > 0.0f ? 2.0f * p * (weight / (1.0f + weight)) : 0.0f;
 }
 
-// The second is what it is if p goes on to fall as it did, from `p` to `then`, by the first.
-inline float second_price(float first, float p, float then, float weight) noexcept {
+// `then` is what codes at the price leave.
+inline float next_price(float price, float p, float then, float weight) noexcept {
   constexpr float kLeast = 1.0f / 3.0f;
   const float fall = 1.0f / (1.0f + weight) + (p == 0.0f ? 1.0f : 1.0f - then / p);
-  return first / (fall > kLeast ? fall : kLeast);
+  return price / (fall > kLeast ? fall : kLeast);
+}
+
+// From the nearest codewords, whose errors `errors` are.
+template <size_t words, size_t known>
+inline void choose_at_prices(const Tile& tile, const float* weights, uint8_t* codes,
+                             Errors& errors) noexcept {
+  const auto loss = [&] {
+    return f16_fma(f16_mul(errors.along, errors.along), f16_load(weights), errors.square);
+  };
+  float nearest[16], then[16], price[16], best[16] = {}, least[16], reached[16];
+  f16_store(nearest, errors.along);
+  f16_store(least, loss());
+  for (int turn = 0; turn < kPrices; ++turn) {
+    for (int i = 0; i < 16; ++i)
+      price[i] = turn == 0 ? first_price(nearest[i], weights[i])
+                           : next_price(price[i], nearest[i], then[i], weights[i]);
+    choose<words, known, Aim::priced, false>(tile, price, codes, errors);
+    f16_store(then, errors.along);
+    f16_store(reached, loss());
+    for (int i = 0; i < 16; ++i)
+      if (reached[i] < least[i]) least[i] = reached[i], best[i] = price[i];
+  }
+  if (__builtin_memcmp(best, price, sizeof best) != 0)
+    choose<words, known, Aim::priced, false>(tile, best, codes, errors);
 }
 
 template <size_t words, size_t known>
@@ -172,16 +200,7 @@ inline void encode(const float* target, const float* direction, const float* wei
   else
     choose<words, known, Aim::square, false>(tile, nullptr, codes, sums);
   if (direction != nullptr) {
-    if (!warm && sweeps > 0) {
-      float nearest[16], priced[16], prices[16];
-      f16_store(nearest, sums.along);
-      for (int i = 0; i < 16; ++i) prices[i] = first_price(nearest[i], weight[i]);
-      choose<words, known, Aim::priced, false>(tile, prices, codes, sums);
-      f16_store(priced, sums.along);
-      for (int i = 0; i < 16; ++i)
-        prices[i] = second_price(prices[i], nearest[i], priced[i], weight[i]);
-      choose<words, known, Aim::priced, false>(tile, prices, codes, sums);
-    }
+    if (!warm && sweeps > 0) choose_at_prices<words, known>(tile, weight, codes, sums);
     for (size_t sweep = 0; sweep < sweeps; ++sweep)
       if (!descend<words, known>(tile, weight, codes, sums)) break;
     sums.square = f16_fma(f16_mul(sums.along, sums.along), f16_load(weight), sums.square);
@@ -232,7 +251,7 @@ struct Least {
 template <size_t words>
 inline void encode_alone(const float* target, const float* direction, float weight,
                          const float* codebook, size_t dim, size_t dims_per_block, size_t sweeps,
-                         float* scratch, uint8_t* codes, float* loss) noexcept {
+                         float* scratch, uint8_t* codes, float* reached) noexcept {
   const size_t blocks = (dim + dims_per_block - 1) / dims_per_block;
   float* const errors = scratch;
   float* const squares = scratch + words * dim;
@@ -267,12 +286,18 @@ inline void encode_alone(const float* target, const float* direction, float weig
     }
     return f16_lowest(parallel);
   };
+  const F16 w = f16_set(weight);
+  const auto loss = [&] { return f16_lowest(f16_fma(f16_mul(parallel, parallel), w, total)); };
   const float nearest = choose(0.0f);
   if (direction != nullptr && sweeps > 0) {
-    const float price = first_price(nearest, weight);
-    choose(second_price(price, nearest, choose(price), weight));
+    float price = 0.0f, best = 0.0f, least = loss(), then = nearest;
+    for (int turn = 0; turn < kPrices; ++turn) {
+      price = turn == 0 ? first_price(nearest, weight) : next_price(price, nearest, then, weight);
+      then = choose(price);
+      if (loss() < least) least = loss(), best = price;
+    }
+    if (best != price) choose(best);
   }
-  const F16 w = f16_set(weight);
   bool changed = direction != nullptr;
   for (size_t sweep = 0; changed && sweep < sweeps; ++sweep) {
     changed = false;
@@ -283,7 +308,7 @@ inline void encode_alone(const float* target, const float* direction, float weig
       F16 old = rest;
       for (size_t i = j; i < end; ++i)
         old = f16_fma(f16_set(errors[words * i + codes[m]]), f16_set(direction[i]), old);
-      const F16 reached = f16_fma(f16_mul(old, old), w, now);
+      const F16 current = f16_fma(f16_mul(old, old), w, now);
       Least cheapest;
       for (size_t k = 0; k < words; k += 16) {
         F16 along = rest;
@@ -291,7 +316,7 @@ inline void encode_alone(const float* target, const float* direction, float weig
           along = f16_fma(f16_load(errors + words * i + k), f16_set(direction[i]), along);
         cheapest.offer(f16_fma(f16_mul(along, along), w, f16_load(squares + words * m + k)), k);
       }
-      if (f16_at_least(cheapest.value, reached) == 0xFFFFu) continue;  // none is better
+      if (f16_at_least(cheapest.value, current) == 0xFFFFu) continue;  // none is better
       const size_t best = cheapest.codeword<words>();
       codes[m] = uint8_t(best);
       changed = true;
@@ -299,8 +324,7 @@ inline void encode_alone(const float* target, const float* direction, float weig
       total = f16_add(total, f16_sub(f16_set(squares[words * m + best]), now));
     }
   }
-  if (direction != nullptr) total = f16_fma(f16_mul(parallel, parallel), w, total);
-  *loss = f16_lowest(total);
+  *reached = direction == nullptr ? f16_lowest(total) : loss();
 }
 
 void encode_one(const float* target, const float* direction, float weight, const float* codebook,

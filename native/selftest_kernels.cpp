@@ -97,9 +97,16 @@ struct Reference {
     const float nearest = choose(0);
     if (direction == nullptr) return total;
     if (!warm && sweeps > 0) {
-      const float price = 2.0f * nearest * (weight / (1.0f + weight)), then = choose(price);
-      const float fall = 1.0f / (1.0f + weight) + (nearest == 0 ? 1.0f : 1.0f - then / nearest);
-      choose(price / std::max(fall, 1.0f / 3.0f));
+      const auto loss = [&] { return fma(parallel * parallel, weight, total); };
+      float least = loss(), best = 0, price = 0;
+      if (weight > 0) price = 2.0f * nearest * (weight / (1.0f + weight));
+      for (int turn = 0; turn < 2; ++turn) {
+        const float then = choose(price), tried = price, reached = loss();
+        const float fall = 1.0f / (1.0f + weight) + (nearest == 0 ? 1.0f : 1.0f - then / nearest);
+        price /= std::max(fall, 1.0f / 3.0f);
+        if (reached < least) least = reached, best = tried;
+      }
+      choose(best);
     }
     for (size_t sweep = 0; sweep < sweeps; ++sweep)
       for (size_t j = 0; j < dim; j += per_block) {

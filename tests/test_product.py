@@ -176,6 +176,23 @@ def test_prices_spare_the_descent_most_of_its_way() -> None:
     assert priced.mean() < 0.9 * descended.mean()
 
 
+@pytest.mark.parametrize(("words", "dimension", "width"), [(256, 16, 2), (16, 4, 1), (16, 8, 4)])
+def test_prices_never_begin_worse_than_the_nearest_codewords(
+    words: int, dimension: int, width: int
+) -> None:
+    """With few blocks, or fine ones, what a price changes is no small step."""
+    rows = normal(7, 4096, dimension)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    weights = np.full(len(rows), 16.0, np.float32)
+    tiles = kernels.make_tiles(rows, None, None, weights, 1)
+    plain = tiles._replace(directions=None, weights=None)
+    codebook, _ = train(tiles, width, words=words)
+    codes, _ = kernels.encode_tiles(plain, codebook, width, 0, 1)
+    _, descended = kernels.encode_tiles(tiles, codebook, width, 4, 1, codes)
+    _, priced = kernels.encode_tiles(tiles, codebook, width, 2, 1)
+    assert priced.mean() <= descended.mean()
+
+
 def test_codes_are_nearly_the_best_there_are() -> None:
     tiles, _, _ = make(1, 160, 6, True)
     codebook = normal(2, 6, LANES)
@@ -450,7 +467,9 @@ def test_the_first_rounds_see_a_part_and_the_last_all(
     whole, losses = train(tiles, 2, iterations=6)
     assert set(sizes[:-5]) == {len(tiles.targets) // 4}
     assert sizes[-5:] == 5 * [len(tiles.targets)]
-    assert len(sizes) <= most_rounds(6, anisotropic)
+    most, over_all = most_rounds(16 * 1024, 16, 6, anisotropic)
+    assert len(sizes) <= most == 5 + 6 * (1 + anisotropic)
+    assert sum(sizes) / len(tiles.targets) <= over_all
     assert (np.diff(losses[-5:]) <= 1e-5 * losses[0]).all()
     part, _ = train(tiles.first(len(tiles.targets) // 4), 2, iterations=6)
     reached = [encode(tiles, c, 2, MAX_SWEEPS, 1)[1].mean() for c in (whole, part)]
@@ -465,12 +484,20 @@ def test_a_part_that_counts_nothing_is_not_trained_on() -> None:
     assert len(losses) == 3
 
 
-@pytest.mark.parametrize("count", [1, 15, 4096, 8191, 8192, 16384, 100_000])
-def test_in_no_order_is_a_permutation_whose_beginning_is_spread_evenly(count: int) -> None:
+@pytest.mark.parametrize("count", [1, 15, 8191, 8192, 12_275, 16_380, 16_384, 100_003])
+def test_in_no_order_has_what_the_first_rounds_see_at_random_and_first(count: int) -> None:
     order = in_no_order(count, 16)
     np.testing.assert_array_equal(np.sort(order), np.arange(count))
-    parts = max(1, count // 4096)
-    assert abs(order[: -(-count // parts)].mean() - (count - 1) / 2) <= parts
+    tiles = -(-count // LANES)
+    first = tiles if count <= 8191 - LANES else -(-tiles // max(1, tiles * LANES // 4096))
+    seen, rest = order[: LANES * first], order[LANES * first :]
+    assert (np.diff(seen) > 0).all()
+    assert (np.diff(rest) > 0).all()
+    assert bool(len(rest)) == (count > 8191 - LANES)
+    if len(rest):
+        assert abs(seen.mean() / count - 0.5) < 0.03
+        kinds = np.bincount(seen % 4) / len(seen)  # datapoints whose kinds take turns
+        assert (abs(kinds - 0.25) < 0.03).all()
 
 
 @each_size

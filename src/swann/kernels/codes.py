@@ -125,9 +125,9 @@ def encode_tiles(
 ) -> tuple[U8, F32]:
     """Choose the codes of every datapoint.
 
-    From the nearest codewords (or from `codes`, which are changed in place), coordinate descent
-    over the blocks on ``|e|^2 + (eta - 1) <e, u>^2``, at most `sweeps` passes. ``codebook`` has
-    shape (d, 16) or (d, 256).
+    From what prices choose (docs/architecture.md, Quantize; or from `codes`, which are changed in
+    place), coordinate descent over the blocks on ``|e|^2 + (eta - 1) <e, u>^2``, at most `sweeps`
+    passes. ``codebook`` has shape (d, 16) or (d, 256).
 
     Returns
     -------

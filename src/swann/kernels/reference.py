@@ -245,9 +245,9 @@ def encode_tile(
 
     All that ties the blocks together is the error p along the direction. If each paid a price
     for its part of p, in place of ``weight p^2`` for all of it, they would be apart; ``2 weight p``
-    is the price that leads to the best codes, nearly. Two prices are tried: what it would be if
-    codewords lay everywhere, and what it is if p goes on to fall as it did by the first. From
-    there each block chooses in turn, given the others.
+    is the price that leads to the best codes, nearly. Of three prices the one is taken whose codes
+    lose least: none, what it would be if codewords lay everywhere, and what it is if p goes on to
+    fall as it did by that. From there each block chooses in turn, given the others.
 
     Parameters
     ----------
@@ -279,16 +279,25 @@ def encode_tile(
     def at_price(price: NDArray[Any]) -> NDArray[Any]:
         return np.asarray((squares + price * along).astype(np.float32).argmin(axis=1))
 
-    def parallel() -> NDArray[Any]:
-        return np.asarray(along[blocks, chosen, lanes].sum(axis=0), np.float32)
+    def left() -> tuple[NDArray[Any], NDArray[Any]]:
+        error = along[blocks, chosen, lanes].sum(axis=0)
+        loss = squares[blocks, chosen, lanes].sum(axis=0) + weight * error**2
+        return np.asarray(error, np.float32), np.asarray(loss, np.float32)
 
     if codes is None and sweeps > 0:
-        nearest, one, heavy = parallel(), np.float32(1), np.maximum(weight, 0)
+        one, heavy = np.float32(1), np.maximum(weight, 0)
+        nearest, least = left()
+        best = np.zeros_like(nearest)
         price = np.float32(2) * nearest * (heavy / (one + heavy))
-        chosen = at_price(price)
-        share = np.divide(parallel(), nearest, out=np.zeros_like(nearest), where=nearest != 0)
-        fall = one / (one + heavy) + (one - share)
-        chosen = at_price(price / np.maximum(fall, one / np.float32(3)))
+        for turn in range(2):
+            chosen = at_price(price)
+            then, loss = left()
+            best, least = np.where(loss < least, price, best), np.minimum(loss, least)
+            if turn == 0:
+                share = np.divide(then, nearest, out=np.zeros_like(then), where=nearest != 0)
+                fall = one / (one + heavy) + (one - share)
+                price = price / np.maximum(fall, one / np.float32(3))
+        chosen = at_price(best)
     for _ in range(sweeps):
         before = chosen.copy()
         for m in range(len(starts)):

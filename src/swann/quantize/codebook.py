@@ -58,8 +58,8 @@ def train_codebook(
     iterations : int
         Rounds of assignment and update at most, first under l2 and then, where it is asked for,
         under the anisotropic loss. A round costs about ``codewords n d`` multiplications. Where
-        there are many datapoints, these rounds see the first of them, 256 a codeword or a few more,
-        and five rounds at the end see all: they should come in no order.
+        there are many datapoints, these rounds see the first of them, from 256 a codeword on and
+        less than twice as many, and five more see all: they should come as `in_no_order` has them.
     rng : numpy.random.Generator
         Chooses where the codewords start.
     threads : int
@@ -112,15 +112,27 @@ def train_codebook(
     return codebook
 
 
-def most_rounds(iterations: int, anisotropic: bool) -> int:
-    """Return how many rounds `train_codebook` makes at most."""
-    return iterations * (2 if anisotropic else 1) + min(iterations, _LAST_ROUNDS)
+def most_rounds(
+    count: int, codewords: int, iterations: int, anisotropic: bool
+) -> tuple[int, float]:
+    """Return how many rounds `count` datapoints get at most, and how many over all these make."""
+    tiles = -(-count // LANES)
+    first, early = _first_tiles(tiles, codewords), iterations * (2 if anisotropic else 1)
+    last = min(iterations, _LAST_ROUNDS) if first < tiles else 0
+    return early + last, early * first / tiles + last
 
 
 def in_no_order(count: int, codewords: int) -> NDArray[np.int64]:
-    """Return the numbers below `count` in an order in which the first are spread over all."""
-    parts = max(1, count // (_ENOUGH_AT_FIRST * codewords))
-    return np.concatenate([np.arange(part, count, parts) for part in range(parts)])
+    """Return the numbers below `count`: first, at random, those that the first rounds see.
+
+    Both parts ascend, so that reading them goes forward.
+    """
+    first = LANES * _first_tiles(-(-count // LANES), codewords)
+    if first >= count:
+        return np.arange(count)
+    seen = np.zeros(count, bool)
+    seen[np.random.default_rng(count).permutation(count)[:first]] = True
+    return np.concatenate([np.flatnonzero(seen), np.flatnonzero(~seen)])
 
 
 def _first_tiles(count: int, codewords: int) -> int:

@@ -49,7 +49,8 @@ class ProductQuantizer(Quantizer):
         Any weight function of the score in place of a threshold (see `swann.quantize.weights`).
         Datapoints then count by their own h_par and h_perp, so long ones count more.
     iterations : int
-        Rounds of assignment and update at most, first under l2, then under the loss.
+        Rounds of assignment and update at most, first under l2, then under the loss; of many
+        datapoints they see a part, and five more see all.
     update : {"blockwise", "joint"}
         Whether an update of the codebook solves one block after the other, each once, or goes on
         until all blocks together are at their optimum.
@@ -181,7 +182,8 @@ class ProductQuantizer(Quantizer):
         -----
         A round costs about ``codewords n d`` multiplications; there are at most `iterations` under
         l2 and as many under the loss, fewer where a round lowers it by less than a part in 1,000.
-        Of many datapoints these rounds see 256 a codeword or a few more, and five more see all.
+        Of many datapoints these rounds see from 256 a codeword on, less than twice as many, and
+        five more see all.
         """
         rows, norms = self._training_rows(datapoints)
         self._check_width(rows.shape[1])

@@ -86,9 +86,10 @@ class Coder:
             self.origins = None
         if self.teacher is not None:
             self.metric = self._metric_that_pays(self.teacher, leaves)
-        total = most_rounds(ah.training_iterations, ah.anisotropic)
+        ids = self._usual(source.sample_ids(codebook_sample(ah, source.n), stream=0))
+        total, _ = most_rounds(len(ids), ah.codewords, ah.training_iterations, ah.anisotropic)
         codebook = self._trained(
-            self._usual(source.sample_ids(codebook_sample(ah, source.n), stream=0)),
+            ids,
             leaves,
             self.metric,
             iterations=ah.training_iterations,
