@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from swann import kernels
 from swann.kernels import GROUP, LANES, Tiles, reference
-from swann.quantize.codebook import MAX_SWEEPS, in_no_order, most_rounds, train_codebook
+from swann.quantize.codebook import train_codebook
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -449,55 +449,6 @@ def test_the_loss_never_rises_within_a_stage(
     for stage in (first, second):
         assert (np.diff(stage) <= 1e-5 * max(losses)).all()
     assert max(len(first), len(second)) <= 12
-
-
-@both_losses
-def test_the_first_rounds_see_a_part_and_the_last_all(
-    anisotropic: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tiles, _, _ = make(5, 16 * 1024, 12, anisotropic)  # 1,024 datapoints a codeword
-    sizes: list[int] = []
-    encode = kernels.encode_tiles
-
-    def spy(stage: Tiles, *rest: Any) -> Any:
-        sizes.append(len(stage.targets))
-        return encode(stage, *rest)
-
-    monkeypatch.setattr(kernels, "encode_tiles", spy)
-    whole, losses = train(tiles, 2, iterations=6)
-    assert set(sizes[:-5]) == {len(tiles.targets) // 4}
-    assert sizes[-5:] == 5 * [len(tiles.targets)]
-    most, over_all = most_rounds(16 * 1024, 16, 6, anisotropic)
-    assert len(sizes) <= most == 5 + 6 * (1 + anisotropic)
-    assert sum(sizes) / len(tiles.targets) <= over_all
-    assert (np.diff(losses[-5:]) <= 1e-5 * losses[0]).all()
-    part, _ = train(tiles.first(len(tiles.targets) // 4), 2, iterations=6)
-    reached = [encode(tiles, c, 2, MAX_SWEEPS, 1)[1].mean() for c in (whole, part)]
-    assert reached[0] < reached[1]
-
-
-def test_a_part_that_counts_nothing_is_not_trained_on() -> None:
-    tiles, _, _ = make(5, 16 * LANES * 64, 4, False)
-    scales = np.ones((len(tiles.targets), LANES), np.float32)
-    scales[: len(scales) // 4] = 0.0
-    _, losses = train(tiles._replace(scales=scales), 2, iterations=3)
-    assert len(losses) == 3
-
-
-@pytest.mark.parametrize("count", [1, 15, 8191, 8192, 12_275, 16_380, 16_384, 100_003])
-def test_in_no_order_has_what_the_first_rounds_see_at_random_and_first(count: int) -> None:
-    order = in_no_order(count, 16)
-    np.testing.assert_array_equal(np.sort(order), np.arange(count))
-    tiles = -(-count // LANES)
-    first = tiles if count <= 8191 - LANES else -(-tiles // max(1, tiles * LANES // 4096))
-    seen, rest = order[: LANES * first], order[LANES * first :]
-    assert (np.diff(seen) > 0).all()
-    assert (np.diff(rest) > 0).all()
-    assert bool(len(rest)) == (count > 8191 - LANES)
-    if len(rest):
-        assert abs(seen.mean() / count - 0.5) < 0.03
-        kinds = np.bincount(seen % 4) / len(seen)  # datapoints whose kinds take turns
-        assert (abs(kinds - 0.25) < 0.03).all()
 
 
 @each_size

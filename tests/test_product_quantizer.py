@@ -10,8 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import swann
-from swann import kernels
 from swann.errors import (
     ConfigError,
     DTypeError,
@@ -120,29 +118,6 @@ def test_the_loss_never_rises(update: str, loss: dict[str, Any]) -> None:
     plain = seen[: rises[0] + 1] if len(rises) else seen
     assert plain[-1] < plain[0]
     assert len(seen) > 4
-
-
-@pytest.mark.parametrize("index", [False, True])
-def test_the_first_rounds_see_datapoints_of_all_the_order(
-    index: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = normal(20, 40_000, 6)
-    rows = rows[np.argsort(rows[:, 0])]
-    seen: list[F32] = []
-    encode = kernels.encode_tiles
-
-    def spy(tiles: kernels.Tiles, *rest: Any) -> Any:
-        seen.append(tiles.targets[:, 0].ravel())
-        return encode(tiles, *rest)
-
-    monkeypatch.setattr(kernels, "encode_tiles", spy)
-    if index:
-        swann.builder(rows, 5, "squared_l2").score_ah(2).build()
-    else:
-        ProductQuantizer(2).fit(rows)
-    assert len(seen[0]) < len(rows) / 4
-    assert abs(float(seen[0].mean())) < 0.05
-    assert seen[0].std() == pytest.approx(1, rel=0.05)
 
 
 @each_loss

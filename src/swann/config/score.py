@@ -40,8 +40,7 @@ class AHConfig(Config):
         16 codewords a block and 4-bit codes, or 256 and 8-bit codes: more accurate at twice the
         memory, and slower to search and to build.
     training_iterations : int
-        Upper limit on training iterations, under either loss; where there are many datapoints
-        these see a part, and up to five more see all.
+        Upper limit on training iterations.
     """
 
     dimensions_per_block: int = 2

@@ -62,10 +62,6 @@ class Tiles(NamedTuple):
         """Return the same tiles with these weights and scales, of shape (n,)."""
         return self._replace(weights=_by_tile(weights), scales=_by_tile(scales))
 
-    def first(self, count: int) -> Tiles:
-        """Return the first `count` tiles."""
-        return Tiles(self.targets[:count], *(a if a is None else a[:count] for a in self[1:]))
-
 
 def make_tiles(
     rows: F32,

@@ -23,7 +23,6 @@ from swann.index.building.coding import codebook_sample
 from swann.partition.kmeans import NEAR
 from swann.plan.layout import reduced_dim
 from swann.plan.profile import Look, check_fields, check_name
-from swann.quantize.codebook import most_rounds
 
 __all__ = [
     "BUILD_TERMS",
@@ -196,8 +195,7 @@ def build_terms(config: IndexConfig, n: int, dimension: int) -> Terms:
     exact: Any = config.reorder
     if isinstance(config.score, AHConfig):
         enough = min(n, codebook_sample(config.score, n))
-        iterations, anisotropic = config.score.training_iterations, config.score.anisotropic
-        _, rounds = most_rounds(enough, config.score.codewords, iterations, anisotropic)
+        rounds = config.score.training_iterations * (2 if config.score.anisotropic else 1)
         words = config.score.codewords / 16
         terms["codebook"] = float(enough) * r * rounds * words
         sweeps = 2 if config.score.anisotropic else 1

@@ -15,23 +15,21 @@ from numpy.typing import NDArray
 from swann import kernels
 from swann.kernels import LANES, Tiles
 
-__all__ = ["MAX_SWEEPS", "in_no_order", "most_rounds", "train_codebook"]
+__all__ = ["MAX_SWEEPS", "train_codebook"]
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 MAX_SWEEPS = 2
 """Passes of coordinate descent over the blocks of a datapoint; further ones change next to nothing
-(on GloVe-100 the loss after 1, 2, 3 and 4 is .0869, .0866, .0865 and .0865)."""
+(`python -m benchmarks.codes`: on GloVe-100 the loss after 1, 2, 3 and 20 is .1190, .1187, .1186 and
+.1186)."""
 
 _TRAINING_SWEEPS = 1
 """While training, codes start from those of the iteration before."""
 
 _CONVERGED = 1e-3
 _SEED_TILES = 256
-
-_ENOUGH_AT_FIRST = 256  # datapoints a codeword
-_LAST_ROUNDS = 5
 
 
 def train_codebook(
@@ -57,16 +55,14 @@ def train_codebook(
         Of a block.
     iterations : int
         Rounds of assignment and update at most, first under l2 and then, where it is asked for,
-        under the anisotropic loss. A round costs about ``codewords n d`` multiplications. Where
-        there are many datapoints, these rounds see the first of them, from 256 a codeword on and
-        less than twice as many, and five more see all: they should come as `in_no_order` has them.
+        under the anisotropic loss. A round costs about ``codewords n d`` multiplications.
     rng : numpy.random.Generator
         Chooses where the codewords start.
     threads : int
         The result does not depend on it.
     on_iteration : callable, optional
-        Called as ``on_iteration(number, mean_loss)`` after each assignment; `most_rounds` says how
-        often at most. While loss and datapoints stay the same, the loss never rises.
+        Called as ``on_iteration(number, mean_loss)`` after each assignment. Within a stage the
+        loss never rises.
     joint : bool
         Whether updates end at the joint optimum of all blocks, at up to twice the work.
 
@@ -80,19 +76,12 @@ def train_codebook(
     exactly, given the others, once: the loss falls as surely, and ends as low.
     """
     codebook = _start(tiles.targets, dimensions_per_block, codewords, rng, threads)
-    first = tiles.first(_first_tiles(len(tiles.targets), codewords))
-    if first.scales is not None and not first.scales.any():
-        first = tiles
-    stages = [(_plain(first), iterations)]
-    if tiles.directions is not None:
-        stages.append((first, iterations))
-    if len(first.targets) < len(tiles.targets):
-        last = _plain(tiles) if tiles.directions is None else tiles
-        stages.append((last, min(iterations, _LAST_ROUNDS)))
+    plain = Tiles(tiles.targets, None, None, tiles.scales)
+    stages = [plain] if tiles.directions is None else [plain, tiles]
     number = 0
-    for stage, rounds in stages:
+    for stage in stages:
         before, codes = np.inf, None
-        for _ in range(rounds):
+        for _ in range(iterations):
             codes, losses = kernels.encode_tiles(
                 stage,
                 codebook,
@@ -101,7 +90,7 @@ def train_codebook(
                 threads,
                 codes if stage.directions is not None else None,
             )
-            loss = _mean(losses, stage.scales)
+            loss = _mean(losses, tiles.scales)
             if on_iteration is not None:
                 on_iteration(number, loss)
             number += 1
@@ -110,38 +99,6 @@ def train_codebook(
                 break
             before = loss
     return codebook
-
-
-def most_rounds(
-    count: int, codewords: int, iterations: int, anisotropic: bool
-) -> tuple[int, float]:
-    """Return how many rounds `count` datapoints get at most, and how many over all these make."""
-    tiles = -(-count // LANES)
-    first, early = _first_tiles(tiles, codewords), iterations * (2 if anisotropic else 1)
-    last = min(iterations, _LAST_ROUNDS) if first < tiles else 0
-    return early + last, early * first / tiles + last
-
-
-def in_no_order(count: int, codewords: int) -> NDArray[np.int64]:
-    """Return the numbers below `count`: first, at random, those that the first rounds see.
-
-    Both parts ascend, so that reading them goes forward.
-    """
-    first = LANES * _first_tiles(-(-count // LANES), codewords)
-    if first >= count:
-        return np.arange(count)
-    seen = np.zeros(count, bool)
-    seen[np.random.default_rng(count).permutation(count)[:first]] = True
-    return np.concatenate([np.flatnonzero(seen), np.flatnonzero(~seen)])
-
-
-def _first_tiles(count: int, codewords: int) -> int:
-    """Return how many of `count` tiles are enough at first."""
-    return -(-count // max(1, count * LANES // (_ENOUGH_AT_FIRST * codewords)))
-
-
-def _plain(tiles: Tiles) -> Tiles:
-    return tiles._replace(directions=None, weights=None)
 
 
 def _mean(losses: F32, scales: F32 | None) -> float:

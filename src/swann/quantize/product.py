@@ -16,7 +16,7 @@ from swann.config.checks import check_count
 from swann.errors import ConfigError, InvalidInputError, ShapeError
 from swann.kernels import LANES, Tiles
 from swann.quantize.base import Origins, Quantizer, as_codes, checked_norms
-from swann.quantize.codebook import MAX_SWEEPS, in_no_order, train_codebook
+from swann.quantize.codebook import MAX_SWEEPS, train_codebook
 from swann.vectors import as_queries, chunks
 
 __all__ = ["ProductQuantizer"]
@@ -49,8 +49,7 @@ class ProductQuantizer(Quantizer):
         Any weight function of the score in place of a threshold (see `swann.quantize.weights`).
         Datapoints then count by their own h_par and h_perp, so long ones count more.
     iterations : int
-        Rounds of assignment and update at most, first under l2, then under the loss; of many
-        datapoints they see a part, and five more see all.
+        Rounds of assignment and update at most, first under l2, then under the loss.
     update : {"blockwise", "joint"}
         Whether an update of the codebook solves one block after the other, each once, or goes on
         until all blocks together are at their optimum.
@@ -182,14 +181,11 @@ class ProductQuantizer(Quantizer):
         -----
         A round costs about ``codewords n d`` multiplications; there are at most `iterations` under
         l2 and as many under the loss, fewer where a round lowers it by less than a part in 1,000.
-        Of many datapoints these rounds see from 256 a codeword on, less than twice as many, and
-        five more see all.
         """
         rows, norms = self._training_rows(datapoints)
         self._check_width(rows.shape[1])
         centers = Origins(origins, labels, rows.shape, self._threads)
-        every = in_no_order(len(rows), self.codewords)
-        every = np.resize(every, -(-len(rows) // LANES) * LANES)
+        every = np.resize(np.arange(len(rows)), -(-len(rows) // LANES) * LANES)
         return self.fit_tiles(
             self._tiles(rows[every], norms[every], centers.table, centers.of(every)),
             on_iteration=on_iteration,
@@ -205,7 +201,7 @@ class ProductQuantizer(Quantizer):
         Parameters
         ----------
         tiles : Tiles
-            Datapoints, 16 a tile, in no order: of many the first rounds see the first.
+            Datapoints, 16 a tile.
         on_iteration : callable, optional
             As for `fit`.
 
@@ -245,7 +241,7 @@ class ProductQuantizer(Quantizer):
         """Return codes of datapoints, or of their residuals.
 
         Each block first chooses at a price for its part of the error along the datapoint, then
-        coordinate descent over the blocks lowers the loss (section 7.5), in five passes at most
+        coordinate descent over the blocks lowers the loss (section 7.5), in six passes at most
         over all. A pass costs ``codewords n d`` multiplications.
 
         Parameters

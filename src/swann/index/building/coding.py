@@ -15,7 +15,6 @@ from swann.index.building.learned import CODE_SAMPLE, Teacher
 from swann.index.source import Source, most_rows
 from swann.kernels import GROUP, LANES, Tiles
 from swann.quantize.anisotropic import anisotropic_weights
-from swann.quantize.codebook import in_no_order, most_rounds
 from swann.quantize.product import ProductQuantizer
 
 __all__ = ["Coder", "codebook_sample"]
@@ -86,10 +85,9 @@ class Coder:
             self.origins = None
         if self.teacher is not None:
             self.metric = self._metric_that_pays(self.teacher, leaves)
-        ids = self._usual(source.sample_ids(codebook_sample(ah, source.n), stream=0))
-        total, _ = most_rounds(len(ids), ah.codewords, ah.training_iterations, ah.anisotropic)
+        total = ah.training_iterations * (2 if ah.anisotropic else 1)
         codebook = self._trained(
-            ids,
+            self._usual(source.sample_ids(codebook_sample(ah, source.n), stream=0)),
             leaves,
             self.metric,
             iterations=ah.training_iterations,
@@ -216,7 +214,6 @@ class Coder:
     ) -> Tiles:
         """Training data of some datapoints; a few come twice, since tiles are full."""
         source = self.source
-        ids = ids[in_no_order(len(ids), self.ah.codewords)]
         ids = np.resize(ids, -(-len(ids) // LANES) * LANES)
         norms = self.norms[ids]
         if scales is not None and origins is not None:
