@@ -147,6 +147,12 @@ def test_int8_rows_become_bfloat16() -> None:
     assert scored.score == swann.BruteForceConfig(quantize=ReorderType.BFLOAT16)
 
 
+@pytest.mark.parametrize("finer", [ReorderType.FLOAT32, ReorderType.BFLOAT16])
+def test_brute_force_by_int8_takes_the_rows_of_its_reordering(finer: ReorderType) -> None:
+    name = "brute_force_int8_reorder" + "_bf16" * (finer is ReorderType.BFLOAT16)
+    assert opened(name).config.score == swann.BruteForceConfig(quantize=finer)
+
+
 def test_upper_trees_and_int8_centroids_are_made_anew() -> None:
     upper, int8 = opened("upper_tree"), opened("tree_spherical_int8_centroids")
     assert upper.config.tree is not None

@@ -36,6 +36,8 @@ def hashed(b: Any, width: int = 2, **options: Any) -> Any:
 DOT: dict[str, Callable[[Any], Any]] = {
     "brute_force": lambda b: b.score_brute_force(),
     "brute_force_int8": lambda b: b.score_brute_force(True),
+    "brute_force_int8_reorder": lambda b: b.score_brute_force(True).reorder(40),
+    "brute_force_int8_reorder_bf16": lambda b: b.score_brute_force(True).reorder(40, BF16),
     "brute_force_bf16": lambda b: b.score_brute_force(BF16),
     "ah": lambda b: hashed(b),
     "ah_reorder": lambda b: hashed(b, 3).reorder(40),
