@@ -249,14 +249,18 @@ def test_the_wheel_is_small() -> None:
     assert len(wheel.getvalue()) < 3_000_000
 
 
-def import_seconds(module: str) -> float:
-    """The least of five imports, each in a process of its own, in time of the processor."""
-    code = f"import time; start = time.process_time(); import {module}; "
-    code += "print(time.process_time() - start)"
-    return min(float(run(sys.executable, "-c", code)) for _ in range(5))
+def import_seconds() -> tuple[float, float]:
+    """Time of the processor that ``import numpy`` takes, and ``import swann`` after it.
+
+    Of the thread alone: OpenBLAS's own spin for a while and would count.
+    """
+    code = "from time import thread_time as now; a = now(); import numpy; b = now(); "
+    code += "import swann; print(b - a, now() - b)"
+    numpy, swann = map(float, run(sys.executable, "-c", code).split())
+    return numpy, swann
 
 
 def test_import_takes_150_ms() -> None:
-    seconds = import_seconds("swann")
-    # A slow machine takes longer for numpy, too, which is most of it.
-    assert seconds < 0.15 or seconds < 2 * import_seconds("numpy")
+    # Both in the same process: a slow machine, or a slow moment, takes longer for numpy, too.
+    trials = [import_seconds() for _ in range(7)]
+    assert any(numpy + swann < 0.15 or swann < numpy for numpy, swann in trials), trials
