@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -60,6 +60,7 @@ def test_the_recursion_gives_the_same(ratio: float, dimension: int) -> None:
 
 
 @given(ratio=st.floats(1e-4, 0.999), dimension=st.integers(2, 2000))
+@example(ratio=0.999, dimension=8)
 @settings(max_examples=100)
 def test_the_recursion_holds_everywhere(ratio: float, dimension: int) -> None:
     value = eta_recursion(ratio, dimension)

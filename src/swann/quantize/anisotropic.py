@@ -133,7 +133,7 @@ def eta_recursion(ratio: float, dimension: int) -> float:
     -----
     With s = sin(arccos(r)), integration by parts gives ``d I_d = (d - 1) I_{d-2} - r s^(d-1)``, and
     so ``eta = (d - 1) (I_{d-2} - I_d) / I_d = 1 + r s^(d-1) / I_d``, in which nothing cancels.
-    Upward the recursion loses digits where ``d r^2`` is large; there it is run downward, from a
+    Upward the recursion loses digits where ``s^-d`` is large; there it is run downward, from a
     dimension in which all but nothing of the integral is left, on ``J_d = I_d / (r s^(d+1))``, for
     which ``(d - 1) J_{d-2} = d s^2 J_d + 1``. Costs at most about ``d + 80 / r^2`` steps, and
     never more than ``9 d``.
@@ -147,7 +147,7 @@ def eta_recursion(ratio: float, dimension: int) -> float:
     if dimension < 2 or ratio <= 0.0:
         return 1.0
     square = 1.0 - ratio * ratio  # s^2
-    if dimension * ratio * ratio < _UPWARD:
+    if dimension * -math.log(square) < _UPWARD:
         integral = math.acos(ratio) if dimension % 2 == 0 else 1.0 - ratio
         power = math.sqrt(square) if dimension % 2 == 0 else square  # s^(k-1)
         for k in range(dimension % 2 + 2, dimension + 1, 2):
