@@ -92,6 +92,30 @@ inline void filter_tile(const I8Rows& rows, size_t group, size_t quads, const I8
   });
 }
 
+// One query against a group, whose bytes come in one stream, the one that memory delivers fastest:
+// sums lie side by side instead of groups.
+template <bool squared_l2>
+inline uint16_t filter_lone(const I8Rows& rows, size_t group, size_t quads,
+                            const I8Queries& queries, size_t q, float least, float slack) noexcept {
+  constexpr size_t kSums = 4;
+  __m512i sums[kSums] = {_mm512_set1_epi32(queries.starts[q])};
+  unrolled<kSums - 1>([&](auto i) SWANN_INLINE { sums[i + 1] = _mm512_setzero_si512(); });
+  const uint8_t* bytes = rows.bytes + group * quads * 64;
+  const int8_t* query = queries.bytes + q * quads * 4;
+  const auto add = [&](size_t j, __m512i& sum) SWANN_INLINE {
+    int32_t four;
+    __builtin_memcpy(&four, query + j * 4, 4);
+    add_products(sum, _mm512_loadu_si512(bytes + j * 64), _mm512_set1_epi32(four));
+  };
+  size_t j = 0;
+  for (; j + kSums <= quads; j += kSums)
+    unrolled<kSums>([&](auto i) SWANN_INLINE { add(j + i, sums[i]); });
+  for (; j < quads; ++j) add(j, sums[0]);
+  const __m512i all = _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[1]),
+                                       _mm512_add_epi32(sums[2], sums[3]));
+  return reaching<squared_l2>(rows, group, queries, q, all, least, slack);
+}
+
 template <size_t G, bool squared_l2>
 inline void filter_groups(const I8Rows& rows, size_t group, size_t quads, const I8Queries& queries,
                           float slack, uint16_t* masks) noexcept {
@@ -106,8 +130,10 @@ inline void filter_groups(const I8Rows& rows, size_t group, size_t quads, const 
       filter_tile<G, 6, squared_l2>(rows, group, quads, queries, q, least, base, slack,
                                    masks);
     for (; q < end; ++q)
-      filter_tile<G, 1, squared_l2>(rows, group, quads, queries, q, least, base, slack,
-                                   masks);
+#pragma GCC unroll 4
+      for (size_t g = 0; g < G; ++g)
+        masks[g * queries.count + q] = filter_lone<squared_l2>(rows, group + g, quads, queries, q,
+                                                               least[g][q - base], slack);
   }
 }
 

@@ -29,6 +29,10 @@ struct Scratch {
   RoundedRows rounded_rows;
   std::vector<float> thresholds;  // of queries against rounded rows
   std::vector<uint16_t> masks;    // of rounded rows that pass
+  std::vector<uint32_t> passing;  // entries
+  std::vector<float> gathered_rows;
+  ByteRows* kept = nullptr;       // of the index, where the block goes by them
+  size_t num_filtered = 0, num_passed = 0;  // pairs of a query and an entry
   std::vector<int8_t> tile_bytes;        // [count][quads][4] of the queries, rounded for tiles
   std::vector<TileQuery> tile_queries;   // [count]
   std::vector<uint8_t> leaf_codes;       // of a leaf, unpacked
@@ -82,6 +86,10 @@ const uint8_t* codes_of(const IndexView& index, size_t leaf);
 // of the leaf that comes after this one, where that is known.
 void scan_leaf(const Block& block, size_t leaf, const uint32_t* visits, size_t count,
                const uint8_t* next = nullptr);
+
+// Before and after the rows of a block are scored.
+void start_rows(const Block& block);
+void end_rows(const Block& block);
 
 // Scores rows of one leaf exactly for the queries that visit it: `visits` are positions in
 // scratch.choices. New ones likewise.

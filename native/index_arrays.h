@@ -132,6 +132,7 @@ class IndexArrays {
       prepare_tiles(view_);
       find_outliers(view_);
     }
+    prepare_byte_rows(view_);
   }
 
  protected:

@@ -8,6 +8,12 @@ namespace swann {
 
 float rounding(size_t dim) noexcept { return float(dim / 16 + 16) * 2.4e-7f; }
 
+void RoundedQueries::set_weights(const std::vector<float>& of_dimensions) {
+  weights = of_dimensions;
+  parts.resize(weights.size());
+  for (size_t j = 0; j < weights.size(); ++j) parts[j] = 1.0f / weights[j];
+}
+
 void RoundedQueries::resize(size_t count, size_t dim) {
   const size_t tiles = (count + kI8Queries - 1) / kI8Queries;
   bytes.assign(tiles * kI8Queries * ((dim + 3) / 4 * 4), 0);

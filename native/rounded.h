@@ -27,6 +27,7 @@ struct RoundedQueries {
   std::vector<float> weights, parts;             // [dim] of the dimensions, and 1 over them
   std::vector<float> scaled;                     // [dim] a query, times parts
 
+  void set_weights(const std::vector<float>& of_dimensions);
   void resize(size_t count, size_t dim);
   void round(const float* query, size_t dim, size_t q);  // with the weights, where there are any
   I8Queries view() const noexcept;               // without thresholds and count

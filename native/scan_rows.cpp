@@ -1,9 +1,11 @@
-// Exact scores of the rows of leaves. Where many queries visit a leaf, its rows and the queries are
-// rounded to 8 bits, and only rows whose rounded score says that they may be among the best are
-// scored: by the very kernel that would have scored all, so that nothing changes but the time.
+// Exact scores of the rows of leaves. Where there are rows in 8 bits, those that are kept or, where many
+// queries visit a leaf, its own rounded for them, only rows whose rounded score says that they may be
+// among the best are scored: by the very kernel that would have scored all, so that nothing changes
+// but the time.
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "block.h"
 
@@ -11,13 +13,14 @@ namespace swann {
 namespace {
 
 constexpr size_t kExactRows = 128;     // rows scored at a time
-constexpr size_t kRoundedRows = 512;   // rows rounded at a time
+constexpr size_t kRoundedRows = ByteRows::kPart;  // rows held against thresholds at a time
 constexpr size_t kManyQueries = 24;    // from here on it pays to round rows
 
 void make_room(const Block& block) {
   Scratch& s = block.scratch;
-  s.scores.resize(std::max(s.scores.size(), block.count * kExactRows));
-  s.rows.resize(std::max(s.rows.size(), kExactRows));
+  s.scores.resize(std::max({s.scores.size(), block.count * kExactRows, kRoundedRows}));
+  s.rows.resize(std::max(s.rows.size(), kRoundedRows));
+  s.passing.resize(kRoundedRows);
 }
 
 // Adds the keys of scores that reach the threshold; returns how many keys there were before, after
@@ -73,32 +76,26 @@ void score_part(const Block& block, size_t first, size_t n, const float* queries
 
 bool can_round(const Block& block, size_t rows, size_t count) {
   const IndexView& index = block.index;
-  return kernels().i8_filter != nullptr && index.rows.f32 != nullptr &&
-         index.entry_rows == nullptr && index.dim <= kMostI8Dimensions && count >= kManyQueries &&
-         rows > kExactRows;
+  return index.byte_rows != nullptr && count >= kManyQueries && rows > kExactRows;
 }
 
-// Weights of the dimensions: where queries are large and rows are small, and the other way round,
-// weights that make both alike leave the least to rounding.
-void choose_weights(const Block& block, RoundedQueries& out) {
+// What is kept, where this block goes by it.
+ByteRows* kept_for(const Block& block) {
+  ByteRows* const kept = block.index.byte_rows.get();
+  // A batch without a tree rounds rows for itself in no time, with weights of its own.
+  const bool few = block.count < kManyQueries || block.index.num_leaves > 1;
+  if (kept == nullptr || !few) return nullptr;
+  if (!kept->is_on()) kept->look_at(block.index, block.queries, block.count);
+  return kept->is_on() && kept->trial.worth_it() ? kept : nullptr;
+}
+
+std::vector<float> weights_for(const Block& block) {
+  if (block.scratch.kept != nullptr) return block.scratch.kept->weights();
   constexpr size_t kSample = 256;
-  constexpr double kMost = 1 << 20;
-  const size_t dim = block.index.dim, rows = block.index.num_rows;
-  std::vector<double> of_queries(dim), of_rows(dim);
-  const auto add = [dim](const float* vector, std::vector<double>& squares) {
-    for (size_t j = 0; j < dim; ++j) squares[j] += double(vector[j]) * double(vector[j]);
-  };
-  for (size_t i = 0; i < kSample; ++i) {
-    add(block.query(i * block.count / kSample), of_queries);
-    add(block.index.rows.f32 + i * rows / kSample * dim, of_rows);
-  }
-  out.weights.resize(dim);
-  out.parts.resize(dim);
-  for (size_t j = 0; j < dim; ++j) {
-    const double ratio = std::sqrt(std::sqrt(of_queries[j] / of_rows[j]));
-    out.weights[j] = float(std::isfinite(ratio) ? std::clamp(ratio, 1 / kMost, kMost) : 1.0);
-    out.parts[j] = 1.0f / out.weights[j];
-  }
+  const size_t dim = block.index.dim;
+  std::vector<double> squares(dim);
+  for (size_t i = 0; i < kSample; ++i) add_squares(block.query(i * block.count / kSample), squares);
+  return weights_of(block.index, std::move(squares));
 }
 
 void round_queries(const Block& block) {
@@ -106,7 +103,7 @@ void round_queries(const Block& block) {
   if (s.is_rounded) return;
   RoundedQueries& all = s.rounded;
   const size_t dim = block.index.dim;
-  choose_weights(block, all);
+  all.set_weights(weights_for(block));
   all.resize(block.count, dim);
   for (size_t q = 0; q < block.count; ++q) all.round(block.query(q), dim, q);
   s.is_rounded = true;
@@ -132,96 +129,143 @@ const RoundedQueries& rounded_visiting(const Block& block, const uint32_t* visit
   return some;
 }
 
+// Whether each query has seen enough rows to have a threshold.
+bool have_thresholds(const Block& block, const uint32_t* visits, size_t count) {
+  bool all = true;
+  for (size_t i = 0; i < count; ++i) {
+    Candidates& best = block.scratch.candidates[visits[i] / block.limits.leaves];
+    if (best.worst == 0) best.trim();
+    all &= best.worst != 0;
+  }
+  return all;
+}
+
 // What the rounded scores are held against. Under squared l2 a row is among the best when
 // <q, x> - |x|^2 / 2 >= (|q|^2 - d) / 2, d being the greatest squared distance of those.
 float threshold_of(const Block& block, const Candidates& best, float half, float slack) {
-  if (best.worst == 0) return -std::numeric_limits<float>::infinity();
   const float worst = from_ordered(key_score(best.worst));
   if (!block.index.squared_l2()) return worst;
   return worst / 2 + half - 4 * slack * (half + std::fabs(worst));
 }
 
-// Scores the rows that the masks of one group name.
-void score_masked(const Block& block, size_t first, uint32_t valid, const uint16_t* masks,
-                  const uint32_t* visits, size_t count) {
+// Scores the first n entries of scratch.passing for a query.
+void score_passing(const Block& block, size_t q, size_t n) {
   const IndexView& index = block.index;
-  for (size_t i = 0; i < count; ++i) {
-    uint32_t mask = masks[i] & valid;
-    if (mask == 0) continue;
-    const size_t q = visits[i] / block.limits.leaves;
-    uint32_t rows[kI8Group];
-    float scores[kI8Group];
-    size_t n = 0;
-    for (; mask != 0; mask &= mask - 1)
-      rows[n++] = uint32_t(first) + uint32_t(__builtin_ctz(mask));
-    score_rows(index.rows, index.squared_l2(), block.query(q), rows, n, scores);
-    Candidates& best = block.scratch.candidates[q];
-    if (best.capacity - best.size < n) best.trim();
-    const size_t before = best.size;
-    const int32_t worst = best.worst == 0 ? INT32_MIN : key_score(best.worst);
-    for (size_t r = 0; r < n; ++r)
-      if (ordered(scores[r]) >= worst) best.keys[best.size++] = make_key(ordered(scores[r]), rows[r]);
-    drop_dead(block, best, before);
+  Scratch& s = block.scratch;
+  const uint32_t* const entries = s.passing.data();
+  const uint32_t* rows = entries;
+  if (index.entry_rows != nullptr) {
+    for (size_t i = 0; i < n; ++i) s.rows[i] = index.entry_rows[entries[i]];
+    rows = s.rows.data();
   }
+  score_rows(index.rows, index.squared_l2(), block.query(q), rows, n, s.scores.data());
+  Candidates& best = s.candidates[q];
+  if (best.capacity - best.size < n) best.trim();
+  const size_t before = best.size;
+  const int32_t worst = key_score(best.worst);
+  for (size_t i = 0; i < n; ++i)
+    if (ordered(s.scores[i]) >= worst)
+      best.keys[best.size++] = make_key(ordered(s.scores[i]), entries[i]);
+  drop_dead(block, best, before);
 }
 
-void filter_rows(const Block& block, size_t first, size_t rows, const uint32_t* visits,
-                 size_t count) {
+// Scores, of entries [first, first + n), those that may be among the best. `rows` are the rounded
+// ones from entry `base` on.
+void filter_part(const Block& block, const I8Rows& rows, size_t base, size_t first, size_t n,
+                 const RoundedQueries& queries, const uint32_t* visits, size_t count) {
   const IndexView& index = block.index;
-  const KernelTable& k = kernels();
-  const RoundedQueries& queries = rounded_visiting(block, visits, count);
-  RoundedRows& rounded = block.scratch.rounded_rows;
-  std::vector<float>& thresholds = block.scratch.thresholds;
-  std::vector<uint16_t>& masks = block.scratch.masks;
-  const size_t quads = (index.dim + 3) / 4, groups_at_once = kRoundedRows / kI8Group;
+  Scratch& s = block.scratch;
   const float slack = rounding(index.dim);
-  rounded.resize(kRoundedRows, index.dim);
-  thresholds.resize(count);
-  masks.resize(groups_at_once * count);
-  const I8Rows view = rounded.view();
-  I8Queries side = queries.view();
-  side.thresholds = thresholds.data();
-  side.count = count;
-  for (size_t at = 0; at < rows; at += kRoundedRows) {
-    const size_t n = std::min(kRoundedRows, rows - at), groups = (n + kI8Group - 1) / kI8Group;
-    for (size_t i = 0; i < count; ++i) {
-      Candidates& best = block.scratch.candidates[visits[i] / block.limits.leaves];
-      if (best.size >= Candidates::most(best.limit) + best.limit) best.trim();
-      thresholds[i] = threshold_of(block, best, queries.halves[i], slack);
-    }
-    k.i8_pack(index.rows.f32 + (first + at) * index.dim, n, index.dim,
-              block.scratch.rounded.weights.data(), &view);
-    k.i8_filter(&view, groups, quads, &side, index.squared_l2(), 4 * slack, masks.data());
-    for (size_t g = 0; g < groups; ++g) {
-      const size_t left = n - g * kI8Group;
-      const uint32_t valid = left >= kI8Group ? 0xFFFFu : (1u << left) - 1;
-      score_masked(block, first + at + g * kI8Group, valid, masks.data() + g * count, visits,
-                   count);
-    }
+  const size_t groups = (first + n - base + kI8Group - 1) / kI8Group;
+  s.thresholds.resize(count);
+  s.masks.resize(groups * count);
+  for (size_t i = 0; i < count; ++i) {
+    Candidates& best = s.candidates[visits[i] / block.limits.leaves];
+    if (best.size >= Candidates::most(best.limit) + best.limit) best.trim();
+    s.thresholds[i] = threshold_of(block, best, queries.halves[i], slack);
   }
+  I8Queries side = queries.view();
+  side.thresholds = s.thresholds.data();
+  side.count = count;
+  kernels().i8_filter(&rows, groups, (index.dim + 3) / 4, &side, index.squared_l2(), 4 * slack,
+                      s.masks.data());
+  const uint16_t from_first = uint16_t(0xFFFFu << (first - base) % kI8Group);
+  const uint16_t to_last = uint16_t(0xFFFFu >> (kI8Group * groups - (first + n - base)));
+  for (size_t i = 0; i < count; ++i) {
+    s.masks[i] &= from_first;
+    s.masks[(groups - 1) * count + i] &= to_last;
+  }
+  for (size_t i = 0; i < count; ++i) {
+    size_t passing = 0;
+    for (size_t g = 0; g < groups; ++g)
+      for (uint32_t mask = s.masks[g * count + i]; mask != 0; mask &= mask - 1)
+        s.passing[passing++] = uint32_t(base + g * kI8Group) + uint32_t(__builtin_ctz(mask));
+    if (passing > 0) score_passing(block, visits[i] / block.limits.leaves, passing);
+    s.num_passed += passing;
+  }
+  s.num_filtered += n * count;
+}
+
+// Entries from the first on by rows rounded for these visits; returns how many it has gone through.
+size_t filter_rounded(const Block& block, size_t first, size_t rows, const uint32_t* visits,
+                      size_t count) {
+  Scratch& s = block.scratch;
+  const RoundedQueries& queries = rounded_visiting(block, visits, count);
+  s.rounded_rows.resize(kRoundedRows, block.index.dim);
+  const I8Rows view = s.rounded_rows.view();
+  for (size_t at = 0, n; at < rows; at += n) {
+    n = std::min(kRoundedRows, rows - at);
+    take_entries(block.index, first + at, n, s.rounded.weights.data(), s.gathered_rows, view);
+    filter_part(block, view, first + at, first + at, n, queries, visits, count);
+  }
+  return rows;
+}
+
+// The same by what is kept, to where another thread is making it.
+size_t filter_kept(const Block& block, size_t first, size_t rows, const uint32_t* visits,
+                   size_t count) {
+  ByteRows& kept = *block.scratch.kept;
+  const RoundedQueries& queries = rounded_visiting(block, visits, count);
+  for (size_t at = 0, n; at < rows; at += n) {
+    const size_t entry = first + at, part = entry / ByteRows::kPart;
+    n = std::min((part + 1) * ByteRows::kPart - entry, rows - at);
+    if (!kept.make(block.index, part)) return at;
+    const size_t group = entry / kI8Group;
+    filter_part(block, kept.from_group(group), group * kI8Group, entry, n, queries, visits, count);
+  }
+  return rows;
 }
 
 }  // namespace
 
+void start_rows(const Block& block) {
+  Scratch& s = block.scratch;
+  s.kept = kept_for(block);
+  s.num_filtered = s.num_passed = 0;
+}
+
+void end_rows(const Block& block) {
+  const Scratch& s = block.scratch;
+  constexpr size_t kShare = 8;  // where so many pass, floats are as fast
+  if (s.kept != nullptr && s.num_filtered > 0)
+    s.kept->trial.report(s.num_passed * kShare < s.num_filtered);
+}
+
 void scan_rows(const Block& block, size_t leaf, const uint32_t* visits, size_t count) {
   const IndexView& index = block.index;
   const size_t first = index.leaf_starts[leaf], rows = leaf_size(index, leaf);
-  const float* queries = visiting(block, visits, count);
-  const auto candidates = [&](size_t i) -> Candidates& {
-    return block.scratch.candidates[visits[i] / block.limits.leaves];
-  };
+  const float* queries = nullptr;
   make_room(block);
-  const bool rounds = can_round(block, rows, count);
-  for (size_t at = 0; at < rows; at += kExactRows) {
-    if (rounds && at > 0) {  // thresholds are known once each query has seen enough rows
-      bool known = true;
-      for (size_t i = 0; i < count; ++i) {
-        if (candidates(i).worst == 0) candidates(i).trim();
-        known &= candidates(i).worst != 0;
-      }
-      if (known) return filter_rows(block, first + at, rows - at, visits, count);
+  const bool kept = block.scratch.kept != nullptr, rounds = can_round(block, rows, count);
+  for (size_t at = 0, n; at < rows; at += n) {
+    if ((kept || rounds) && have_thresholds(block, visits, count)) {
+      at += kept ? filter_kept(block, first + at, rows - at, visits, count)
+                 : filter_rounded(block, first + at, rows - at, visits, count);
+      if (at == rows) return;
     }
-    score_part(block, first + at, std::min(kExactRows, rows - at), queries, visits, count);
+    n = std::min(kExactRows, rows - at);
+    if (queries == nullptr) queries = visiting(block, visits, count);
+    score_part(block, first + at, n, queries, visits, count);
   }
 }
 

@@ -275,7 +275,9 @@ void scan_choices(const Block& block) {
   s.candidates.resize(block.count);
   for (size_t q = 0; q < block.count; ++q)
     s.candidates[q] = {s.keys.data() + q * capacity, 0, limit, capacity, 0};
+  if (index.codes == nullptr) start_rows(block);
   scan(block);
+  if (index.codes == nullptr) end_rows(block);
 }
 
 // One thread's working memory, ready for a block.

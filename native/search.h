@@ -1,11 +1,11 @@
 // The search pipeline: choose leaves, build lookup tables, scan, reorder. It owns no index memory.
 #pragma once
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "byte_rows.h"
 #include "kernels.h"
 #include "projection.h"
 #include "bounds.h"
@@ -17,27 +17,6 @@
 namespace swann {
 
 enum class Distance { dot_product, squared_l2, cosine };
-
-// Whether bounds of scores by 8 bits are of use: where queries have a few dimensions that are far greater
-// than the others, they leave all leaves, for one query like for the next. Any thread may say so.
-class BoundsTrial {
- public:
-  bool worth_it() noexcept {
-    constexpr uint32_t kEnough = 8, kAgain = 256;
-    const uint32_t failed = failed_.load(std::memory_order_relaxed);
-    if (failed < kEnough) return true;
-    failed_.store(failed + 1, std::memory_order_relaxed);
-    return failed % kAgain == 0;  // queries may have changed
-  }
-  void report(bool good) noexcept {
-    const uint32_t failed = failed_.load(std::memory_order_relaxed);
-    if (good ? failed != 0 : failed < UINT32_MAX)
-      failed_.store(good ? 0 : failed + 1, std::memory_order_relaxed);
-  }
-
- private:
-  std::atomic<uint32_t> failed_ = 0;  // one after the other, and those that were not tried
-};
 
 // A level of the tree above the centroids of the index, or above those of the level below: a
 // partition of them, of which a query visits the best leaves. An entry is a centroid in a leaf;
@@ -77,6 +56,7 @@ struct IndexView {
   bool spills = false;                     // a row may have two entries
   const uint32_t* ids = nullptr;           // [num_rows] datapoint of each row; null: the row itself
   ExactRows rows;                          // [num_rows], or absent: the codes' scores are final
+  std::shared_ptr<ByteRows> byte_rows;     // float32 rows that are searched, again, or null: see prepare_byte_rows
   // Asymmetric hashing; codes null: rows are scored exactly.
   const uint8_t* codes = nullptr;          // [groups][blocks][16 or 32]
   const float* codebook = nullptr;         // [reduced_dim][codewords]
@@ -106,6 +86,9 @@ struct SearchLimits {
 
 // Rounds the centroids of an index to 8 bits, where single queries will gain from it.
 void bound_centroids(IndexView& index);
+
+// Prepares to keep the rows of an index in 8 bits, where searches will gain from it.
+void prepare_byte_rows(IndexView& index);
 
 struct LeafChoice {
   uint32_t leaf;

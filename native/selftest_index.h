@@ -58,6 +58,7 @@ struct SmallIndex {
       view.rows.squares = squares.data();
     }
     view.rows.dim = view.dim;
+    prepare_byte_rows(view);
   }
 
   void make_tree(Random& random, size_t leaves) {
@@ -118,6 +119,7 @@ struct SmallIndex {
     view.num_entries = 2 * count;
     view.spills = true;
     view.entry_rows = entries.data(), view.leaf_starts = entry_starts.data();
+    prepare_byte_rows(view);
   }
 
   // The score of a row, greater is better: exact, or what its codes stand for.

@@ -8,6 +8,7 @@
 #include "search.h"
 #include "selftest.h"
 #include "selftest_index.h"
+#include "threads.h"
 
 using namespace swann;
 
@@ -246,6 +247,48 @@ void test_many_queries(size_t leaves, size_t per_block) {
   }
 }
 
+// Rows in 8 bits, which the first searches make while they search: the answers of floats, to the bit.
+void test_byte_rows(Distance distance, size_t leaves, bool spills) {
+  Group group(std::string("pipeline: rows in bytes, ") + (leaves == 0 ? "one leaf" : "a tree") +
+              (spills ? ", spilled" : "") +
+              (distance == Distance::squared_l2 ? ", squared l2" : ""));
+  Random random;
+  constexpr size_t kDim = 21, kCount = 2500, kQueries = 40, kSearchers = 4, kNeighbors = 6;
+  SmallIndex index(random, distance, kCount, kDim, leaves, 0);
+  index.rows = random.reals(index.rows.size());
+  std::copy_n(index.rows.begin(), 30 * kDim, index.rows.begin() + 1000 * kDim);  // ties
+  index.give_rows(32);
+  if (spills) index.spill(5);
+  IndexView floats = index.view;
+  floats.byte_rows = nullptr;
+  auto queries = random.reals(kQueries * kDim);
+  for (size_t q = 0; q < kQueries; ++q) {
+    queries[q * kDim + 3] *= 1000;  // weighed
+    if (q < 20) queries[q * kDim + 5] = 0;  // seen first
+  }
+  std::copy_n(&index.rows[1000 * kDim], kDim, &queries[30 * kDim]);
+  const SearchLimits limits{kNeighbors, spills ? 2 * kNeighbors : kNeighbors,
+                            std::max<size_t>(1, leaves / 2)};
+  Answer want{std::vector<int64_t>(kQueries * kNeighbors),
+              std::vector<float>(kQueries * kNeighbors)};
+  search_block(floats, nullptr, limits, queries.data(), kQueries, want.ids.data(),
+               want.distances.data());
+  std::vector<Answer> found(kSearchers, want);
+  for (Answer& answer : found) answer.ids.assign(answer.ids.size(), -2);
+  parallel_for(kSearchers, kSearchers, [&](size_t s) {
+    const size_t at_once = s % 2 == 0 ? 1 : 5;
+    for (size_t q = 0; q < kQueries; q += at_once)
+      search_block(index.view, nullptr, limits, &queries[q * kDim], at_once,
+                   &found[s].ids[q * kNeighbors], &found[s].distances[q * kNeighbors]);
+  });
+  const bool can = kernels().i8_filter != nullptr;
+  check((index.view.byte_rows != nullptr) == can, "there where bytes are multiplied", kCount);
+  check(!can || index.view.byte_rows->is_on(), "made by searches", kCount);
+  for (const Answer& answer : found)
+    check(answer.ids == want.ids && same_bits(answer.distances, want.distances), "as by floats",
+          leaves, kQueries);
+}
+
 void test_choice(Distance distance) {
   Group group(std::string("pipeline: choice of leaves, ") +
               (distance == Distance::squared_l2 ? "squared l2" : "dot product"));
@@ -289,6 +332,9 @@ void test_pipeline() {
     test_many_queries(leaves, 2);
     test_many_queries(leaves, 0);
   }
+  for (const Distance distance : {Distance::dot_product, Distance::squared_l2})
+    for (const size_t leaves : {0, 12}) test_byte_rows(distance, leaves, false);
+  test_byte_rows(Distance::dot_product, 12, true);
   test_choice(Distance::dot_product);
   test_choice(Distance::squared_l2);
 }

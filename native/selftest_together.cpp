@@ -61,6 +61,7 @@ struct FoldedIndex {
     if (view.entry_rows != nullptr) view.entry_rows = entry_rows.data();
     if (view.codes != nullptr) view.codes = codes.data();
     view.rows.f32 = rows.data();
+    prepare_byte_rows(view);
   }
 };
 

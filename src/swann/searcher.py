@@ -387,7 +387,10 @@ class Searcher:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory (or mapped file) that the index takes, docids not counted."""
+        """Bytes of memory (or mapped file) of the index's arrays.
+
+        Neither docids are counted nor what exact searches keep beside float32 rows.
+        """
         return self._live.nbytes
 
     @property

@@ -1,0 +1,135 @@
+#include "byte_rows.h"
+
+#include <algorithm>
+#include <cmath>
+#include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "search.h"
+
+namespace swann {
+namespace {
+
+constexpr size_t kEnough = 8;         // queries, to know what they are like
+constexpr size_t kFewEntries = 256;   // below, there is little to win
+
+// Asks for large pages, as NumPy does for its arrays: small ones are read at half the speed.
+void want_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] size_t bytes) noexcept {
+#if defined(__linux__)
+  constexpr uintptr_t kPage = 1 << 16;  // or a part of it
+  const auto begin = (reinterpret_cast<uintptr_t>(memory) + kPage - 1) / kPage * kPage;
+  const auto end = (reinterpret_cast<uintptr_t>(memory) + bytes) / kPage * kPage;
+  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
+
+}  // namespace
+
+void prepare_byte_rows(IndexView& index) {
+  const bool gains = index.codes == nullptr && index.rows.f32 != nullptr &&
+                     index.num_entries >= kFewEntries && index.dim <= kMostI8Dimensions &&
+                     kernels().i8_filter != nullptr;
+  index.byte_rows = gains ? std::make_shared<ByteRows>(index.num_entries, index.dim) : nullptr;
+}
+
+void add_squares(const float* vector, std::vector<double>& squares) {
+  for (size_t j = 0; j < squares.size(); ++j) squares[j] += double(vector[j]) * double(vector[j]);
+}
+
+namespace {
+
+// Raises sums of squares that are far below most: a sample that is zero somewhere says little of others.
+void raise_least(std::vector<double>& squares) {
+  constexpr double kFarBelow = 1.0 / 64;
+  double logs = 0, count = 0;
+  for (const double square : squares)
+    if (square > 0) logs += std::log(square), ++count;
+  if (count == 0) return;
+  const double least = kFarBelow * std::exp(logs / count);
+  for (double& square : squares) square = std::max(square, least);
+}
+
+}  // namespace
+
+std::vector<float> weights_of(const IndexView& index, std::vector<double> of_queries) {
+  constexpr size_t kSample = 256;
+  constexpr double kMost = 1 << 20;
+  const size_t dim = index.dim;
+  std::vector<double> of_rows(dim);
+  for (size_t i = 0; i < kSample; ++i)
+    add_squares(index.rows.f32 + i * index.num_rows / kSample * dim, of_rows);
+  raise_least(of_queries);
+  raise_least(of_rows);
+  std::vector<float> weights(dim);
+  for (size_t j = 0; j < dim; ++j) {
+    const double ratio = std::sqrt(std::sqrt(of_queries[j] / of_rows[j]));
+    weights[j] = float(std::isfinite(ratio) ? std::clamp(ratio, 1 / kMost, kMost) : 1.0);
+  }
+  return weights;
+}
+
+void take_entries(const IndexView& index, size_t first, size_t count, const float* weights,
+                  std::vector<float>& buffer, const I8Rows& out) {
+  const float* rows = index.rows.f32 + first * index.dim;
+  if (index.entry_rows != nullptr) {
+    buffer.resize(count * index.dim);
+    for (size_t i = 0; i < count; ++i)
+      std::copy_n(index.rows.f32 + index.entry_rows[first + i] * index.dim, index.dim,
+                  buffer.data() + i * index.dim);
+    rows = buffer.data();
+  }
+  kernels().i8_pack(rows, count, index.dim, weights, &out);
+}
+
+ByteRows::ByteRows(size_t entries, size_t dim) : entries_(entries), dim_(dim), squares_(dim) {}
+
+void ByteRows::look_at(const IndexView& index, const float* queries, size_t count) {
+  const std::unique_lock<std::mutex> looking(looking_, std::try_to_lock);
+  if (!looking.owns_lock() || seen_ >= kEnough) return;
+  for (size_t q = 0; q < count; ++q) add_squares(queries + q * dim_, squares_);
+  seen_ += count;
+  if (seen_ >= kEnough) turn_on(index);
+}
+
+void ByteRows::turn_on(const IndexView& index) {
+  const size_t parts = (entries_ + kPart - 1) / kPart, groups = parts * kPart / kI8Group;
+  try {
+    weights_ = weights_of(index, squares_);
+    bytes_.resize(groups * kI8Group * ((dim_ + 3) / 4 * 4));
+    want_large_pages(bytes_.data(), bytes_.nbytes());
+    for (auto* values : {&inverses_, &errors_, &lengths_}) values->resize(groups);
+    halves_.resize(groups * kI8Group);
+    states_ = std::make_unique<std::atomic<uint8_t>[]>(parts);
+  } catch (const std::bad_alloc&) {
+    return;  // searches go by floats
+  }
+  is_on_.store(true, std::memory_order_release);
+}
+
+bool ByteRows::make(const IndexView& index, size_t part) {
+  std::atomic<uint8_t>& state = states_[part];
+  uint8_t now = state.load(std::memory_order_acquire);
+  if (now == made) return true;
+  if (now == being_made || !state.compare_exchange_strong(now, being_made)) return now == made;
+  const size_t first = part * kPart;
+  thread_local std::vector<float> buffer;
+  try {
+    take_entries(index, first, std::min(kPart, entries_ - first), weights_.data(), buffer,
+                 from_group(first / kI8Group));
+  } catch (const std::bad_alloc&) {
+    state.store(nothing, std::memory_order_relaxed);
+    return false;
+  }
+  state.store(made, std::memory_order_release);
+  return true;
+}
+
+I8Rows ByteRows::from_group(size_t group) noexcept {
+  return {bytes_.data() + group * kI8Group * ((dim_ + 3) / 4 * 4), inverses_.data() + group,
+          errors_.data() + group, lengths_.data() + group, halves_.data() + group * kI8Group};
+}
+
+}  // namespace swann

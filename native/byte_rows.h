@@ -1,0 +1,67 @@
+// The rows of an index in 8 bits, kept from search to search: where few queries visit a leaf, reading
+// it is most of the work, and these are a quarter of the bytes.
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "aligned.h"
+#include "bounds.h"
+#include "kernels.h"
+
+namespace swann {
+
+struct IndexView;
+
+// Made part by part, by the first searches that come to a part once enough queries have shown what
+// queries are like: how dimensions are weighed depends on it. Any thread may call everything.
+class ByteRows {
+ public:
+  static constexpr size_t kPart = 512;  // entries
+
+  ByteRows(size_t entries, size_t dim);
+
+  // Whether enough queries were seen. Until then they are looked at.
+  bool is_on() const noexcept { return is_on_.load(std::memory_order_acquire); }
+  void look_at(const IndexView& index, const float* queries, size_t count);
+  // Of the dimensions; there once it is on.
+  const std::vector<float>& weights() const noexcept { return weights_; }
+
+  // Makes the part of this number, where nobody did; false while another thread does.
+  bool make(const IndexView& index, size_t part);
+  // Rows from the group on, of a part that was made.
+  I8Rows from_group(size_t group) noexcept;
+
+  BoundsTrial trial;
+
+ private:
+  enum State : uint8_t { nothing, being_made, made };
+
+  void turn_on(const IndexView& index);
+
+  size_t entries_, dim_;
+  std::atomic<bool> is_on_ = false;
+  std::mutex looking_;
+  size_t seen_ = 0;                  // queries
+  std::vector<double> squares_;      // [dim] of theirs
+  std::vector<float> weights_;
+  Aligned<uint8_t> bytes_;           // [groups][quads][16][4]
+  AlignedFloats inverses_, errors_, lengths_, halves_;
+  std::unique_ptr<std::atomic<uint8_t>[]> states_;  // [parts]
+};
+
+// Adds the squares of the values of a vector.
+void add_squares(const float* vector, std::vector<double>& squares);
+
+// Weights of the dimensions: where queries are large and rows are small, and the other way round,
+// weights that make both alike leave the least to rounding. `squares` [dim] are sums over some queries.
+std::vector<float> weights_of(const IndexView& index, std::vector<double> squares);
+
+// Rounds the rows of entries [first, first + count), which go through the buffer where they lie apart.
+void take_entries(const IndexView& index, size_t first, size_t count, const float* weights,
+                  std::vector<float>& buffer, const I8Rows& out);
+
+}  // namespace swann

@@ -1,0 +1,130 @@
+"""Exact search of few queries: rows in 8 bits, which searches make, change no answer."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import swann
+
+F32 = NDArray[np.float32]
+Answers = tuple[NDArray[np.int64], F32]
+ENOUGH = 8  # queries that are looked at first (native/byte_rows.cpp)
+
+
+def build(db: F32, measure: Any, tree: str) -> swann.Searcher:
+    builder = swann.builder(db, 5, measure).score_brute_force()
+    if tree == "tree":
+        builder = builder.tree(12, 5)
+    if tree == "soar":
+        builder = builder.tree(12, 5, soar_lambda=1.0)
+    return builder.build()
+
+
+def alone(searcher: swann.Searcher, queries: F32) -> Answers:
+    answers = [searcher.search(query) for query in queries]
+    return np.stack([a.indices for a in answers]), np.stack([a.distances for a in answers])
+
+
+def by_floats(db: F32, measure: Any, tree: str, queries: F32, dead: list[int]) -> Answers:
+    """The answers of indexes that have not seen enough queries yet."""
+    parts = []
+    for first in range(0, len(queries), ENOUGH - 1):
+        fresh = build(db, measure, tree)
+        fresh.delete(dead)
+        parts.append(alone(fresh, queries[first : first + ENOUGH - 1]))
+    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+
+def same(one: Answers, other: Answers) -> bool:
+    return np.array_equal(one[0], other[0]) and one[1].tobytes() == other[1].tobytes()
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[F32, F32, str, str, bool]:
+    """A database, queries, a measure, a tree, and whether datapoints are deleted."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    count, dimension = draw(st.integers(257, 2500)), draw(st.integers(2, 70))
+    db = rng.standard_normal((count, dimension))
+    queries = rng.standard_normal((21, dimension))
+    kind = draw(st.sampled_from(["normal", "integers", "copies", "sparse", "heavy", "changing"]))
+    if kind == "integers":  # many ties
+        db, queries = np.round(db), np.round(2 * queries)
+    elif kind == "copies":
+        db = db[rng.integers(0, count // 20, count)]
+    elif kind == "sparse":  # what is looked at first is zero where others are not
+        db *= rng.random(db.shape) < 0.1
+        queries *= rng.random(queries.shape) < 0.1
+    elif kind == "heavy":
+        db *= rng.pareto(1.0, (count, 1)) + 1e-3
+    elif kind == "changing":
+        queries[10:] *= 10.0 ** rng.uniform(-6, 6, dimension)
+    scale = 10.0 ** draw(st.integers(-8, 8))
+    db, queries = db * scale, queries / scale
+    db[:, 0] += 1e-3 * scale  # no row is zero
+    queries[:, -1] += 1e-3 / scale
+    measure = draw(st.sampled_from(["dot_product", "squared_l2", "cosine"]))
+    tree = draw(st.sampled_from(["none", "tree", "soar"]))
+    return db.astype(np.float32), queries.astype(np.float32), measure, tree, draw(st.booleans())
+
+
+@given(problems())
+@settings(max_examples=60, deadline=None)
+def test_no_answer_changes_by_a_bit(problem: tuple[F32, F32, str, str, bool]) -> None:
+    db, queries, measure, tree, deletes = problem
+    dead = list(range(0, len(db), 7)) if deletes else []
+    want = by_floats(db, measure, tree, queries, dead)
+    searcher = build(db, measure, tree)
+    searcher.delete(dead)
+    alone(searcher, queries[:ENOUGH])
+    assert same(alone(searcher, queries), want)
+    for at_once in (3, len(queries)):
+        parts = [
+            searcher.search_batched(queries[first : first + at_once])
+            for first in range(0, len(queries), at_once)
+        ]
+        together = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+        assert same(together, want), at_once
+
+
+@pytest.mark.parametrize("tree", ["none", "tree", "soar"])
+def test_changes_go_on(tree: str) -> None:
+    rng = np.random.default_rng(0)
+    db = rng.standard_normal((3000, 24), dtype=np.float32)
+    queries = rng.standard_normal((30, 24), dtype=np.float32)
+    searcher = build(db, "dot_product", tree)
+    alone(searcher, queries)
+    new = rng.standard_normal((700, 24), dtype=np.float32) * 2
+    searcher.upsert(None, new)
+    searcher.delete(list(range(500)))
+    before = searcher.search_batched(queries, leaves_to_search=12)
+    exact = np.concatenate([db[500:], new]) @ queries.T
+    assert np.allclose(before.distances, -np.sort(-exact, axis=0)[:5].T, rtol=1e-5)
+    searcher.rebalance()
+    for _ in range(2):  # before and after the new rows are looked at in 8 bits
+        after = [searcher.search(query, leaves_to_search=12).distances for query in queries]
+        assert np.allclose(np.stack(after), before.distances, rtol=1e-5)
+
+
+def test_threads_make_them_together() -> None:
+    rng = np.random.default_rng(0)
+    db = rng.standard_normal((60_000, 32), dtype=np.float32)
+    queries = rng.standard_normal((25, 32), dtype=np.float32)
+    want = by_floats(db, "squared_l2", "none", queries, [])
+    searcher = build(db, "squared_l2", "none")
+    found: list[Answers] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(alone(searcher, queries))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert all(same(answers, want) for answers in found)
