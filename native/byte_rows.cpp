@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "block.h"
 #include "search.h"
 
 namespace swann {
@@ -29,7 +30,8 @@ void want_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] size_t byt
 }  // namespace
 
 void prepare_byte_rows(IndexView& index) {
-  const bool gains = index.codes == nullptr && index.rows.f32 != nullptr &&
+  const bool gains = index.codes == nullptr &&
+                     (index.rows.f32 != nullptr || index.rows.bf16 != nullptr) &&
                      index.num_entries >= kFewEntries && index.dim <= kMostI8Dimensions &&
                      kernels().i8_filter != nullptr;
   index.byte_rows = gains ? std::make_shared<ByteRows>(index.num_entries, index.dim) : nullptr;
@@ -59,8 +61,11 @@ std::vector<float> weights_of(const IndexView& index, std::vector<double> of_que
   constexpr double kMost = 1 << 20;
   const size_t dim = index.dim;
   std::vector<double> of_rows(dim);
-  for (size_t i = 0; i < kSample; ++i)
-    add_squares(index.rows.f32 + i * index.num_rows / kSample * dim, of_rows);
+  std::vector<float> row(dim);
+  for (size_t i = 0; i < kSample; ++i) {
+    copy_row(index.rows, i * index.num_rows / kSample, row.data());
+    add_squares(row.data(), of_rows);
+  }
   raise_least(of_queries);
   raise_least(of_rows);
   std::vector<float> weights(dim);
@@ -73,15 +78,13 @@ std::vector<float> weights_of(const IndexView& index, std::vector<double> of_que
 
 void take_entries(const IndexView& index, size_t first, size_t count, const float* weights,
                   std::vector<float>& buffer, const I8Rows& out) {
-  const float* rows = index.rows.f32 + first * index.dim;
-  if (index.entry_rows != nullptr) {
-    buffer.resize(count * index.dim);
-    for (size_t i = 0; i < count; ++i)
-      std::copy_n(index.rows.f32 + index.entry_rows[first + i] * index.dim, index.dim,
-                  buffer.data() + i * index.dim);
-    rows = buffer.data();
-  }
-  kernels().i8_pack(rows, count, index.dim, weights, &out);
+  const size_t dim = index.dim;
+  if (index.rows.f32 != nullptr && index.entry_rows == nullptr)
+    return kernels().i8_pack(index.rows.f32 + first * dim, count, dim, weights, &out);
+  buffer.resize(count * dim);
+  for (size_t i = 0; i < count; ++i)
+    copy_row(index.rows, row_of(index, uint32_t(first + i)), buffer.data() + i * dim);
+  kernels().i8_pack(buffer.data(), count, dim, weights, &out);
 }
 
 ByteRows::ByteRows(size_t entries, size_t dim) : entries_(entries), dim_(dim), squares_(dim) {}

@@ -177,6 +177,14 @@ void score_rows(const ExactRows& rows, bool squared_l2, const float* query, cons
   if (squared_l2) negate(out, count);
 }
 
+void copy_row(const ExactRows& rows, size_t row, float* out) noexcept {
+  const size_t at = row * rows.dim;
+  if (rows.f32 != nullptr)
+    std::copy_n(rows.f32 + at, rows.dim, out);
+  else
+    std::transform(rows.bf16 + at, rows.bf16 + at + rows.dim, out, from_bf16);
+}
+
 void round_to_bf16(const float* rows, size_t count, size_t dim, const float* weights,
                    size_t threads, uint16_t* out) {
   for_rows(count, threads, [&](size_t begin, size_t end) {

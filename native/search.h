@@ -56,7 +56,7 @@ struct IndexView {
   bool spills = false;                     // a row may have two entries
   const uint32_t* ids = nullptr;           // [num_rows] datapoint of each row; null: the row itself
   ExactRows rows;                          // [num_rows], or absent: the codes' scores are final
-  std::shared_ptr<ByteRows> byte_rows;     // float32 rows that are searched, again, or null: see prepare_byte_rows
+  std::shared_ptr<ByteRows> byte_rows;     // rows that are searched, again, or null: see prepare_byte_rows
   // Asymmetric hashing; codes null: rows are scored exactly.
   const uint8_t* codes = nullptr;          // [groups][blocks][16 or 32]
   const float* codebook = nullptr;         // [reduced_dim][codewords]

@@ -248,16 +248,16 @@ void test_many_queries(size_t leaves, size_t per_block) {
 }
 
 // Rows in 8 bits, which the first searches make while they search: the answers of floats, to the bit.
-void test_byte_rows(Distance distance, size_t leaves, bool spills) {
+void test_byte_rows(Distance distance, size_t leaves, bool spills, int bits) {
   Group group(std::string("pipeline: rows in bytes, ") + (leaves == 0 ? "one leaf" : "a tree") +
-              (spills ? ", spilled" : "") +
+              (spills ? ", spilled" : "") + (bits == 16 ? ", bfloat16" : "") +
               (distance == Distance::squared_l2 ? ", squared l2" : ""));
   Random random;
   constexpr size_t kDim = 21, kCount = 2500, kQueries = 40, kSearchers = 4, kNeighbors = 6;
   SmallIndex index(random, distance, kCount, kDim, leaves, 0);
   index.rows = random.reals(index.rows.size());
   std::copy_n(index.rows.begin(), 30 * kDim, index.rows.begin() + 1000 * kDim);  // ties
-  index.give_rows(32);
+  index.give_rows(bits);
   if (spills) index.spill(5);
   IndexView floats = index.view;
   floats.byte_rows = nullptr;
@@ -333,8 +333,9 @@ void test_pipeline() {
     test_many_queries(leaves, 0);
   }
   for (const Distance distance : {Distance::dot_product, Distance::squared_l2})
-    for (const size_t leaves : {0, 12}) test_byte_rows(distance, leaves, false);
-  test_byte_rows(Distance::dot_product, 12, true);
+    for (const size_t leaves : {0, 12})
+      for (const int bits : {32, 16}) test_byte_rows(distance, leaves, false, bits);
+  test_byte_rows(Distance::dot_product, 12, true, 32);
   test_choice(Distance::dot_product);
   test_choice(Distance::squared_l2);
 }

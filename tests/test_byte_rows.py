@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import swann
+from swann import ReorderType
 
 F32 = NDArray[np.float32]
 Answers = tuple[NDArray[np.int64], F32]
+FLOAT32, BFLOAT16 = ReorderType.FLOAT32, ReorderType.BFLOAT16
 ENOUGH = 8  # queries that are looked at first (native/byte_rows.cpp)
 
 
-def build(db: F32, measure: Any, tree: str) -> swann.Searcher:
-    builder = swann.builder(db, 5, measure).score_brute_force()
+def build(db: F32, measure: Any, tree: str, rows: ReorderType = FLOAT32) -> swann.Searcher:
+    builder = swann.builder(db, 5, measure).score_brute_force(rows)
     if tree == "tree":
         builder = builder.tree(12, 5)
     if tree == "soar":
@@ -32,11 +34,18 @@ def alone(searcher: swann.Searcher, queries: F32) -> Answers:
     return np.stack([a.indices for a in answers]), np.stack([a.distances for a in answers])
 
 
-def by_floats(db: F32, measure: Any, tree: str, queries: F32, dead: list[int]) -> Answers:
+def by_floats(
+    db: F32,
+    measure: Any,
+    tree: str,
+    queries: F32,
+    dead: list[int],
+    rows: ReorderType = FLOAT32,
+) -> Answers:
     """The answers of indexes that have not seen enough queries yet."""
     parts = []
     for first in range(0, len(queries), ENOUGH - 1):
-        fresh = build(db, measure, tree)
+        fresh = build(db, measure, tree, rows)
         fresh.delete(dead)
         parts.append(alone(fresh, queries[first : first + ENOUGH - 1]))
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
@@ -74,13 +83,15 @@ def problems(draw: st.DrawFn) -> tuple[F32, F32, str, str, bool]:
     return db.astype(np.float32), queries.astype(np.float32), measure, tree, draw(st.booleans())
 
 
-@given(problems())
+@given(problems(), st.sampled_from([FLOAT32, BFLOAT16]))
 @settings(max_examples=60, deadline=None)
-def test_no_answer_changes_by_a_bit(problem: tuple[F32, F32, str, str, bool]) -> None:
+def test_no_answer_changes_by_a_bit(
+    problem: tuple[F32, F32, str, str, bool], rows: ReorderType
+) -> None:
     db, queries, measure, tree, deletes = problem
     dead = list(range(0, len(db), 7)) if deletes else []
-    want = by_floats(db, measure, tree, queries, dead)
-    searcher = build(db, measure, tree)
+    want = by_floats(db, measure, tree, queries, dead, rows)
+    searcher = build(db, measure, tree, rows)
     searcher.delete(dead)
     alone(searcher, queries[:ENOUGH])
     assert same(alone(searcher, queries), want)

@@ -280,9 +280,9 @@ class Builder:
 
         Where `reorder` asks for finer rows than `quantize`, these are kept, and scored.
 
-        From the ninth on, searches of single queries read float32 rows in 8 bits, which they keep
-        (a quarter more memory), and score only those in float32 that may be among the best: the
-        same answers in a fifth of the time.
+        From the ninth on, searches of single queries read float32 and bfloat16 rows in 8 bits,
+        which they keep (a byte a value), and score only those exactly that may be among the best:
+        the same answers in a fifth of the time.
 
         Raises
         ------

@@ -389,7 +389,7 @@ class Searcher:
     def nbytes(self) -> int:
         """Bytes of memory (or mapped file) of the index's arrays.
 
-        Neither docids are counted nor what exact searches keep beside float32 rows.
+        Neither docids are counted nor what exact searches keep beside their rows.
         """
         return self._live.nbytes
 
