@@ -106,6 +106,20 @@ inline F16 f16_lookup256(const float* table, const uint8_t* codes) noexcept {
   return f16_lookup(table, codes);
 }
 
+struct Lanes {
+  __m256 a, b;
+};
+inline Lanes lanes_of(const uint8_t* codes, uint8_t k) noexcept {
+  const __m128i equal = _mm_cmpeq_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)),
+                                       _mm_set1_epi8(char(k)));
+  return {_mm256_castsi256_ps(_mm256_cvtepi8_epi32(equal)),
+          _mm256_castsi256_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(equal, 8)))};
+}
+inline F16 f16_add_in(const Lanes& lanes, F16 sum, F16 x) noexcept {
+  return {_mm256_add_ps(sum.a, _mm256_and_ps(lanes.a, x.a)),
+          _mm256_add_ps(sum.b, _mm256_and_ps(lanes.b, x.b))};
+}
+
 inline float f16_fold(F16 x) noexcept {
   const __m256 eight = _mm256_add_ps(x.a, x.b);
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -136,6 +150,7 @@ inline void f16_store_folded(F16 (&acc)[X][Q], float* out, size_t stride) noexce
 namespace swann {
 #include "float_kernels.inl"
 #include "encode.inl"
+#include "equations.inl"
 #include "bounds.inl"
 
 namespace {
@@ -265,7 +280,7 @@ const KernelTable avx2_table = {
     lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
     at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,   least_of_best_f32,
     dot_tiles_f32,   round_i8,        bounds_f32,      spill_gains_f32, square_f64,      add_row,
-    i8_pack,         i8_filter,       i8_products,     nullptr,         nullptr,
+    block_sums,      i8_pack,         i8_filter,       i8_products,     nullptr,         nullptr,
     kI8Most,         true,
 };
 

@@ -60,6 +60,15 @@ inline F16 f16_lookup256(const float* table, const uint8_t* codes) noexcept {
   const __m128i c = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
   return _mm512_i32gather_ps(_mm512_cvtepu8_epi32(c), table, 4);
 }
+using Lanes = __mmask16;
+inline Lanes lanes_of(const uint8_t* codes, uint8_t k) noexcept {
+  const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
+  return _mm_cmpeq_epi8_mask(all, _mm_set1_epi8(char(k)));
+}
+inline F16 f16_add_in(Lanes lanes, F16 sum, F16 x) noexcept {
+  return _mm512_mask_add_ps(sum, lanes, sum, x);
+}
+
 inline float f16_lowest(F16 a) noexcept { return _mm512_reduce_min_ps(a); }
 inline float f16_highest(F16 a) noexcept { return _mm512_reduce_max_ps(a); }
 
@@ -116,6 +125,7 @@ inline void f16_store_folded(F16 (&acc)[X][Q], float* out, size_t stride) noexce
 namespace swann {
 #include "float_kernels.inl"
 #include "encode.inl"
+#include "equations.inl"
 #include "bounds.inl"
 
 namespace {
@@ -344,7 +354,7 @@ const KernelTable avx512bw_table = {
     lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
     at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,   least_of_best_f32,
     dot_tiles_f32,   round_i8,        bounds_f32,      spill_gains_f32, square_f64,      add_row,
-    nullptr,         nullptr,         nullptr,         nullptr,         nullptr,
+    block_sums,      nullptr,         nullptr,         nullptr,         nullptr,         nullptr,
 };
 
 }  // namespace swann

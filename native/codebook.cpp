@@ -1,9 +1,11 @@
 // The codebook update: the least-squares problem of each block, solved exactly.
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
+#include "aligned.h"
 #include "kernels.h"
 #include "prefetch.h"
 #include "threads.h"
@@ -202,12 +204,110 @@ std::vector<double> move_codewords(const TileSet& set, size_t block, Equations& 
   return moved;
 }
 
+// The same by sixteens, for few codewords of narrow blocks where datapoints count alike. Tiles lie far
+// from each other: what some blocks have of them is copied side by side.
+class BlockGatherer {
+ public:
+  static constexpr size_t kTogether = 8;  // blocks
+
+  static bool can(const TileSet& set) {
+    return set.codewords == kWords16 && set.dims_per_block <= kMostSumsWidth &&
+           set.scales == nullptr;
+  }
+
+  BlockGatherer(const TileSet& set, const uint8_t* codes, const std::vector<double>& parallel,
+                size_t parts)
+      : set_(set), codes_(codes), parallel_(parallel.begin(), parallel.end()), parts_(parts) {}
+
+  // The equations of a block, of a part whose tiles are [begin, end). Blocks come in their order.
+  void gather(size_t block, const float* codebook, size_t part, size_t begin, size_t end,
+              Equations& equations) {
+    const auto [first, width] = span(set_, block);
+    Near& near = parts_[part];
+    if (block % kTogether == 0) fetch(near, block, begin, end);
+    const size_t slot = 1 + block % kTogether;
+    BlockSums sums{};
+    sums.target = near.targets.data() + slot * near.values;
+    sums.direction = near.directions.data() + slot * near.values;
+    sums.codes = near.codes.data() + slot * near.places;
+    sums.weights = set_.weights + begin * kLanes;
+    sums.words = codebook + first * kWords16;
+    sums.width = width, sums.tiles = end - begin;
+    sums.parallel = parallel_.data() + begin * kLanes;
+    if (block > 0) {
+      sums.moved_direction = sums.direction - near.values;
+      sums.moved_codes = sums.codes - near.places;
+      sums.moves = moves_, sums.moved_width = set_.dims_per_block;
+    }
+    float out[kWords16 * kMostTerms];
+    kernels().block_sums(&sums, out);
+    const float* term = out;
+    for (size_t k = 0; k < kWords16; ++k) {
+      equations.mass[k] += double(*term++);
+      for (size_t j = 0; j < width; ++j) equations.right[k * width + j] += double(*term++);
+      for (size_t j = 0; j < width; ++j)
+        for (size_t l = 0; l <= j; ++l)
+          equations.matrix[(k * width + j) * width + l] += double(*term++);
+    }
+  }
+
+  // What the next block is to follow.
+  void follow(const Move& move) {
+    const size_t width = span(set_, move.block).width;
+    for (size_t k = 0; k < kWords16; ++k)
+      for (size_t j = 0; j < width; ++j) moves_[j * kWords16 + k] = float(move.by[k * width + j]);
+  }
+
+ private:
+  static constexpr size_t kMostTerms = 1 + kMostSumsWidth + kMostSumsWidth * (kMostSumsWidth + 1) / 2;
+
+  // What blocks have of the tiles of a part, [1 + kTogether] of them: the one before comes first.
+  struct Near {
+    AlignedFloats targets, directions;  // [tiles][width][16] of each block
+    Aligned<uint8_t> codes;             // [tiles][16]
+    size_t values = 0, places = 0;      // of a block
+  };
+
+  void fetch(Near& near, size_t block, size_t begin, size_t end) {
+    const size_t tiles = end - begin;
+    if (block == 0) {
+      near.values = tiles * set_.dims_per_block * kLanes, near.places = tiles * kLanes;
+      for (auto* floats : {&near.targets, &near.directions})
+        floats->resize((1 + kTogether) * near.values);
+      near.codes.resize((1 + kTogether) * near.places);
+    } else {
+      std::copy_n(near.directions.data() + kTogether * near.values, near.values,
+                  near.directions.data());
+      std::copy_n(near.codes.data() + kTogether * near.places, near.places, near.codes.data());
+    }
+    const size_t last = std::min(block + kTogether, set_.blocks);
+    for (size_t t = 0; t < tiles; ++t)
+      for (size_t b = block; b < last; ++b) {
+        const auto [first, width] = span(set_, b);
+        const size_t from = ((begin + t) * set_.dim + first) * kLanes, slot = 1 + b - block;
+        const size_t to = slot * near.values + t * width * kLanes;
+        std::copy_n(set_.targets + from, width * kLanes, near.targets.data() + to);
+        std::copy_n(set_.directions + from, width * kLanes, near.directions.data() + to);
+        std::copy_n(codes_ + ((begin + t) * set_.blocks + b) * kLanes, kLanes,
+                    near.codes.data() + slot * near.places + t * kLanes);
+      }
+  }
+
+  const TileSet& set_;
+  const uint8_t* codes_;
+  std::vector<float> parallel_;
+  std::vector<Near> parts_;
+  float moves_[kMostSumsWidth * kWords16];
+};
+
 // Anisotropic: the exact optimum of one block after the other. parallel [tiles][16] holds the error
 // of all blocks along the direction. Threads meet once a block.
 void move_to_optima(const TileSet& set, const uint8_t* codes, size_t threads, float* codebook,
                     std::vector<double>& parallel) {
   Move before{0, {}};
+  std::optional<BlockGatherer> gatherer;
   const size_t num = num_parts(set.codewords, set.dims_per_block);
+  if (BlockGatherer::can(set)) gatherer.emplace(set, codes, parallel, num);
   // A thread keeps to its parts: their errors, written in every block, stay in the cache of its core.
   const size_t shares = std::min(threads, num);
   std::vector<Equations> parts(num, Equations(set.codewords, set.dims_per_block));
@@ -217,6 +317,10 @@ void move_to_optima(const TileSet& set, const uint8_t* codes, size_t threads, fl
       for (size_t part = share * num / shares; part < (share + 1) * num / shares; ++part) {
         const size_t begin = part * set.tiles / num, end = (part + 1) * set.tiles / num;
         parts[part].clear();
+        if (gatherer) {
+          gatherer->gather(block, codebook, part, begin, end, parts[part]);
+          continue;
+        }
         at_width(width, [&](auto known) {
           gather_equations<known>(set, codes, block, codebook, before, begin, end, parallel,
                                   parts[part]);
@@ -225,6 +329,7 @@ void move_to_optima(const TileSet& set, const uint8_t* codes, size_t threads, fl
     });
     for (size_t part = 1; part < num; ++part) parts[0].add(parts[part]);
     before = {block, move_codewords(set, block, parts[0], codebook)};
+    if (gatherer) gatherer->follow(before);
   }
 }
 

@@ -89,6 +89,22 @@ struct I8Queries {
   size_t count;
 };
 
+// A block of a codebook of 16 codewords, and what it has of some tiles of 16 datapoints (codebook.cpp says
+// what is solved).
+constexpr size_t kMostSumsWidth = 4;
+struct BlockSums {
+  const float *target, *direction;  // [tiles][width][16]
+  const uint8_t* codes;             // [tiles][16]
+  const float* weights;             // [tiles][16]
+  const float* words;               // [width][16]
+  size_t width, tiles;              // width: at most kMostSumsWidth
+  float* parallel;                  // [tiles][16] errors along the direction, brought up to date:
+  const float* moved_direction;     // another block has moved by `moves` [moved_width][16], unless
+  const uint8_t* moved_codes;       // that is null
+  const float* moves;
+  size_t moved_width;
+};
+
 // A vector in 8 bits, by itself: a byte b stands for b * step.
 struct RoundedVector {
   int32_t start;  // -128 times the sum of the bytes
@@ -221,6 +237,9 @@ struct KernelTable {
   double (*square_f64)(const float* x, size_t dim) noexcept;
   // sums[j] += row[j].
   void (*add_row)(const float* row, size_t dim, double* sums) noexcept;
+  // What the equations of a block consist of; out [16][terms]: of the datapoints that have each
+  // codeword the sums of 1, of their right sides [width], of the lower halves of their matrices.
+  void (*block_sums)(const BlockSums* block, float* out) noexcept;
 
   // Exact search by rounded rows and queries; null where a level has nothing faster than floats.
   // Rounds rows [count][dim], of lengths up to 1e18, each value times the weight [dim] of its

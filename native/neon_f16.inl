@@ -69,6 +69,26 @@ inline F16 f16_lookup256(const float* table, const uint8_t* codes) noexcept {
 }
 #undef SWANN_EACH
 
+struct Lanes {
+  uint32x4_t v[4];
+};
+inline Lanes lanes_of(const uint8_t* codes, uint8_t k) noexcept {
+  // Widened with their sign: all bits of a lane are those of its byte.
+  const int8x16_t equal = vreinterpretq_s8_u8(vceqq_u8(vld1q_u8(codes), vdupq_n_u8(k)));
+  const int16x8_t low = vmovl_s8(vget_low_s8(equal)), high = vmovl_high_s8(equal);
+  return {{vreinterpretq_u32_s32(vmovl_s16(vget_low_s16(low))),
+           vreinterpretq_u32_s32(vmovl_high_s16(low)),
+           vreinterpretq_u32_s32(vmovl_s16(vget_low_s16(high))),
+           vreinterpretq_u32_s32(vmovl_high_s16(high))}};
+}
+inline F16 f16_add_in(const Lanes& lanes, F16 sum, F16 x) noexcept {
+  for (int i = 0; i < 4; ++i) {
+    const uint32x4_t bits = vandq_u32(lanes.v[i], vreinterpretq_u32_f32(x.v[i]));
+    sum.v[i] = vaddq_f32(sum.v[i], vreinterpretq_f32_u32(bits));
+  }
+  return sum;
+}
+
 inline uint32_t f16_at_least(F16 a, F16 b) noexcept {
   const uint32x4_t bit = {1, 2, 4, 8};
   uint32_t mask = 0;

@@ -64,6 +64,26 @@ inline F16 f16_lookup256(const float* table, const uint8_t* codes) noexcept {
 }
 #undef SWANN_EACH
 
+struct Lanes {
+  uint32_t v[16];
+};
+inline Lanes lanes_of(const uint8_t* codes, uint8_t k) noexcept {
+  Lanes lanes;
+  for (int i = 0; i < 16; ++i) lanes.v[i] = codes[i] == k ? ~0u : 0;
+  return lanes;
+}
+inline F16 f16_add_in(const Lanes& lanes, F16 sum, const F16& x) noexcept {
+  for (int i = 0; i < 16; ++i) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x.v[i], 4);
+    bits &= lanes.v[i];
+    float added;
+    __builtin_memcpy(&added, &bits, 4);
+    sum.v[i] += added;
+  }
+  return sum;
+}
+
 inline uint32_t f16_at_least(const F16& a, const F16& b) noexcept {
   uint32_t mask = 0;
   for (int i = 0; i < 16; ++i) mask |= uint32_t(a.v[i] >= b.v[i]) << i;
@@ -102,6 +122,7 @@ inline void f16_store_folded(F16 (&acc)[X][Q], float* out, size_t stride) noexce
 namespace swann {
 #include "float_kernels.inl"
 #include "encode.inl"
+#include "equations.inl"
 #include "bounds.inl"
 
 namespace {
@@ -177,7 +198,7 @@ const KernelTable scalar_table = {
     lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
     at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,   least_of_best_f32,
     dot_tiles_f32,   round_i8,        bounds_f32,      spill_gains_f32, square_f64,      add_row,
-    nullptr,         nullptr,         nullptr,         nullptr,         nullptr,
+    block_sums,      nullptr,         nullptr,         nullptr,         nullptr,         nullptr,
 };
 
 }  // namespace swann

@@ -118,6 +118,7 @@ int main(int count, char** arguments) {
   std::printf("level: %s\n", kernels().level);
   test_kernels();
   test_rounding_of_vectors();
+  test_sums();
   test_training();
   test_pipeline();
   test_projection();

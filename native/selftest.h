@@ -82,6 +82,7 @@ inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) 
 
 void test_kernels();   // selftest_kernels.cpp
 void test_rounding_of_vectors();  // selftest_bounds.cpp
+void test_sums();      // selftest_sums.cpp
 void test_training();  // selftest_training.cpp
 void test_pipeline();  // selftest_pipeline.cpp
 void test_centroids();  // selftest_centroids.cpp
