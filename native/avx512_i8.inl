@@ -1,20 +1,19 @@
 // Rows and queries of 8 bits: packing, filtering, products (kernels.h, I8Rows).
 // Included inside avx512vnni.cpp's unnamed namespace, after avx512_i8_masks.inl.
 
-// One row, as `place` of its group. Adds up squared lengths of the error, of what stands for the
-// row, and of the row.
+// One row, as `place` of its group. Adds up squared lengths of the error and of what stands for the
+// row, in steps (so that they are no less than a float may be), and of the row.
 inline void pack_row(const float* row, size_t dim, const float* weights, float inverse,
                      size_t place, uint8_t* bytes, __m512& error, __m512& length,
                      __m512& square) noexcept {
-  const __m512 scale = _mm512_set1_ps(inverse), step = _mm512_set1_ps(1.0f / inverse);
+  const __m512 scale = _mm512_set1_ps(inverse);
   for (size_t j = 0; j < dim; j += 16) {
     const __m512 given = load_first(row + j, dim - j);
     const __m512 x = _mm512_mul_ps(given, load_first(weights + j, dim - j));
     const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(x, scale));
-    const __m512 near = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), step);
-    const __m512 off = _mm512_sub_ps(x, near);
+    const __m512 steps = _mm512_cvtepi32_ps(whole), off = _mm512_fmsub_ps(x, scale, steps);
     error = _mm512_fmadd_ps(off, off, error);
-    length = _mm512_fmadd_ps(near, near, length);
+    length = _mm512_fmadd_ps(steps, steps, length);
     square = _mm512_fmadd_ps(given, given, square);
     alignas(16) uint8_t all[16];
     _mm_store_si128(reinterpret_cast<__m128i*>(all),
@@ -51,10 +50,10 @@ void i8_pack(const float* rows, size_t count, size_t dim, const float* weights,
       length = l > length ? l : length;
       out->halves[g * kI8Group + r] = 0.5f * inverse * _mm512_reduce_add_ps(squares);
     }
-    constexpr float kUp = 1.0001f;  // sums and roots are rounded, too
+    const float step = 1.0001f / inverse;  // and more: sums and roots are rounded, too
     out->inverses[g] = inverse;
-    out->errors[g] = kUp * _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(error)));
-    out->lengths[g] = kUp * _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(length)));
+    out->errors[g] = step * _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(error)));
+    out->lengths[g] = step * _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(length)));
   }
 }
 

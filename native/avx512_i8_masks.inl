@@ -15,9 +15,9 @@ inline __m512 least_products(const I8Rows& rows, size_t group, const I8Queries& 
       load_first(queries.lengths + q, left), _mm512_set1_ps(rows.errors[group]),
       _mm512_fnmadd_ps(load_first(queries.errors + q, left), _mm512_set1_ps(length),
                        load_first(queries.thresholds + q, left)));
-  const __m512 products = _mm512_mul_ps(
-      bound, _mm512_mul_ps(load_first(queries.inverses + q, left),
-                           _mm512_set1_ps(rows.inverses[group])));
+  const __m512 products =  // inverses alone may be too much
+      _mm512_mul_ps(_mm512_mul_ps(bound, load_first(queries.inverses + q, left)),
+                    _mm512_set1_ps(rows.inverses[group]));
   // The roundings of this very computation.
   return _mm512_sub_ps(_mm512_fnmadd_ps(_mm512_abs_ps(products), _mm512_set1_ps(1e-5f), products),
                        _mm512_set1_ps(2.0f));

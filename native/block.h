@@ -32,6 +32,7 @@ struct Scratch {
   std::vector<uint32_t> passing;  // entries
   std::vector<float> gathered_rows;
   ByteRows* kept = nullptr;       // of the index, where the block goes by them
+  bool rounds = false;            // else rows may be rounded for the block
   size_t num_filtered = 0, num_passed = 0;  // pairs of a query and an entry
   std::vector<int8_t> tile_bytes;        // [count][quads][4] of the queries, rounded for tiles
   std::vector<TileQuery> tile_queries;   // [count]

@@ -16,6 +16,8 @@ namespace {
 
 constexpr size_t kEnough = 8;         // queries, to know what they are like
 constexpr size_t kFewEntries = 256;   // below, there is little to win
+// Nor is it worth the memory: in small leaves, and in few dimensions, which are filled up to fours.
+constexpr size_t kFewALeaf = 64, kFewDimensions = 16;
 
 // Asks for large pages, as NumPy does for its arrays: small ones are read at half the speed.
 void want_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] size_t bytes) noexcept {
@@ -34,7 +36,10 @@ void prepare_byte_rows(IndexView& index) {
                      (index.rows.f32 != nullptr || index.rows.bf16 != nullptr) &&
                      index.num_entries >= kFewEntries && index.dim <= kMostI8Dimensions &&
                      kernels().i8_filter != nullptr;
-  index.byte_rows = gains ? std::make_shared<ByteRows>(index.num_entries, index.dim) : nullptr;
+  const bool keeps =
+      index.dim >= kFewDimensions && index.num_entries >= kFewALeaf * index.num_leaves;
+  index.byte_rows =
+      gains ? std::make_shared<ByteRows>(index.num_entries, index.dim, keeps) : nullptr;
 }
 
 void add_squares(const float* vector, std::vector<double>& squares) {
@@ -49,7 +54,7 @@ void raise_least(std::vector<double>& squares) {
   double logs = 0, count = 0;
   for (const double square : squares)
     if (square > 0) logs += std::log(square), ++count;
-  if (count == 0) return;
+  if (count == 0) return std::fill(squares.begin(), squares.end(), 1.0);
   const double least = kFarBelow * std::exp(logs / count);
   for (double& square : squares) square = std::max(square, least);
 }
@@ -87,11 +92,12 @@ void take_entries(const IndexView& index, size_t first, size_t count, const floa
   kernels().i8_pack(buffer.data(), count, dim, weights, &out);
 }
 
-ByteRows::ByteRows(size_t entries, size_t dim) : entries_(entries), dim_(dim), squares_(dim) {}
+ByteRows::ByteRows(size_t entries, size_t dim, bool keeps)
+    : entries_(entries), dim_(dim), keeps_(keeps), squares_(dim) {}
 
 void ByteRows::look_at(const IndexView& index, const float* queries, size_t count) {
   const std::unique_lock<std::mutex> looking(looking_, std::try_to_lock);
-  if (!looking.owns_lock() || seen_ >= kEnough) return;
+  if (!keeps_ || !looking.owns_lock() || seen_ >= kEnough) return;
   for (size_t q = 0; q < count; ++q) add_squares(queries + q * dim_, squares_);
   seen_ += count;
   if (seen_ >= kEnough) turn_on(index);
@@ -112,7 +118,14 @@ void ByteRows::turn_on(const IndexView& index) {
   is_on_.store(true, std::memory_order_release);
 }
 
-bool ByteRows::make(const IndexView& index, size_t part) {
+bool ByteRows::make(const IndexView& index, size_t first, size_t count) {
+  bool all = true;
+  for (size_t part = first / kPart; part * kPart < first + count; ++part)
+    all &= make_part(index, part);
+  return all;
+}
+
+bool ByteRows::make_part(const IndexView& index, size_t part) {
   std::atomic<uint8_t>& state = states_[part];
   uint8_t now = state.load(std::memory_order_acquire);
   if (now == made) return true;

@@ -20,9 +20,7 @@ struct IndexView;
 // queries are like: how dimensions are weighed depends on it. Any thread may call everything.
 class ByteRows {
  public:
-  static constexpr size_t kPart = 512;  // entries
-
-  ByteRows(size_t entries, size_t dim);
+  ByteRows(size_t entries, size_t dim, bool keeps);
 
   // Whether enough queries were seen. Until then they are looked at.
   bool is_on() const noexcept { return is_on_.load(std::memory_order_acquire); }
@@ -30,19 +28,23 @@ class ByteRows {
   // Of the dimensions; there once it is on.
   const std::vector<float>& weights() const noexcept { return weights_; }
 
-  // Makes the part of this number, where nobody did; false while another thread does.
-  bool make(const IndexView& index, size_t part);
-  // Rows from the group on, of a part that was made.
+  // Makes the rows of entries [first, first + count) where nobody did; false while another thread does.
+  bool make(const IndexView& index, size_t first, size_t count);
+  // Rows from the group on, as far as they were made.
   I8Rows from_group(size_t group) noexcept;
 
-  BoundsTrial trial;
+  BoundsTrial trial, fresh_trial;  // of what is kept, and of rows rounded for a block
 
  private:
   enum State : uint8_t { nothing, being_made, made };
 
+  static constexpr size_t kPart = 64;  // entries: few, since leaves may have few
+
   void turn_on(const IndexView& index);
+  bool make_part(const IndexView& index, size_t part);
 
   size_t entries_, dim_;
+  bool keeps_;
   std::atomic<bool> is_on_ = false;
   std::mutex looking_;
   size_t seen_ = 0;                  // queries

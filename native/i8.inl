@@ -7,11 +7,11 @@
 //   add_products(sums, rows, quad)  adds the products of a quad; rows are [16][4]
 //   f16_from(sums), not_below(x, y) sums as floats; a mask of the lanes where not x < y
 
-// One row, as `place` of its group. Adds up squared lengths of the error, of what stands for the
-// row, and of the row.
+// One row, as `place` of its group. Adds up squared lengths of the error and of what stands for the
+// row, in steps (so that they are no less than a float may be), and of the row.
 inline void pack_row(const float* row, size_t dim, const float* weights, float inverse,
                      size_t place, uint8_t* bytes, F16& error, F16& length, F16& square) noexcept {
-  const F16 scale = f16_set(inverse), step = f16_set(1.0f / inverse);
+  const F16 scale = f16_set(inverse);
   for (size_t j = 0; j < dim; j += 16) {
     const size_t left = dim - j;
     const F16 given = left >= 16 ? f16_load(row + j) : f16_load_first(row + j, left);
@@ -21,10 +21,9 @@ inline void pack_row(const float* row, size_t dim, const float* weights, float i
     f16_store_u8(all, f16_fma(x, scale, f16_set(128.5f)));
     alignas(16) int8_t whole[16];
     for (int i = 0; i < 16; ++i) whole[i] = int8_t(all[i] ^ 0x80);
-    const F16 near = f16_mul(f16_load_i8(whole), step);
-    const F16 off = f16_sub(x, near);
+    const F16 steps = f16_load_i8(whole), off = f16_fma(x, scale, f16_sub(f16_zero(), steps));
     error = f16_fma(off, off, error);
-    length = f16_fma(near, near, length);
+    length = f16_fma(steps, steps, length);
     square = f16_fma(given, given, square);
     for (size_t i = 0; i < 4 && j + 4 * i < dim; ++i)
       __builtin_memcpy(bytes + ((j / 4 + i) * kI8Group + place) * 4, all + 4 * i, 4);
@@ -69,10 +68,10 @@ void i8_pack(const float* rows, size_t count, size_t dim, const float* weights,
       length = l > length ? l : length;
       out->halves[g * kI8Group + r] = 0.5f * inverse * f16_fold(squares);
     }
-    constexpr float kUp = 1.0001f;  // sums and roots are rounded, too
+    const float step = 1.0001f / inverse;  // and more: sums and roots are rounded, too
     out->inverses[g] = inverse;
-    out->errors[g] = kUp * __builtin_sqrtf(error);
-    out->lengths[g] = kUp * __builtin_sqrtf(length);
+    out->errors[g] = step * __builtin_sqrtf(error);
+    out->lengths[g] = step * __builtin_sqrtf(length);
   }
 }
 
@@ -88,8 +87,8 @@ inline void least_products(const I8Rows& rows, size_t group, const I8Queries& qu
   const F16 off = f16_fma(load_up_to_16(queries.errors + q, left), f16_set(rows.lengths[group]),
                           by_row);
   const F16 bound = f16_sub(load_up_to_16(queries.thresholds + q, left), off);
-  const F16 products = f16_mul(bound, f16_mul(load_up_to_16(queries.inverses + q, left),
-                                              f16_set(rows.inverses[group])));
+  const F16 products = f16_mul(f16_mul(bound, load_up_to_16(queries.inverses + q, left)),
+                               f16_set(rows.inverses[group]));  // inverses alone may be too much
   // The roundings of this very computation.
   const F16 negative = f16_sub(f16_zero(), products), size = f16_sub(f16_zero(), f16_min(products, negative));
   f16_store(least, f16_sub(f16_fma(size, f16_set(-1e-5f), products), f16_set(2.0f)));

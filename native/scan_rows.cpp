@@ -13,8 +13,9 @@ namespace swann {
 namespace {
 
 constexpr size_t kExactRows = 128;     // rows scored at a time
-constexpr size_t kRoundedRows = ByteRows::kPart;  // rows held against thresholds at a time
+constexpr size_t kRoundedRows = 512;   // rows held against thresholds at a time
 constexpr size_t kManyQueries = 24;    // from here on it pays to round rows
+constexpr size_t kBatch = 256;         // and from here on, with weights of the block's own
 
 void make_room(const Block& block) {
   Scratch& s = block.scratch;
@@ -75,18 +76,19 @@ void score_part(const Block& block, size_t first, size_t n, const float* queries
 // ---- By rounded rows
 
 bool can_round(const Block& block, size_t rows, size_t count) {
-  const IndexView& index = block.index;
-  return index.byte_rows != nullptr && count >= kManyQueries && rows > kExactRows;
+  return block.scratch.rounds && count >= kManyQueries && rows > kExactRows;
 }
 
 // What is kept, where this block goes by it.
 ByteRows* kept_for(const Block& block) {
   ByteRows* const kept = block.index.byte_rows.get();
-  // A batch without a tree rounds rows for itself in no time, with weights of its own.
-  const bool few = block.count < kManyQueries || block.index.num_leaves > 1;
-  if (kept == nullptr || !few) return nullptr;
-  if (!kept->is_on()) kept->look_at(block.index, block.queries, block.count);
-  return kept->is_on() && kept->trial.worth_it() ? kept : nullptr;
+  if (kept == nullptr) return nullptr;
+  const bool tree = block.index.num_leaves > 1;
+  // A batch without a tree rounds rows for itself in no time.
+  if (!kept->is_on() && (tree || block.count < kManyQueries))
+    kept->look_at(block.index, block.queries, block.count);
+  const bool gains = tree || block.count < kBatch;
+  return gains && kept->is_on() && kept->trial.worth_it() ? kept : nullptr;
 }
 
 std::vector<float> weights_for(const Block& block) {
@@ -206,6 +208,17 @@ void filter_part(const Block& block, const I8Rows& rows, size_t base, size_t fir
   s.num_filtered += n * count;
 }
 
+// Goes through rows in pieces: short ones first, after which thresholds are far better.
+template <typename Run>
+size_t in_pieces(size_t rows, Run run) {
+  size_t most = kExactRows;
+  for (size_t at = 0, n; at < rows; at += n, most = std::min(2 * most, kRoundedRows)) {
+    n = std::min(most, rows - at);
+    if (!run(at, n)) return at;
+  }
+  return rows;
+}
+
 // Entries from the first on by rows rounded for these visits; returns how many it has gone through.
 size_t filter_rounded(const Block& block, size_t first, size_t rows, const uint32_t* visits,
                       size_t count) {
@@ -213,12 +226,11 @@ size_t filter_rounded(const Block& block, size_t first, size_t rows, const uint3
   const RoundedQueries& queries = rounded_visiting(block, visits, count);
   s.rounded_rows.resize(kRoundedRows, block.index.dim);
   const I8Rows view = s.rounded_rows.view();
-  for (size_t at = 0, n; at < rows; at += n) {
-    n = std::min(kRoundedRows, rows - at);
+  return in_pieces(rows, [&](size_t at, size_t n) {
     take_entries(block.index, first + at, n, s.rounded.weights.data(), s.gathered_rows, view);
     filter_part(block, view, first + at, first + at, n, queries, visits, count);
-  }
-  return rows;
+    return true;
+  });
 }
 
 // The same by what is kept, to where another thread is making it.
@@ -226,29 +238,33 @@ size_t filter_kept(const Block& block, size_t first, size_t rows, const uint32_t
                    size_t count) {
   ByteRows& kept = *block.scratch.kept;
   const RoundedQueries& queries = rounded_visiting(block, visits, count);
-  for (size_t at = 0, n; at < rows; at += n) {
-    const size_t entry = first + at, part = entry / ByteRows::kPart;
-    n = std::min((part + 1) * ByteRows::kPart - entry, rows - at);
-    if (!kept.make(block.index, part)) return at;
-    const size_t group = entry / kI8Group;
-    filter_part(block, kept.from_group(group), group * kI8Group, entry, n, queries, visits, count);
-  }
-  return rows;
+  return in_pieces(rows, [&](size_t at, size_t n) {
+    if (!kept.make(block.index, first + at, n)) return false;
+    const size_t group = (first + at) / kI8Group;
+    filter_part(block, kept.from_group(group), group * kI8Group, first + at, n, queries, visits,
+                count);
+    return true;
+  });
 }
 
 }  // namespace
 
 void start_rows(const Block& block) {
   Scratch& s = block.scratch;
+  ByteRows* const byte_rows = block.index.byte_rows.get();
   s.kept = kept_for(block);
+  s.rounds = byte_rows != nullptr && s.kept == nullptr && block.count >= kManyQueries &&
+             byte_rows->fresh_trial.worth_it();
   s.num_filtered = s.num_passed = 0;
 }
 
 void end_rows(const Block& block) {
   const Scratch& s = block.scratch;
   constexpr size_t kShare = 8;  // where so many pass, floats are as fast
-  if (s.kept != nullptr && s.num_filtered > 0)
-    s.kept->trial.report(s.num_passed * kShare < s.num_filtered);
+  if (s.num_filtered == 0) return;
+  ByteRows& byte_rows = *block.index.byte_rows;
+  (s.kept != nullptr ? byte_rows.trial : byte_rows.fresh_trial)
+      .report(s.num_passed * kShare < s.num_filtered);
 }
 
 void scan_rows(const Block& block, size_t leaf, const uint32_t* visits, size_t count) {

@@ -104,6 +104,18 @@ def test_no_answer_changes_by_a_bit(
         assert same(together, want), at_once
 
 
+@pytest.mark.parametrize("first", [0.0, 1e-23, 1.0])
+@pytest.mark.parametrize("size", [1e-17, 1e-23, 1e-24])
+def test_rows_whose_squares_are_no_floats(size: float, first: float) -> None:
+    """All point one way, so that errors add up, after queries that say nothing, or are as small."""
+    rng = np.random.default_rng(0)
+    db = (size * rng.uniform(1, 2, (3000, 768))).astype(np.float32)
+    queries = rng.uniform(0.5, 1, (21, 768)).astype(np.float32)
+    searcher = build(db, "dot_product", "none")
+    alone(searcher, queries[:ENOUGH] * np.float32(first))
+    assert same(alone(searcher, queries), by_floats(db, "dot_product", "none", queries, []))
+
+
 @pytest.mark.parametrize("tree", ["none", "tree", "soar"])
 def test_changes_go_on(tree: str) -> None:
     rng = np.random.default_rng(0)

@@ -280,9 +280,9 @@ class Builder:
 
         Where `reorder` asks for finer rows than `quantize`, these are kept, and scored.
 
-        From the ninth on, searches of single queries read float32 and bfloat16 rows in 8 bits,
-        which they keep (a byte a value), and score only those exactly that may be among the best:
-        the same answers in a fifth of the time.
+        After some queries one by one, searches keep float32 and bfloat16 rows in 8 bits, too (a
+        byte a value; two where `tree` has `soar_lambda`), and score only those exactly that may be
+        among the best: the same answers in a fifth of the time.
 
         Raises
         ------
