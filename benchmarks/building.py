@@ -155,7 +155,11 @@ def _table(head: list[str], rows: list[list[str]]) -> None:
 def main() -> None:
     """Build with every library and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default=",".join(n for n in SETTINGS if n != "glove-50"))
+    parser.add_argument(
+        "--data",
+        default="glove-100,fashion-mnist-784",
+        help="names of data sets, or paths of lm-head-smollm2.npz",
+    )
     parser.add_argument("--libraries", default="scann,swann")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--rounds", type=int, default=2, help="builds, of which the best counts")
@@ -178,10 +182,11 @@ def main() -> None:
         else envs.ensure(systems.find(name))
         for name in libraries
     }
-    for data in arguments.data.split(","):
+    for name in arguments.data.split(","):
+        data = Path(name).stem
         folder = DATA / data
         if not (folder / "train.npy").exists():
-            folder = prepare(datasets.find(data)).folder
+            folder = prepare(datasets.find(name)).folder
         rows = []
         stages: dict[str, list[float]] = {}
         kinds = [(name, None) for name in libraries] + [
