@@ -47,7 +47,7 @@ QUERY_TERMS = (
     "candidate",  # a candidate: selection, its row's place
     "candidate_byte",  # a byte of its row
     "far_row",  # a row that is not in the cache
-    "row_byte",  # a byte of a row in a scan of all rows
+    "row_byte",  # a byte of a row, in 8 bits, in a scan of all rows
 )
 """What a query's time is made of; a `Speed` has nanoseconds for each."""
 
@@ -136,8 +136,8 @@ def query_terms(
         terms |= _choosing(config, min(config.tree.num_leaves, n), r)
         terms["leaf"] = look.leaves
     if isinstance(config.score, BruteForceConfig):
-        row = dimension * _ROW_BYTES[config.score.quantize]
-        return terms | {"row_byte": look.scanned * row}
+        # Of floats, too, searches read a byte a value and five more (docs/architecture.md, Search).
+        return terms | {"row_byte": look.scanned * (dimension + 5)}
     blocks = kernels.num_blocks(r, config.score.dimensions_per_block)
     code = blocks * kernels.block_bytes(config.score.codewords) / kernels.GROUP
     far = 1.0 - min(1.0, cache / code_bytes)
