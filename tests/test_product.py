@@ -364,6 +364,21 @@ def test_the_block_updated_last_cannot_be_better(words: int, anisotropic: bool) 
                 assert cost >= 0.5 * used / 160 * 0.01**2
 
 
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+def test_sums_by_sixteens_are_those_one_by_one(width: int) -> None:
+    """Where datapoints have scales, blocks are summed one by one: as well where all are 1."""
+    tiles, _, _ = make(5, 800, 37, True)
+    assert tiles.weights is not None
+    tiles = tiles._replace(weights=10 * tiles.weights)  # so that blocks depend on each other
+    codebook = normal(6, 37, 16)
+    codes, _ = kernels.encode_tiles(tiles, codebook, width, 2, 1)
+    one_by_one = codebook.copy()
+    kernels.update_codebook(tiles, codes, width, codebook, 2)
+    scaled = tiles._replace(scales=np.ones_like(tiles.weights))
+    kernels.update_codebook(scaled, codes, width, one_by_one, 2)
+    np.testing.assert_allclose(codebook, one_by_one, rtol=1e-4, atol=1e-4)
+
+
 @each_size
 def test_plain_codewords_become_means(words: int) -> None:
     tiles, _, residuals = make(7, 160, 7, False)
