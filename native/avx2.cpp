@@ -270,6 +270,19 @@ inline uint32_t not_below(F16 x, F16 y) noexcept {
 
 #include "i8.inl"
 
+inline I16 i16_zero() noexcept { return i16_start(0); }
+inline void add_wide_products(I16& sums, const int16_t* query, const int8_t* row) noexcept {
+  const auto products = [&](size_t at) SWANN_INLINE {
+    const auto* values = reinterpret_cast<const __m256i*>(query + at);
+    return _mm256_madd_epi16(_mm256_cvtepi8_epi16(load_16_bytes(row + at)),
+                             _mm256_loadu_si256(values));
+  };
+  sums.a = _mm256_add_epi32(sums.a, products(0));
+  sums.b = _mm256_add_epi32(sums.b, products(16));
+}
+
+#include "upper_i8.inl"
+
 }  // namespace
 
 const KernelTable avx2_table = {
@@ -280,8 +293,8 @@ const KernelTable avx2_table = {
     lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
     at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,   least_of_best_f32,
     dot_tiles_f32,   round_i8,        bounds_f32,      spill_gains_f32, square_f64,      add_row,
-    block_sums,      i8_pack,         i8_filter,       i8_products,     nullptr,         nullptr,
-    kI8Most,         true,
+    block_sums,      i8_pack,         i8_filter,       i8_products,     upper_i8,        nullptr,
+    nullptr,         kI8Most,         true,
 };
 
 }  // namespace swann

@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <utility>
 
 #include "kernels.h"
 #include "prefetch.h"
@@ -344,6 +345,21 @@ void lut256_sums(const PackedLeaf& leaf, size_t group, size_t count, const uint8
 
 #include "lut256_scan.inl"
 
+// ---- Rows of 8 bits
+
+using I16 = __m512i;
+
+inline I16 i16_zero() noexcept { return _mm512_setzero_si512(); }
+inline void add_wide_products(I16& sums, const int16_t* query, const int8_t* row) noexcept {
+  const __m512i words =
+      _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row)));
+  sums = _mm512_add_epi32(sums, _mm512_madd_epi16(words, _mm512_loadu_si512(query)));
+}
+inline F16 f16_from(I16 sums) noexcept { return _mm512_cvtepi32_ps(sums); }
+
+#include "unrolled.inl"
+#include "upper_i8.inl"
+
 }  // namespace
 
 const KernelTable avx512bw_table = {
@@ -354,7 +370,7 @@ const KernelTable avx512bw_table = {
     lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
     at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,   least_of_best_f32,
     dot_tiles_f32,   round_i8,        bounds_f32,      spill_gains_f32, square_f64,      add_row,
-    block_sums,      nullptr,         nullptr,         nullptr,         nullptr,         nullptr,
+    block_sums,      nullptr,         nullptr,         nullptr,         upper_i8,        nullptr,         nullptr,
 };
 
 }  // namespace swann

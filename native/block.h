@@ -27,12 +27,14 @@ struct Scratch {
   RoundedQueries rounded, visiting;
   bool is_rounded = false;  // the block's queries are, for rows or for tiles
   RoundedRows rounded_rows;
+  WideQueries wide;
   std::vector<float> thresholds;  // of queries against rounded rows
   std::vector<uint16_t> masks;    // of rounded rows that pass
   std::vector<uint32_t> passing;  // entries
   std::vector<float> gathered_rows;
   ByteRows* kept = nullptr;       // of the index, where the block goes by them
   bool rounds = false;            // else rows may be rounded for the block
+  bool widens = false;            // else rows of int8 are held against queries in 16 bits
   size_t num_filtered = 0, num_passed = 0;  // pairs of a query and an entry
   std::vector<int8_t> tile_bytes;        // [count][quads][4] of the queries, rounded for tiles
   std::vector<TileQuery> tile_queries;   // [count]

@@ -32,12 +32,13 @@ void want_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] size_t byt
 }  // namespace
 
 void prepare_byte_rows(IndexView& index) {
-  const bool gains = index.codes == nullptr &&
-                     (index.rows.f32 != nullptr || index.rows.bf16 != nullptr) &&
+  const KernelTable& k = kernels();
+  const bool is_i8 = index.rows.i8 != nullptr;
+  const bool gains = index.codes == nullptr && index.rows.present() &&
                      index.num_entries >= kFewEntries && index.dim <= kMostI8Dimensions &&
-                     kernels().i8_filter != nullptr;
-  const bool keeps =
-      index.dim >= kFewDimensions && index.num_entries >= kFewALeaf * index.num_leaves;
+                     (k.i8_filter != nullptr || (is_i8 && k.upper_i8 != nullptr));
+  const bool keeps = !is_i8 && index.dim >= kFewDimensions &&
+                     index.num_entries >= kFewALeaf * index.num_leaves;
   index.byte_rows =
       gains ? std::make_shared<ByteRows>(index.num_entries, index.dim, keeps) : nullptr;
 }
@@ -81,6 +82,30 @@ std::vector<float> weights_of(const IndexView& index, std::vector<double> of_que
   return weights;
 }
 
+namespace {
+
+// Scores of int8 rows lose what sums in float32 lose of two products, with the numbers and with the
+// origin, of which both may be far longer than what they stand for; and their squares are kept.
+void allow_for_i8(const IndexView& index, size_t first, size_t count, const float* weights,
+                  const I8Rows& out) {
+  double square = 0;
+  for (size_t j = 0; j < index.dim; ++j) square += double(weights[j]) * double(weights[j]);
+  const float of_weights = 128 * 1.0001f * float(std::sqrt(square));
+  for (size_t g = 0; g * kI8Group < count; ++g) {
+    float greatest = 0;
+    for (size_t i = g * kI8Group; i < std::min(count, (g + 1) * kI8Group); ++i) {
+      const size_t row = row_of(index, uint32_t(first + i));
+      greatest = std::max(greatest, index.rows.scales[row]);
+      if (index.squared_l2())
+        out.halves[i] = 0.5f * out.inverses[g] * index.rows.squares[row];
+    }
+    // |w n| + |w o| <= 2 |w n| + |w x|
+    out.errors[g] += rounding(index.dim) * (2 * greatest * of_weights + out.lengths[g] + out.errors[g]);
+  }
+}
+
+}  // namespace
+
 void take_entries(const IndexView& index, size_t first, size_t count, const float* weights,
                   std::vector<float>& buffer, const I8Rows& out) {
   const size_t dim = index.dim;
@@ -90,6 +115,7 @@ void take_entries(const IndexView& index, size_t first, size_t count, const floa
   for (size_t i = 0; i < count; ++i)
     copy_row(index.rows, row_of(index, uint32_t(first + i)), buffer.data() + i * dim);
   kernels().i8_pack(buffer.data(), count, dim, weights, &out);
+  if (index.rows.i8 != nullptr) allow_for_i8(index, first, count, weights, out);
 }
 
 ByteRows::ByteRows(size_t entries, size_t dim, bool keeps)

@@ -113,6 +113,18 @@ struct RoundedVector {
   float error;    // |x - x'|, at most
 };
 
+// A vector in 16 bits: values [dim], of most_wide at most, stand for so many steps.
+struct WideQuery {
+  const int16_t* values;
+  float step;
+  float off;  // by so much, times the scale of a row, a score may be higher
+};
+// The greatest value of a WideQuery: a lane sums up ceil(dim / 32) pairs of products with 2^7 at most.
+constexpr int32_t most_wide(size_t dim) noexcept {
+  const size_t most = ((size_t(1) << 31) - 1) / ((dim + 31) / 32 * 256);
+  return most < 32767 ? int32_t(most) : 32767;
+}
+
 // What bounds of scores know of each row of 8 bits, [count]: a byte b of it stands for
 // (b - 128) * step.
 struct BoundRows {
@@ -257,6 +269,12 @@ struct KernelTable {
   void (*i8_products)(const uint8_t* rows, size_t groups, size_t quads, const int8_t* queries,
                       const int32_t* starts, const float* factors, size_t count, float* out,
                       size_t stride) noexcept;
+
+  // Upper bounds of the scores of int8 rows as they lie, or null: out[r] = scales[r] * (<query, row r> *
+  // step + off), exact but for what converting and adding up sixteen sums as floats may lose. out has
+  // room up to a multiple of 16.
+  void (*upper_i8)(const WideQuery* query, const int8_t* rows, const float* scales, size_t num_rows,
+                   size_t dim, float* out) noexcept;
 
   // A leaf of 4-bit codes unpacked for i8_filter; null where that is. Blocks go by fours: `words`
   // is [fours][dims_per_block][4][16], the codebook in 8 bits as in I8Rows, 128 where there is none.

@@ -2,6 +2,7 @@
 #include <arm_neon.h>
 
 #include <cstdint>
+#include <utility>
 
 #include "kernels.h"
 #include "prefetch.h"
@@ -149,6 +150,19 @@ void lut256_sums(const PackedLeaf& leaf, size_t group, size_t, const uint8_t* lu
 
 #include "lut256_scan.inl"
 
+// ---- Rows of 8 bits
+
+inline void add_wide_products(I16& sums, const int16_t* query, const int8_t* row) noexcept {
+  for (int i = 0; i < 4; ++i) {
+    const int16x8_t eight = vmovl_s8(vld1_s8(row + 8 * i)), times = vld1q_s16(query + 8 * i);
+    sums.v[i] = vmlal_s16(sums.v[i], vget_low_s16(eight), vget_low_s16(times));
+    sums.v[i] = vmlal_high_s16(sums.v[i], eight, times);
+  }
+}
+
+#include "unrolled.inl"
+#include "upper_i8.inl"
+
 }  // namespace
 
 const KernelTable neon_table = {
@@ -159,7 +173,7 @@ const KernelTable neon_table = {
     lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
     at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,   least_of_best_f32,
     dot_tiles_f32,   round_i8,        bounds_f32,      spill_gains_f32, square_f64,      add_row,
-    block_sums,      nullptr,         nullptr,         nullptr,         nullptr,         nullptr,
+    block_sums,      nullptr,         nullptr,         nullptr,         upper_i8,        nullptr,         nullptr,
 };
 
 }  // namespace swann

@@ -117,3 +117,17 @@ inline float f16_lowest(F16 a) noexcept {
 inline float f16_highest(F16 a) noexcept {
   return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[1]), vmaxq_f32(a.v[2], a.v[3])));
 }
+
+// Sixteen sums.
+struct I16 {
+  int32x4_t v[4];
+};
+inline I16 i16_zero() noexcept {
+  const int32x4_t zero = vdupq_n_s32(0);
+  return {{zero, zero, zero, zero}};
+}
+inline F16 f16_from(const I16& sums) noexcept {
+  F16 all;
+  for (int i = 0; i < 4; ++i) all.v[i] = vcvtq_f32_s32(sums.v[i]);
+  return all;
+}

@@ -15,16 +15,10 @@ namespace {
 
 constexpr size_t kI8Tile = 5, kI8Groups = 4;
 
-struct I16 {
-  int32x4_t v[4];
-};
 using I8Quad = int8x16_t;
 
 // Bytes of rows become signed ones here, so nothing has to be made up for.
-inline I16 i16_start(int32_t) noexcept {
-  const int32x4_t zero = vdupq_n_s32(0);
-  return {{zero, zero, zero, zero}};
-}
+inline I16 i16_start(int32_t) noexcept { return i16_zero(); }
 inline I8Quad i8_quad(const int8_t* bytes) noexcept {
   int32_t four;
   __builtin_memcpy(&four, bytes, 4);
@@ -35,11 +29,6 @@ inline void add_products(I16& sums, const uint8_t* rows, I8Quad quad) noexcept {
   for (int i = 0; i < 4; ++i)
     sums.v[i] =
         vdotq_s32(sums.v[i], vreinterpretq_s8_u8(veorq_u8(vld1q_u8(rows + 16 * i), top)), quad);
-}
-inline F16 f16_from(I16 sums) noexcept {
-  F16 all;
-  for (int i = 0; i < 4; ++i) all.v[i] = vcvtq_f32_s32(sums.v[i]);
-  return all;
 }
 inline uint32_t not_below(F16 x, F16 y) noexcept {
   const uint32x4_t bit = {1, 2, 4, 8};

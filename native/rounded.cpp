@@ -97,6 +97,37 @@ I8Queries RoundedQueries::view() const noexcept {
           errors.data(), nullptr,       0};
 }
 
+void WideQueries::round(const float* queries, size_t count, size_t dim) {
+  constexpr float kWhole = 12582912.0f;  // next to it floats are whole numbers: sums are rounded
+  values.resize(count * dim);
+  for (auto* each : {&steps, &offs, &halves}) each->resize(count);
+  for (size_t q = 0; q < count; ++q) {
+    const float* const x = queries + q * dim;
+    const float greatest = std::max(greatest_of(x, dim), 1e-18f);
+    const float inverse = float(most_wide(dim)) / greatest, step = 1.0f / inverse;
+    double error = 0, square = 0;
+    for (size_t j = 0; j < dim; ++j) {
+      const float whole = (x[j] * inverse + kWhole) - kWhole;
+      const double off = double(x[j]) - double(whole) * double(step);
+      error += off * off;
+      square += double(x[j]) * double(x[j]);
+      values[q * dim + j] = int16_t(whole);
+    }
+    // Of a row of int8 numbers, whose length is no more than this. What is lost by sums in floats,
+    // those of exact scores and those of bounds, is in proportion to the query.
+    const double longest = 128 * std::sqrt(double(dim));
+    const double lost = double(4 * rounding(dim)) * std::sqrt(square);
+    steps[q] = step;
+    offs[q] = float(1.0001 * longest * (std::sqrt(error) + lost));
+    halves[q] = float(square / 2);
+  }
+}
+
+WideQuery WideQueries::view(size_t q) const noexcept {
+  const size_t dim = values.size() / steps.size();
+  return {values.data() + q * dim, steps[q], offs[q]};
+}
+
 void RoundedRows::resize(size_t rows, size_t dim) {
   const size_t groups = (rows + kI8Group - 1) / kI8Group;
   bytes.resize(groups * kI8Group * ((dim + 3) / 4 * 4));

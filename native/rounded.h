@@ -33,6 +33,16 @@ struct RoundedQueries {
   I8Queries view() const noexcept;               // without thresholds and count
 };
 
+// Queries in 16 bits, for rows of int8.
+struct WideQueries {
+  std::vector<int16_t> values;         // [count][dim]
+  std::vector<float> steps, offs;      // [count] as in WideQuery
+  std::vector<float> halves;           // [count] half the squared length
+
+  void round(const float* queries, size_t count, size_t dim);
+  WideQuery view(size_t q) const noexcept;
+};
+
 struct RoundedRows {
   std::vector<uint8_t> bytes;
   std::vector<float> inverses, errors, lengths, halves;

@@ -178,11 +178,18 @@ void score_rows(const ExactRows& rows, bool squared_l2, const float* query, cons
 }
 
 void copy_row(const ExactRows& rows, size_t row, float* out) noexcept {
-  const size_t at = row * rows.dim;
-  if (rows.f32 != nullptr)
-    std::copy_n(rows.f32 + at, rows.dim, out);
-  else
-    std::transform(rows.bf16 + at, rows.bf16 + at + rows.dim, out, from_bf16);
+  const size_t dim = rows.dim, at = row * dim;
+  if (rows.f32 != nullptr) {
+    std::copy_n(rows.f32 + at, dim, out);
+  } else if (rows.bf16 != nullptr) {
+    std::transform(rows.bf16 + at, rows.bf16 + at + dim, out, from_bf16);
+  } else {
+    const float scale = rows.scales[row];
+    for (size_t j = 0; j < dim; ++j) out[j] = scale * float(rows.i8[at + j]);
+    if (rows.origins == nullptr) return;
+    const float* const origin = rows.origins + rows.labels[row] * dim;
+    for (size_t j = 0; j < dim; ++j) out[j] += origin[j];
+  }
 }
 
 void round_to_bf16(const float* rows, size_t count, size_t dim, const float* weights,

@@ -53,7 +53,7 @@ void round_to_i8(const float* rows, size_t count, size_t dim, const float* weigh
                  size_t threads, const float* origins, uint8_t* labels, int8_t* out,
                  float* scales, float* squares);
 
-// A row of float32 or bfloat16 as floats [dim].
+// What a row stands for, as floats [dim].
 void copy_row(const ExactRows& rows, size_t row, float* out) noexcept;
 
 // The squared length of what an int8 row stands for; origin may be null.

@@ -198,7 +198,7 @@ const KernelTable scalar_table = {
     lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
     at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,   least_of_best_f32,
     dot_tiles_f32,   round_i8,        bounds_f32,      spill_gains_f32, square_f64,      add_row,
-    block_sums,      nullptr,         nullptr,         nullptr,         nullptr,         nullptr,
+    block_sums,      nullptr,         nullptr,         nullptr,         nullptr,         nullptr,         nullptr,
 };
 
 }  // namespace swann

@@ -75,10 +75,6 @@ void score_part(const Block& block, size_t first, size_t n, const float* queries
 
 // ---- By rounded rows
 
-bool can_round(const Block& block, size_t rows, size_t count) {
-  return block.scratch.rounds && count >= kManyQueries && rows > kExactRows;
-}
-
 // What is kept, where this block goes by it.
 ByteRows* kept_for(const Block& block) {
   ByteRows* const kept = block.index.byte_rows.get();
@@ -160,7 +156,8 @@ void score_passing(const Block& block, size_t q, size_t n) {
     for (size_t i = 0; i < n; ++i) s.rows[i] = index.entry_rows[entries[i]];
     rows = s.rows.data();
   }
-  score_rows(index.rows, index.squared_l2(), block.query(q), rows, n, s.scores.data());
+  score_rows(index.rows, index.squared_l2(), block.query(q), rows, n, s.scores.data(),
+             block.of_origins(q));
   Candidates& best = s.candidates[q];
   if (best.capacity - best.size < n) best.trim();
   const size_t before = best.size;
@@ -247,14 +244,74 @@ size_t filter_kept(const Block& block, size_t first, size_t rows, const uint32_t
   });
 }
 
+// ---- Rows of int8, as they lie
+
+// Adds to scores of rows from the first on, of what they have beyond their origins, what those have.
+void add_origins(const Block& block, size_t q, size_t first, size_t n, float* scores) {
+  const float* const of_origins = block.of_origins(q);
+  const uint8_t* const labels = block.index.rows.labels + first;
+  for (size_t i = 0; i < n; ++i) scores[i] += of_origins[labels[i]];
+}
+
+// Scores, of rows [first, first + n), those that may be among the best of a query.
+void filter_wide(const Block& block, size_t q, size_t first, size_t n) {
+  const IndexView& index = block.index;
+  Scratch& s = block.scratch;
+  const float slack = 4 * rounding(index.dim);
+  float* const scores = s.scores.data();
+  const WideQuery query = s.wide.view(q);
+  kernels().upper_i8(&query, index.rows.i8 + first * index.dim, index.rows.scales + first, n,
+                     index.dim, scores);
+  float lost = 0;
+  if (index.rows.origins != nullptr) {
+    add_origins(block, q, first, n, scores);
+    lost = slack * greatest_of(block.of_origins(q), index.rows.num_origins);
+  }
+  if (index.squared_l2()) {
+    const float* const squares = index.rows.squares + first;
+    for (size_t i = 0; i < n; ++i) scores[i] -= squares[i] * (0.5f - slack);
+  }
+  Candidates& best = s.candidates[q];
+  if (best.size >= Candidates::most(best.limit) + best.limit) best.trim();
+  const float threshold = threshold_of(block, best, s.wide.halves[q], slack / 4) - lost;
+  const size_t passing = kernels().at_least_f32(scores, n, threshold, s.passing.data());
+  for (size_t i = 0; i < passing; ++i) s.passing[i] += uint32_t(first);
+  if (passing > 0) score_passing(block, q, passing);
+  s.num_filtered += n, s.num_passed += passing;
+}
+
+size_t filter_as_they_lie(const Block& block, size_t first, size_t rows, const uint32_t* visits,
+                          size_t count) {
+  return in_pieces(rows, [&](size_t at, size_t n) {
+    for (size_t i = 0; i < count; ++i)
+      filter_wide(block, visits[i] / block.limits.leaves, first + at, n);
+    return true;
+  });
+}
+
+// How the rows of a leaf are held against thresholds, or null.
+using Filter = size_t (*)(const Block&, size_t first, size_t rows, const uint32_t* visits,
+                          size_t count);
+
+Filter filter_for(const Block& block, size_t rows, size_t count) {
+  const Scratch& s = block.scratch;
+  if (s.kept != nullptr) return filter_kept;
+  if (s.rounds && count >= kManyQueries && rows > kExactRows) return filter_rounded;
+  return s.widens ? filter_as_they_lie : nullptr;
+}
+
 }  // namespace
 
 void start_rows(const Block& block) {
   Scratch& s = block.scratch;
-  ByteRows* const byte_rows = block.index.byte_rows.get();
+  const IndexView& index = block.index;
+  ByteRows* const byte_rows = index.byte_rows.get();
   s.kept = kept_for(block);
   s.rounds = byte_rows != nullptr && s.kept == nullptr && block.count >= kManyQueries &&
-             byte_rows->fresh_trial.worth_it();
+             kernels().i8_filter != nullptr && byte_rows->fresh_trial.worth_it();
+  s.widens = byte_rows != nullptr && index.rows.i8 != nullptr && index.entry_rows == nullptr &&
+             kernels().upper_i8 != nullptr && byte_rows->trial.worth_it();
+  if (s.widens) s.wide.round(block.queries, block.count, index.dim);
   s.num_filtered = s.num_passed = 0;
 }
 
@@ -263,7 +320,7 @@ void end_rows(const Block& block) {
   constexpr size_t kShare = 8;  // where so many pass, floats are as fast
   if (s.num_filtered == 0) return;
   ByteRows& byte_rows = *block.index.byte_rows;
-  (s.kept != nullptr ? byte_rows.trial : byte_rows.fresh_trial)
+  (s.kept != nullptr || !s.rounds ? byte_rows.trial : byte_rows.fresh_trial)
       .report(s.num_passed * kShare < s.num_filtered);
 }
 
@@ -272,11 +329,10 @@ void scan_rows(const Block& block, size_t leaf, const uint32_t* visits, size_t c
   const size_t first = index.leaf_starts[leaf], rows = leaf_size(index, leaf);
   const float* queries = nullptr;
   make_room(block);
-  const bool kept = block.scratch.kept != nullptr, rounds = can_round(block, rows, count);
+  const Filter filter = filter_for(block, rows, count);
   for (size_t at = 0, n; at < rows; at += n) {
-    if ((kept || rounds) && have_thresholds(block, visits, count)) {
-      at += kept ? filter_kept(block, first + at, rows - at, visits, count)
-                 : filter_rounded(block, first + at, rows - at, visits, count);
+    if (filter != nullptr && have_thresholds(block, visits, count)) {
+      at += filter(block, first + at, rows - at, visits, count);
       if (at == rows) return;
     }
     n = std::min(kExactRows, rows - at);

@@ -21,7 +21,8 @@ struct SmallIndex {
   std::vector<float> rows, centroids, codebook;
   std::vector<uint16_t> bf16;
   std::vector<int8_t> i8;
-  std::vector<float> scales, squares;
+  std::vector<float> scales, squares, origins;
+  std::vector<uint8_t> labels;
   std::vector<uint32_t> starts, ids, entries, entry_starts;
   std::vector<uint8_t> codes;
   std::vector<uint16_t> corrections;
@@ -58,6 +59,22 @@ struct SmallIndex {
       view.rows.squares = squares.data();
     }
     view.rows.dim = view.dim;
+    prepare_byte_rows(view);
+  }
+
+  // The rows rounded to int8, counted from one of three origins each.
+  void round_rows(Random& random) {
+    constexpr size_t kOrigins = 3;
+    const size_t count = view.num_rows;
+    origins = random.reals(kOrigins * view.dim), labels = random.bytes(count, kOrigins);
+    i8.resize(rows.size()), scales.resize(count), squares.resize(count);
+    round_to_i8(rows.data(), count, view.dim, nullptr, 2, origins.data(), labels.data(), i8.data(),
+                scales.data(), squares.data());
+    view.rows = {};
+    view.rows.i8 = i8.data(), view.rows.scales = scales.data();
+    view.rows.squares = squares.data(), view.rows.dim = view.dim;
+    view.rows.labels = labels.data(), view.rows.origins = origins.data();
+    view.rows.num_origins = kOrigins;
     prepare_byte_rows(view);
   }
 

@@ -515,6 +515,40 @@ void test_i8_products(const KernelTable& k, Random& random, size_t dim, size_t r
   check(right, "i8_products", dim, count);
 }
 
+// Sums of whole numbers, of any length, at their greatest too; nothing behind the rows is read.
+void test_upper_i8(const KernelTable& k) {
+  if (k.upper_i8 == nullptr) return;
+  Group group(std::string(k.level) + ": upper_i8");
+  Random random;
+  for (const size_t dim : {1, 15, 31, 32, 33, 64, 100, 1000, 20000})
+    for (const size_t count : {1, 3, 16, 21, 50}) {
+      const int32_t most = most_wide(dim);
+      std::vector<int16_t> values(dim);
+      for (int16_t& v : values) v = int16_t(int(random.below(2 * most + 1)) - most);
+      std::vector<int8_t> rows(count * dim);
+      for (int8_t& v : rows) v = int8_t(int(random.below(256)) - 128);
+      if (count == 3) {
+        values.assign(dim, int16_t(-most));
+        rows.assign(rows.size(), -128);
+      }
+      auto scales = random.reals(count);
+      const WideQuery query{values.data(), 1.0f / 1024, 3};
+      std::vector<float> out((count + 15) / 16 * 16);
+      k.upper_i8(&query, rows.data(), scales.data(), count, dim, out.data());
+      bool right = true;
+      for (size_t r = 0; r < count; ++r) {
+        double sum = 0, size = 0;
+        for (size_t j = 0; j < dim; ++j) {
+          const double product = double(values[j]) * rows[r * dim + j];
+          sum += product, size += std::fabs(product);
+        }
+        const double want = double(scales[r]) * (sum / 1024 + 3);
+        right &= std::fabs(double(out[r]) - want) <= 1e-6 * std::fabs(double(scales[r])) * (size / 1024 + 3);
+      }
+      check(right, "upper_i8", dim, count);
+    }
+}
+
 void test_i8_filter(const KernelTable& k) {
   if (k.i8_filter == nullptr) return;
   Group group(std::string(k.level) + ": i8_pack, i8_filter, i8_products");
@@ -589,6 +623,7 @@ void test_kernels() {
       test_scan(k, "lut256_scan", k.lut256_scan, kWords256, kMaxEntry256);
     }
     if (is_new(&KernelTable::i8_filter)) test_i8_filter(k);
+    if (is_new(&KernelTable::upper_i8)) test_upper_i8(k);
     if (!is_new(&KernelTable::dot_f32)) continue;
     test_pairs(k, reference);
     test_narrow_rows(k, reference);

@@ -247,17 +247,21 @@ void test_many_queries(size_t leaves, size_t per_block) {
   }
 }
 
-// Rows in 8 bits, which the first searches make while they search: the answers of floats, to the bit.
+// Rows in 8 bits, which the first searches make while they search, or as they are: the answers of floats,
+// to the bit.
 void test_byte_rows(Distance distance, size_t leaves, bool spills, int bits) {
   Group group(std::string("pipeline: rows in bytes, ") + (leaves == 0 ? "one leaf" : "a tree") +
-              (spills ? ", spilled" : "") + (bits == 16 ? ", bfloat16" : "") +
+              (spills ? ", spilled" : "") + (bits == 16 ? ", bfloat16" : bits == 8 ? ", int8" : "") +
               (distance == Distance::squared_l2 ? ", squared l2" : ""));
   Random random;
   constexpr size_t kDim = 21, kCount = 2500, kQueries = 40, kSearchers = 4, kNeighbors = 6;
   SmallIndex index(random, distance, kCount, kDim, leaves, 0);
   index.rows = random.reals(index.rows.size());
   std::copy_n(index.rows.begin(), 30 * kDim, index.rows.begin() + 1000 * kDim);  // ties
-  index.give_rows(bits);
+  if (bits == 8)
+    index.round_rows(random);
+  else
+    index.give_rows(bits);
   if (spills) index.spill(5);
   IndexView floats = index.view;
   floats.byte_rows = nullptr;
@@ -276,14 +280,15 @@ void test_byte_rows(Distance distance, size_t leaves, bool spills, int bits) {
   std::vector<Answer> found(kSearchers, want);
   for (Answer& answer : found) answer.ids.assign(answer.ids.size(), -2);
   parallel_for(kSearchers, kSearchers, [&](size_t s) {
-    const size_t at_once = s % 2 == 0 ? 1 : 5;
+    const size_t at_once = s == 3 ? kQueries : s == 1 ? 5 : 1;
     for (size_t q = 0; q < kQueries; q += at_once)
       search_block(index.view, nullptr, limits, &queries[q * kDim], at_once,
                    &found[s].ids[q * kNeighbors], &found[s].distances[q * kNeighbors]);
   });
-  const bool can = kernels().i8_filter != nullptr;
+  const bool can = kernels().i8_filter != nullptr ||
+                   (bits == 8 && kernels().upper_i8 != nullptr);
   check((index.view.byte_rows != nullptr) == can, "there where bytes are multiplied", kCount);
-  check(!can || index.view.byte_rows->is_on(), "made by searches", kCount);
+  check(!can || bits == 8 || index.view.byte_rows->is_on(), "made by searches", kCount);
   for (const Answer& answer : found)
     check(answer.ids == want.ids && same_bits(answer.distances, want.distances), "as by floats",
           leaves, kQueries);
@@ -334,8 +339,8 @@ void test_pipeline() {
   }
   for (const Distance distance : {Distance::dot_product, Distance::squared_l2})
     for (const size_t leaves : {0, 12})
-      for (const int bits : {32, 16}) test_byte_rows(distance, leaves, false, bits);
-  test_byte_rows(Distance::dot_product, 12, true, 32);
+      for (const int bits : {32, 16, 8}) test_byte_rows(distance, leaves, false, bits);
+  for (const int bits : {32, 8}) test_byte_rows(Distance::dot_product, 12, true, bits);
   test_choice(Distance::dot_product);
   test_choice(Distance::squared_l2);
 }
