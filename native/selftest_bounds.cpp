@@ -6,7 +6,11 @@
 
 #include "bounds.h"
 #include "kernels.h"
+#include "byte_rows.h"
+#include "rounded.h"
+#include "rows.h"
 #include "selftest.h"
+#include "selftest_index.h"
 #include "train.h"
 
 using namespace swann;
@@ -241,6 +245,86 @@ void test_assigning(Random& random, size_t leaves, size_t dim, float away) {
   check(second, "the cheapest second centroid", leaves, dim);
 }
 
+// Queries in 16 bits: no row of int8 is farther off than they say, and some are nearly as far.
+void test_wide_queries(Random& random, size_t dim, float scale) {
+  constexpr size_t kCount = 3, kRows = 200;
+  auto queries = random.reals(kCount * dim);
+  for (float& value : queries) value *= scale;
+  queries[dim] *= 100;
+  WideQueries wide;
+  wide.round(queries.data(), kCount, dim);
+  for (size_t q = 0; q < kCount; ++q) {
+    const float* const query = &queries[q * dim];
+    const WideQuery view = wide.view(q);
+    const double lost = 4 * double(rounding(dim)) * length_of(query, nullptr, dim);
+    double error = 0;
+    bool small = true;
+    const auto off = [&](size_t j) { return double(query[j]) - double(view.step) * view.values[j]; };
+    for (size_t j = 0; j < dim; ++j) {
+      error += off(j) * off(j);
+      small &= std::abs(view.values[j]) <= most_wide(dim);
+    }
+    const double longest = 128 * std::sqrt(double(dim));
+    double worst = 0;
+    for (size_t r = 0; r < kRows; ++r) {
+      double total = 0;
+      for (size_t j = 0; j < dim; ++j)  // the first is as bad as any
+        total += off(j) * (r == 0 ? std::copysign(128.0, off(j)) : double(random.below(256)) - 128);
+      worst = std::max(worst, std::fabs(total));
+    }
+    check(small, "wide queries: values", dim, q);
+    check(worst + longest * lost <= double(view.off), "wide queries: off by less", dim, q);
+    check(double(view.off) <= 1.001 * longest * (std::sqrt(error) + lost), "and by no more", dim, q);
+    const double half = std::pow(length_of(query, nullptr, dim), 2) / 2;
+    check(std::fabs(double(wide.halves[q]) - half) <= 1e-6 * half, "wide queries: halves", dim, q);
+  }
+}
+
+// Rows of int8 rounded to bytes: errors leave room for what scores lose, and squares are those kept.
+void test_i8_entries(Random& random, Distance distance, size_t dim) {
+  if (kernels().i8_pack == nullptr) return;
+  constexpr size_t kCount = 300, kFirst = 32, kTaken = 75;
+  SmallIndex index(random, distance, kCount, dim, 0, 0);
+  index.rows = random.reals(index.rows.size());
+  index.round_rows(random);
+  std::vector<float> weights(dim), buffer, row(dim);
+  for (float& weight : weights) weight = 0.5f + float(random.below(100)) / 50;
+  RoundedRows rounded;
+  rounded.resize(kTaken, dim);
+  const I8Rows view = rounded.view();
+  take_entries(index.view, kFirst, kTaken, weights.data(), buffer, view);
+  for (size_t i = 0; i < kTaken; ++i) {
+    const size_t at = kFirst + i, g = i / kI8Group;
+    const float* const origin = &index.origins[index.labels[at] * dim];
+    double off = 0, of_numbers = 0, of_origin = 0;
+    copy_row(index.view.rows, at, row.data());
+    bool near = true;
+    for (size_t j = 0; j < dim; ++j) {
+      const double weight = double(weights[j]), number = double(index.scales[at]) * index.i8[at * dim + j];
+      const uint8_t byte = view.bytes[((g * ((dim + 3) / 4) + j / 4) * kI8Group + i % kI8Group) * 4 + j % 4];
+      const double value = number + double(origin[j]);
+      near &= std::fabs(double(row[j]) - value) < 1e-6;
+      off += std::pow(weight * value - (double(byte) - 128) / double(view.inverses[g]), 2);
+      of_numbers += std::pow(weight * number, 2), of_origin += std::pow(weight * double(origin[j]), 2);
+    }
+    const double lost = double(rounding(dim)) * (std::sqrt(of_numbers) + std::sqrt(of_origin));
+    check(near, "copy_row: int8", dim, at);
+    check(std::sqrt(off) + lost <= double(view.errors[g]) * 1.000001, "int8 in bytes: errors", dim, at);
+    if (index.view.squared_l2())
+      check(view.halves[i] == 0.5f * view.inverses[g] * index.squares[at], "int8 in bytes: squares", at);
+  }
+}
+
+void test_rows_of_i8() {
+  Group group("bounds: queries in 16 bits, rows of int8 in bytes");
+  Random random;
+  for (const size_t dim : {1, 5, 16, 33, 100, 20000})
+    for (const float scale : {1e-12f, 1.0f, 1e9f}) test_wide_queries(random, dim, scale);
+  for (const size_t dim : {1, 5, 16, 33, 100})
+    for (const Distance distance : {Distance::dot_product, Distance::squared_l2})
+      test_i8_entries(random, distance, dim);
+}
+
 }  // namespace
 
 void test_rounding_of_vectors() {
@@ -276,6 +360,7 @@ void test_rounding_of_vectors() {
         test_centroid_bounds(random, 40, dim, 1.0f, away, true);
       for (const size_t leaves : {2, 33, 48, 600}) test_assigning(random, leaves, dim, away);
     }
+  test_rows_of_i8();
 }
 
 }  // namespace selftest
