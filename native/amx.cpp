@@ -20,7 +20,7 @@
 #define SWANN_TILE_STORE(tile, to, stride) _tile_stored(tile, to, stride)
 #define SWANN_TILE_ADD_PRODUCTS(sums, queries, rows) _tile_dpbsud(sums, queries, rows)
 #define SWANN_AMX_LEVEL "amx"
-#define SWANN_AMX_TABLE amx_table
+#define SWANN_PUT_AMX put_amx
 #endif
 
 namespace swann {
@@ -139,15 +139,11 @@ void i8_filter(const I8Rows* rows, size_t groups, size_t quads, const I8Queries*
     filter_all<false>(*rows, groups, quads, *queries, slack, masks);
 }
 
-constexpr KernelTable only_the_filter() noexcept {
-  KernelTable table = {};
-  table.level = SWANN_AMX_LEVEL;
-  table.i8_filter = i8_filter;
-  return table;
-}
-
 }  // namespace
 
-extern constinit const KernelTable SWANN_AMX_TABLE = only_the_filter();
+void SWANN_PUT_AMX(KernelTable& table) noexcept {
+  table.level = SWANN_AMX_LEVEL;
+  table.i8_filter = i8_filter;
+}
 
 }  // namespace swann

@@ -79,7 +79,7 @@ void add_products(Tile& sums, const Tile& a, const Tile& b) {
 #define SWANN_TILE_STORE(tile, to, stride) store(tiles[tile], to, stride)
 #define SWANN_TILE_ADD_PRODUCTS(sums, queries, rows) add_products(tiles[sums], tiles[queries], tiles[rows])
 #define SWANN_AMX_LEVEL "amx, emulated"
-#define SWANN_AMX_TABLE amx_emulated_table
+#define SWANN_PUT_AMX put_amx_emulated
 #include "amx.cpp"
 
 size_t selftest::refused_tiles() { return refused; }

@@ -283,18 +283,20 @@ inline void add_wide_products(I16& sums, const int16_t* query, const int8_t* row
 
 #include "upper_i8.inl"
 
+#include "put_kernels.inl"
+
 }  // namespace
 
-const KernelTable avx2_table = {
-    "avx2",
-    12,
-    dot_f32,         squared_l2_f32,  dot_bf16,        squared_l2_bf16, dot_i8,
-    dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
-    lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
-    at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,   least_of_best_f32,
-    dot_tiles_f32,   round_i8,        bounds_f32,      spill_gains_f32, square_f64,      add_row,
-    block_sums,      i8_pack,         i8_filter,       i8_products,     upper_i8,        nullptr,
-    nullptr,         kI8Most,         true,
-};
+void put_avx2(KernelTable& table) noexcept {
+  table.level = "avx2";
+  table.scan_queries = 12;
+  table.reads_sixes = true;
+  put_kernels(table);
+  table.i8_pack = i8_pack;
+  table.i8_filter = i8_filter;
+  table.i8_products = i8_products;
+  table.i8_most = kI8Most;
+  table.upper_i8 = upper_i8;
+}
 
 }  // namespace swann

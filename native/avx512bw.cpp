@@ -360,17 +360,16 @@ inline F16 f16_from(I16 sums) noexcept { return _mm512_cvtepi32_ps(sums); }
 #include "unrolled.inl"
 #include "upper_i8.inl"
 
+#include "put_kernels.inl"
+
 }  // namespace
 
-const KernelTable avx512bw_table = {
-    "avx512bw",
-    3,
-    dot_f32,         squared_l2_f32,  dot_bf16,        squared_l2_bf16, dot_i8,
-    dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
-    lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
-    at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,   least_of_best_f32,
-    dot_tiles_f32,   round_i8,        bounds_f32,      spill_gains_f32, square_f64,      add_row,
-    block_sums,      nullptr,         nullptr,         nullptr,         upper_i8,        nullptr,         nullptr,
-};
+void put_avx512bw(KernelTable& table) noexcept {
+  table.level = "avx512bw";
+  table.scan_queries = 3;
+  table.reads_sixes = false;
+  put_kernels(table);
+  table.upper_i8 = upper_i8;
+}
 
 }  // namespace swann

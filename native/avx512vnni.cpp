@@ -1,5 +1,5 @@
 // Level avx512vnni: bytes are looked up in 64 at a time (VBMI), and four of them added into 32 bits
-// (VNNI): Ice Lake, Zen 4 and newer. The scans are all that it adds to avx512bw.
+// (VNNI): Ice Lake, Zen 4 and newer. It adds scans, rows and codes in bytes to avx512bw.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -242,8 +242,9 @@ void lut256_sums(const PackedLeaf& leaf, size_t group, size_t count, const uint8
 #include "avx512_i8_masks.inl"
 #include "avx512_i8.inl"
 
-constexpr KernelTable only_the_scans() noexcept {
-  KernelTable table = {};
+}  // namespace
+
+void put_avx512vnni(KernelTable& table) noexcept {
   table.level = "avx512vnni";
   table.scan_queries = 6;
   table.lut16_scan = lut16_scan;
@@ -252,13 +253,9 @@ constexpr KernelTable only_the_scans() noexcept {
   table.i8_pack = i8_pack;
   table.i8_filter = i8_filter;
   table.i8_products = i8_products;
+  table.i8_most = 127;
   table.lut16_unpack = lut16_unpack;
   table.lut16_scan_marked = lut16_scan_marked;
-  return table;
 }
-
-}  // namespace
-
-constinit const KernelTable avx512vnni_table = only_the_scans();
 
 }  // namespace swann

@@ -218,6 +218,9 @@ void encode(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF
          "codes must be [tiles][blocks][16]");
   expect(losses.shape(0) == set.tiles && losses.shape(1) == kLanes, "losses: [tiles][16]");
   const Building building;
+  if (warm)
+    expect_below(codes.data(), codes.size(), set.codewords,
+                 "codes must be below the number of codewords");
   encode_tiles(set, codebook.data(), sweeps, warm, threads, codes.data(), losses.data());
 }
 

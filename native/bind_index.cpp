@@ -1,7 +1,9 @@
 // The class Index of the Python module: an index to search and to change.
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "arrays.h"
@@ -105,7 +107,7 @@ class Index : public ChangingIndex {
     expect(whole_starts.shape(0) == view_.num_leaves + 1, "whole_starts: [num_leaves + 1]");
     const float* q = queries.data();
     const nb::gil_scoped_release released;
-    expect_below(leaves.data(), leaves.size(), view_.num_leaves, "no such leaf");
+    expect_choices(leaves, scores);
     std::vector<float> unit;
     const size_t bad = prepare(q, count, threads, unit);
     if (bad < count) return bad;
@@ -125,6 +127,19 @@ class Index : public ChangingIndex {
   size_t num_groups() const { return view_.group_starts.back(); }
 
  private:
+  // They come from elsewhere: a query's leaves must be there and differ.
+  void expect_choices(const In<uint32_t, 2>& leaves, const In<float, 2>& scores) const {
+    expect_below(leaves.data(), leaves.size(), view_.num_leaves, "no such leaf");
+    expect(std::all_of(scores.data(), scores.data() + scores.size(),
+                       [](float score) { return std::isfinite(score); }),
+           "scores must be finite");
+    std::vector<size_t> last(view_.num_leaves, SIZE_MAX);  // query that named the leaf
+    for (size_t i = 0; i < leaves.size(); ++i) {
+      const size_t query = i / leaves.shape(1);
+      expect(std::exchange(last[leaves.data()[i]], query) != query, "a query names a leaf twice");
+    }
+  }
+
   SearchLimits limits_of(const SearchLimits& asked, size_t num_entries) const {
     const size_t k = asked.neighbors;
     const bool reorders = view_.codes != nullptr && view_.rows.present();

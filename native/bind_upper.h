@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <cstring>
 #include <tuple>
 #include <vector>
 
@@ -35,6 +36,16 @@ inline ExactRows exact_rows(const RowArrays& arrays, size_t count, size_t dim, b
   return {pointer(f32), pointer(bf16), pointer(i8), pointer(scales), pointer(squares), dim};
 }
 
+// Whether two rows are the same, bit for bit.
+inline bool same_row(const ExactRows& rows, size_t a, size_t b) {
+  const auto same = [&](const auto* values, size_t width) {
+    return values == nullptr ||
+           std::memcmp(values + a * width, values + b * width, width * sizeof *values) == 0;
+  };
+  return same(rows.f32, rows.dim) && same(rows.bf16, rows.dim) && same(rows.i8, rows.dim) &&
+         same(rows.scales, 1) && same(rows.squares, 1);
+}
+
 // `below` centroids with `spreads` (or null) lie under this level.
 inline UpperLevel upper_level(const LevelArrays& arrays, size_t below, const float* spreads,
                               size_t dim, bool squared_l2) {
@@ -52,11 +63,18 @@ inline UpperLevel upper_level(const LevelArrays& arrays, size_t below, const flo
          "upper starts must be [leaves + 1], from 0 to the number of entries");
   for (size_t l = 0; l < level.num_leaves; ++l)
     expect(starts.data()[l] <= starts.data()[l + 1], "upper starts must not descend");
+  level.rows = exact_rows(rows, level.num_entries, dim, squared_l2);
   std::vector<uint8_t> seen(below, 0);
+  std::vector<uint32_t> first(below);
   for (size_t i = 0; i < level.num_entries; ++i) {
     const uint32_t entry = entries.data()[i];
     expect(entry < below, "upper entries must be below the number of centroids");
     expect(++seen[entry] <= level.num_entries / below, "an upper level repeats a centroid");
+    // What comes twice is told by its score, which must be the same.
+    if (seen[entry] == 1)
+      first[entry] = uint32_t(i);
+    else
+      expect(same_row(level.rows, first[entry], i), "an upper level has two rows of a centroid");
   }
   expect(to_search >= 1 && gather >= float(level.num_entries / below),
          "an upper level searches one leaf at least, and gathers each repeat");
@@ -64,7 +82,6 @@ inline UpperLevel upper_level(const LevelArrays& arrays, size_t below, const flo
   level.spreads = pointer(own_spreads);
   level.starts = starts.data();
   level.entries = entries.data();
-  level.rows = exact_rows(rows, level.num_entries, dim, squared_l2);
   if (spreads != nullptr) {
     level.reach.resize(level.num_entries);
     for (size_t i = 0; i < level.num_entries; ++i) level.reach[i] = spreads[level.entries[i]];

@@ -51,7 +51,8 @@ inline void round_values(const float* x, const float* origin, size_t dim, int32_
   }
   // Differences, sums and roots are rounded, too, and squares of very small numbers are zero.
   constexpr float kUp = 1.0001f, kOff = 3e-7f, kLost = 1e-16f;
-  out->start = -128 * int32_t(f16_fold(sums));
+  const float sum = f16_fold(sums);
+  out->start = sum - sum == 0 ? -128 * int32_t(sum) : 0;  // values may not be numbers in a damaged index
   out->step = step;
   out->length = kUp * __builtin_sqrtf(f16_fold(squares)) + kLost;
   out->error = kUp * __builtin_sqrtf(f16_fold(errors)) + kOff * out->length + kLost;

@@ -309,7 +309,7 @@ void move_to_optima(const TileSet& set, const uint8_t* codes, size_t threads, fl
   const size_t num = num_parts(set.codewords, set.dims_per_block);
   if (BlockGatherer::can(set)) gatherer.emplace(set, codes, parallel, num);
   // A thread keeps to its parts: their errors, written in every block, stay in the cache of its core.
-  const size_t shares = std::min(threads, num);
+  const size_t shares = std::clamp<size_t>(threads, 1, num);
   std::vector<Equations> parts(num, Equations(set.codewords, set.dims_per_block));
   for (size_t block = 0; block < set.blocks; ++block) {
     const size_t width = span(set, block).width;

@@ -25,14 +25,6 @@
 namespace swann {
 namespace {
 
-// Lets a level multiply bytes as another does.
-[[maybe_unused]] void take_i8(KernelTable& table, const KernelTable& from) noexcept {
-  table.i8_pack = from.i8_pack;
-  table.i8_filter = from.i8_filter;
-  table.i8_products = from.i8_products;
-  table.i8_most = from.i8_most;
-}
-
 #if defined(__x86_64__)
 
 struct Cpu {
@@ -78,43 +70,6 @@ Cpu detect() noexcept {
   return cpu;
 }
 
-// Bytes are multiplied as avx2 does; all else is of this level.
-const KernelTable& complete_bw_table() noexcept {
-  static const KernelTable table = [] {
-    KernelTable t = avx512bw_table;
-    take_i8(t, avx2_table);
-    return t;
-  }();
-  return table;
-}
-
-// What VBMI and VNNI make faster; all else is that of avx512bw.
-const KernelTable& complete_vnni_table() noexcept {
-  static const KernelTable table = [] {
-    KernelTable t = avx512bw_table;
-    t.level = avx512vnni_table.level;
-    t.scan_queries = avx512vnni_table.scan_queries;
-    t.lut16_scan = avx512vnni_table.lut16_scan;
-    t.lut16_wide_scan = avx512vnni_table.lut16_wide_scan;
-    t.lut256_scan = avx512vnni_table.lut256_scan;
-    take_i8(t, avx512vnni_table);
-    t.lut16_unpack = avx512vnni_table.lut16_unpack;
-    t.lut16_scan_marked = avx512vnni_table.lut16_scan_marked;
-    return t;
-  }();
-  return table;
-}
-
-const KernelTable& complete_amx_table() noexcept {
-  static const KernelTable table = [] {
-    KernelTable t = complete_vnni_table();
-    t.level = amx_table.level;
-    t.i8_filter = amx_table.i8_filter;
-    return t;
-  }();
-  return table;
-}
-
 #elif defined(__aarch64__)
 
 bool has_dot_products() noexcept {
@@ -129,16 +84,6 @@ bool has_dot_products() noexcept {
 #else
   return false;
 #endif
-}
-
-const KernelTable& complete_dot_table() noexcept {
-  static const KernelTable table = [] {
-    KernelTable t = neon_table;
-    t.level = neondot_table.level;
-    take_i8(t, neondot_table);
-    return t;
-  }();
-  return table;
 }
 
 #endif
@@ -178,28 +123,39 @@ bool is_meant(const char* level, const char* forced) noexcept {
 }
 
 struct Levels {
-  Level items[6];
+  static constexpr size_t kMost = 6;
+
+  KernelTable tables[kMost] = {};  // the worst first
+  Level items[kMost];
   size_t count = 0;
   const KernelTable* chosen = nullptr;
   char error[256] = {};
 
-  void add(const KernelTable& table) noexcept { items[count++] = {table.level, &table}; }
+  // A level above those that are there.
+  void add(void (*put)(KernelTable&) noexcept) noexcept {
+    KernelTable& table = tables[count];
+    if (count > 0) table = tables[count - 1];
+    put(table);
+    ++count;
+  }
 
   Levels() noexcept {
+    add(put_scalar);
 #if defined(__x86_64__)
     const Cpu cpu = detect();
-    if (cpu.amx && filters_agree(amx_table, avx512vnni_table)) add(complete_amx_table());
-    if (cpu.vnni) add(complete_vnni_table());
-    if (cpu.avx512) add(complete_bw_table());
-    if (cpu.avx2) add(avx2_table);
+    if (cpu.avx2) add(put_avx2);
+    if (cpu.avx512) add(put_avx512bw);
+    if (cpu.vnni) add(put_avx512vnni);
+    if (cpu.amx) add(put_amx);
+    if (cpu.amx && !filters_agree(tables[count - 1], tables[count - 2])) --count;
 #elif defined(__aarch64__)
-    if (has_dot_products()) add(complete_dot_table());
-    add(neon_table);
+    add(put_neon);
+    if (has_dot_products()) add(put_neondot);
 #endif
-    add(scalar_table);
+    for (size_t i = 0; i < count; ++i) items[i] = {tables[count - 1 - i].level, &tables[count - 1 - i]};
 #if defined(SWANN_EMULATED)
-    static const KernelTable emulated = emulated_over(*items[0].table);
-    add(emulated);
+    add(put_emulated);  // the last in preference, over the best
+    items[count - 1] = {tables[count - 1].level, &tables[count - 1]};
 #endif
     chosen = items[0].table;
     const char* forced = std::getenv("SWANN_SIMD");

@@ -114,14 +114,12 @@ size_t lut16_scan_marked(const PackedLeaf* leaf, const uint8_t* codes, const uin
 
 }  // namespace
 
-KernelTable emulated_over(const KernelTable& best) noexcept {
-  KernelTable table = best;
+void put_emulated(KernelTable& table) noexcept {
   table.level = "emulated";
   table.i8_pack = i8_pack;
   table.i8_filter = i8_filter;
   table.lut16_unpack = lut16_unpack;
   table.lut16_scan_marked = lut16_scan_marked;
-  return table;
 }
 
 }  // namespace swann

@@ -1,7 +1,7 @@
 // The whole contract between the pipeline and the instruction sets: plain pointers and sizes.
 //
-// Each level (scalar, avx2, avx512bw, avx512vnni, amx, neon, neondot) fills one KernelTable. A null entry falls
-// through to the level below. Integer kernels agree exactly between levels. Float kernels sum in a fixed
+// Each level (scalar, avx2, avx512bw, avx512vnni, amx; neon, neondot) puts what it has into a copy of the
+// KernelTable of the level below. Integer kernels agree exactly between levels. Float kernels sum in a fixed
 // order: lane j % 16 takes dimension j by fused multiply-add, then lanes fold 16 -> 8 -> 4 -> 2
 // -> 1. Levels with fma therefore agree bit for bit, and a score never depends on how many
 // queries or rows were computed beside it. The scalar level rounds each product on its own.
@@ -295,7 +295,7 @@ struct KernelTable {
   bool reads_sixes = false;
 };
 
-// Levels in the order of preference, best first. `table` is complete (null entries filled in).
+// Levels in the order of preference, best first.
 struct Level {
   const char* name;
   const KernelTable* table;
@@ -305,19 +305,19 @@ const KernelTable* find_level(const char* name) noexcept;  // null when it canno
 const KernelTable& kernels() noexcept;                // the chosen one; see cpu.cpp
 const char* level_error() noexcept;                   // null, or why SWANN_SIMD was not obeyed
 
-// What the level files export.
-extern const KernelTable scalar_table;
+// What the level files export; each may be called where the machine can run the level.
+void put_scalar(KernelTable& table) noexcept;
 #if defined(__x86_64__)
-extern const KernelTable avx2_table;
-extern const KernelTable avx512bw_table;
-extern const KernelTable avx512vnni_table;
-extern const KernelTable amx_table;
+void put_avx2(KernelTable& table) noexcept;
+void put_avx512bw(KernelTable& table) noexcept;
+void put_avx512vnni(KernelTable& table) noexcept;
+void put_amx(KernelTable& table) noexcept;
 // Whether two levels' i8_filter say the same of some rows: tiles are trusted only after this.
 bool filters_agree(const KernelTable& one, const KernelTable& other) noexcept;
 #elif defined(__aarch64__)
-extern const KernelTable neon_table;
-extern const KernelTable neondot_table;
+void put_neon(KernelTable& table) noexcept;
+void put_neondot(KernelTable& table) noexcept;
 #endif
-KernelTable emulated_over(const KernelTable& best) noexcept;  // emulated.cpp
+void put_emulated(KernelTable& table) noexcept;
 
 }  // namespace swann

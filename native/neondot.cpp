@@ -40,17 +40,13 @@ inline uint32_t not_below(F16 x, F16 y) noexcept {
 
 #include "i8.inl"
 
-constexpr KernelTable only_the_bytes() noexcept {
-  KernelTable table = {};
+}  // namespace
+
+void put_neondot(KernelTable& table) noexcept {
   table.level = "neondot";
   table.i8_pack = i8_pack;
   table.i8_filter = i8_filter;
   table.i8_products = i8_products;
-  return table;
 }
-
-}  // namespace
-
-constinit const KernelTable neondot_table = only_the_bytes();
 
 }  // namespace swann

@@ -188,17 +188,14 @@ void lut256_sums(const PackedLeaf& leaf, size_t group, size_t, const uint8_t* lu
 
 #include "lut256_scan.inl"
 
+#include "put_kernels.inl"
+
 }  // namespace
 
-const KernelTable scalar_table = {
-    "scalar",
-    3,
-    dot_f32,         squared_l2_f32,  dot_bf16,        squared_l2_bf16, dot_i8,
-    dot_gather_f32,  squared_l2_gather_f32, dot_gather_bf16, squared_l2_gather_bf16, dot_gather_i8,
-    lut_f32,         lut_quantize_u8, lut16_scan,      lut16_wide_scan, lut256_scan,     argmax_f32,
-    at_least_f32,    encode_tile,     encode_one,      keep_best,       keys_from_f32,   least_of_best_f32,
-    dot_tiles_f32,   round_i8,        bounds_f32,      spill_gains_f32, square_f64,      add_row,
-    block_sums,      nullptr,         nullptr,         nullptr,         nullptr,         nullptr,         nullptr,
-};
+void put_scalar(KernelTable& table) noexcept {
+  table.level = "scalar";
+  table.scan_queries = 3;
+  put_kernels(table);
+}
 
 }  // namespace swann

@@ -15,7 +15,7 @@ namespace {
 constexpr size_t kExactRows = 128;     // rows scored at a time
 constexpr size_t kRoundedRows = 512;   // rows held against thresholds at a time
 constexpr size_t kManyQueries = 24;    // from here on it pays to round rows
-constexpr size_t kBatch = 256;         // and from here on, with weights of the block's own
+constexpr size_t kBatch = 256;         // and from here on, without a tree, even where rows are kept
 
 void make_room(const Block& block) {
   Scratch& s = block.scratch;

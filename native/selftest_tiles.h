@@ -5,7 +5,7 @@
 #include "kernels.h"
 
 namespace swann {
-extern const KernelTable amx_emulated_table;
+void put_amx_emulated(KernelTable& table) noexcept;
 }
 
 namespace selftest {

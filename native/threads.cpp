@@ -137,14 +137,14 @@ std::atomic<Pool*> current{nullptr};
 Pool& pool() {
   Pool* p = current.load(std::memory_order_acquire);
   if (p != nullptr) return *p;
-  auto fresh = std::make_unique<Pool>();
-  if (!current.compare_exchange_strong(p, fresh.get(), std::memory_order_acq_rel)) return *p;
 #if defined(__unix__) || defined(__APPLE__)
   static std::once_flag once;
   std::call_once(once, [] {
     pthread_atfork(nullptr, nullptr, [] { current.store(nullptr, std::memory_order_release); });
   });
 #endif
+  auto fresh = std::make_unique<Pool>();
+  if (!current.compare_exchange_strong(p, fresh.get(), std::memory_order_acq_rel)) return *p;
   return *fresh.release();
 }
 

@@ -62,6 +62,11 @@ void Updates::begin(EncoderSettings settings) {
   begun_.store(true, std::memory_order_release);
 }
 
+size_t Updates::num_rows() const {
+  const std::lock_guard<std::mutex> lock(swap_);
+  return changes_->base_rows + changes_->slots;
+}
+
 size_t Updates::live_rows() const {
   const Ref<const Changes> now = snapshot();
   return now ? now->base_rows + now->slots - now->dead : index_.num_rows;

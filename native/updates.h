@@ -191,7 +191,7 @@ class Updates {
   static constexpr uint32_t kNowhere = 0xFFFFFFFFu;
   uint32_t row_of(uint32_t id) const noexcept { return id < where_.size() ? where_[id] : kNowhere; }
   uint32_t id_of(size_t row) const noexcept;
-  size_t num_rows() const noexcept { return changes_->base_rows + changes_->slots; }
+  size_t num_rows() const;
   size_t live_rows() const;
   bool changed() const;
   size_t nbytes() const;  // beside the index

@@ -149,7 +149,8 @@ void Updates::errors(size_t first, double* out) const {
       });
     return;
   }
-  for (size_t row = first; row < num_rows(); ++row)
+  const size_t rows = num_rows();
+  for (size_t row = first; row < rows; ++row)
     for (size_t copy = 0; copy < copies(); ++copy) {
       const uint32_t* place =
           places_.data() + 2 * (copies() * (row - index_.num_rows) + copy);
@@ -168,7 +169,8 @@ void Updates::mark_rows(const uint8_t* leaves, uint8_t* marks) const {
 }
 
 void Updates::numbers(uint32_t* out) const {
-  for (size_t row = 0; row < num_rows(); ++row)
+  const size_t rows = num_rows();
+  for (size_t row = 0; row < rows; ++row)
     out[row] = changes_->is_dead(row) ? kNowhere : id_of(row);
 }
 
@@ -181,7 +183,8 @@ size_t Updates::fold_starts(const uint8_t* skip, uint32_t* leaf_starts) const {
   leaf_starts[index_.num_leaves] = entries;
   if (!settings_.spills) return entries;
   size_t live = 0;  // a row has one entry or two
-  for (size_t row = 0; row < num_rows(); ++row)
+  const size_t rows = num_rows();
+  for (size_t row = 0; row < rows; ++row)
     live += !changes_->is_dead(row) && (skip == nullptr || skip[row] == 0);
   return live;
 }

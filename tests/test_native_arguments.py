@@ -191,6 +191,7 @@ BUILDING: list[tuple[str, tuple[Any, ...], Refusals]] = [
             (3, f32(DIM, 17), "16 or 256 codewords"),
             (4, 0, "dims_per_block must be"),
             (4, DIM + 1, "dims_per_block must be"),
+            ((6, 7), (True, CODES + np.uint8(16)), "below the number of codewords"),
             (7, u8(2, BLOCKS, LANES), "codes must be"),
             (7, u8(TILES, 1, LANES), "codes must be"),
             (7, u8(TILES, BLOCKS, 15), "codes must be"),

@@ -1,4 +1,4 @@
-# What native/bindings.cpp and native/bind_kernels.cpp define. Only swann.kernels imports it.
+# What the native module has (native/bind_*.cpp). Only swann.kernels imports it.
 from typing import Any, Literal
 
 from numpy.typing import NDArray

@@ -38,6 +38,9 @@ BUILDERS: dict[str, Callable[[Builder], Builder]] = {
     "upper tree, AH 256": lambda b: (
         b.tree(**_TREE).upper_tree(2, 2).score_ah(3, hash_type="lut256")
     ),
+    "upper tree, SOAR": lambda b: (
+        b.tree(**_TREE).upper_tree(3, 2, soar_lambda=1.0).score_ah(2).reorder(20)
+    ),
     "int8 centroids, avq": lambda b: (
         b.tree(**_TREE, avq=2.0, quantize_centroids=True).score_ah(2).reorder(20)
     ),
