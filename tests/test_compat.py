@@ -99,6 +99,7 @@ def test_a_scann_program(tmp_path: Path) -> None:
     assert np.array_equal(default, neighbors)
     assert searcher.size() == len(searcher) == 600
     assert searcher.docids is None
+    assert searcher.docid_to_id is None
     searcher.set_num_threads(1)
     assert searcher.searcher.num_threads == 1
     assert "DotProductDistance" in searcher.config()
@@ -312,6 +313,7 @@ def test_docids_come_in_lists() -> None:
         assert searcher.search_batched(QUERIES).indices == expected
         assert searcher.search_batched_parallel(QUERIES).indices == expected
         assert searcher.docids == plain
+        assert searcher.docid_to_id == {docid: place for place, docid in enumerate(plain)}
         assert scann_ops_pybind.ScannSearcher(searcher.searcher, plain).docids == plain
     with pytest.raises(ConfigError, match="docids differ"):
         scann_ops_pybind.ScannSearcher(searcher.searcher, DOCIDS)

@@ -905,9 +905,17 @@ def test_a_closed_index(tmp_path: Path) -> None:
     index.close()
     index.flush()
     assert "x" in contents(index)
-    for change_ in (lambda: index.upsert("y", DB[0]), lambda: index.delete("x"), index.checkpoint):
+    changes = (
+        lambda: index.upsert("y", DB[0]),
+        lambda: index.delete("x"),
+        index.checkpoint,
+        index.rebalance,
+    )
+    view = index._live.view
+    for change_ in changes:
         with pytest.raises(ReadOnlyError, match="closed"):
             change_()
+        assert index._live.view is view
     for copied in copies:  # live on in memory
         assert type(copied) is swann.Searcher
         copied.upsert("y", DB[0])

@@ -40,6 +40,8 @@ def test_exact_neighbors_pad_and_refuse() -> None:
     found = swann.exact_neighbors(np.eye(2), np.eye(2)[:1], 3, "dot_product")
     assert found.indices.tolist() == [[0, 1, -1]]
     assert math.isnan(found.distances[0, 2])
+    with pytest.raises(ConfigError, match=r"^k is 0"):
+        swann.exact_neighbors(np.eye(2), np.eye(2), 0, "dot_product")
     with pytest.raises(ConfigError, match="num_threads is -1"):
         swann.exact_neighbors(np.eye(2), np.eye(2), 1, "dot_product", num_threads=-1)
 

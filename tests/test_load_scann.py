@@ -237,6 +237,16 @@ def test_other_directories_are_refused(tmp_path: Path) -> None:
         swann.load_scann(tmp_path / "missing")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("name", ["dataset.npy", "ah_codebook.pb"])
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "ah_reorder", tmp_path / "index")
+    (tmp_path / "index" / name).unlink()
+    os.mkfifo(tmp_path / "index" / name)
+    with pytest.raises(IndexFormatError):
+        swann.load_scann(tmp_path / "index")
+
+
 def test_a_huge_text_is_not_read(tmp_path: Path) -> None:
     directory = copied("brute_force", tmp_path)
     with open(directory / "scann_assets.pbtxt", "r+b") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -215,6 +216,23 @@ def test_brute_force_by_coarse_rows_keeps_the_finer_ones_of_its_reordering(measu
     ):
         np.testing.assert_array_equal(found(score, reorder).distances, same.distances)
     assert not np.array_equal(exact.distances, coarse.distances)
+
+
+def test_settings_from_elsewhere_ask_for_the_finer_rows_too() -> None:
+    db = normal(5, 300, 8)
+    config = swann.IndexConfig(
+        num_neighbors=5,
+        distance_measure="dot_product",
+        score=swann.BruteForceConfig(quantize=ReorderType.INT8),
+        reorder=swann.ReorderConfig(reordering_num_neighbors=20),
+    )
+    exact = swann.builder(db, 5, "dot_product").score_brute_force().build()
+    text = json.dumps(config.to_dict())
+    made = scann_ops_pybind.create_searcher(db, text, 1).searcher
+    exact.rebalance(config)
+    for searcher in (made, exact):
+        assert searcher.config.score == swann.BruteForceConfig(quantize=ReorderType.FLOAT32)
+        assert searcher._live.view.packed.rows is not None
 
 
 def test_scanns_text_asks_for_the_finer_rows_too() -> None:

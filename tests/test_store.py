@@ -329,10 +329,35 @@ def test_load_into_memory(pipeline: Pipeline, tmp_path: Path) -> None:
     assert codes is None or codes.ctypes.data % 64 == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at what a process has mapped")
+@pytest.mark.parametrize("docids", [[f"d{i}" for i in range(300)], list(range(300))])
+def test_nothing_is_mapped_when_loaded_into_memory(docids: list[Any], tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((300, 8), dtype=np.float32)
+    builder = swann.builder(rows, 5, "dot_product").tree(20, 5, min_partition_size=1)
+    builder.upper_tree(4, 2).score_ah(2).reorder(50).build(docids=docids).save(tmp_path / "index")
+    loaded = swann.load(tmp_path / "index", memory_map=False)
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    shutil.rmtree(tmp_path / "index")
+    loaded.delete(docids[:2])
+    assert loaded.docids == docids[2:]
+
+
 def test_codes_of_a_build_begin_on_a_cache_line() -> None:
     for pipeline in PIPELINES:
         codes = built(pipeline, "dot_product")._live.view.packed.codes
         assert codes is None or codes.ctypes.data % 64 == 0
+
+
+def test_errors_name_the_argument_that_was_given(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for call in (
+        lambda: load_searcher(3),  # type: ignore[arg-type]
+        lambda: built().serialize(tmp_path / "file"),
+    ):
+        with pytest.raises(ConfigError, match=r"^artifacts_dir is"):
+            call()
+    with pytest.raises(ConfigError, match=r"^path is"):
+        built().save(tmp_path / "file")
 
 
 @pytest.mark.parametrize("flag", [None, 1, "yes"])

@@ -32,7 +32,7 @@ _ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("damaged: **process crashed**", lambda f: str(f["damage"]["crash"])),
     ("damaged: **hung** (2 s of CPU time)", lambda f: str(f["damage"]["hang"])),
     ("damaged: **MemoryError** (1 GB)", lambda f: str(f["damage"]["memory"])),
-    ("query with a NaN", lambda f: f["NaN query"]),
+    ("batch with a NaN", lambda f: f["NaN query"]),
     ("Ctrl-C in a build: heard after", lambda f: f["Ctrl-C"]),
     ("10 saves over a good index, disk full", lambda f: _full_disk(f["full disk"])),
 )

@@ -556,6 +556,7 @@ def build_searcher(
 ) -> Searcher:
     """Build an index over `db`, an array as `as_database` returns it; see `Builder.build`."""
     names = _names(docids, len(db))
+    config = with_finer_rows(config)
     if config.autopilot is None:
         packed = build_index(
             db,

@@ -65,7 +65,7 @@ def exact_neighbors(
     >>> exact_neighbors(np.eye(3), [[0.9, 0.2, 0.1]], 2, "dot_product").indices
     array([[0, 1]])
     """
-    builder = Builder(db, k, distance_measure).score_brute_force()
+    builder = Builder(db, check_count("k", k), distance_measure).score_brute_force()
     if check_count("num_threads", num_threads, minimum=0):
         builder.set_n_training_threads(num_threads)
     searcher = builder.build(docids)

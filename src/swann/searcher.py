@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann import kernels
-from swann.config import IndexConfig, check_count, check_path
+from swann.config import IndexConfig, check_count, check_path, with_finer_rows
 from swann.errors import ConfigError
 from swann.index.building.build import Progress
 from swann.index.changing.live import LiveIndex
@@ -317,6 +317,7 @@ class Searcher:
                 f"config has distance_measure {config.distance_measure!r}; expected {measure!r}, "
                 "the index's own"
             )
+        config = None if config is None else with_finer_rows(config)
         self._upkeep.rebuild(config, self._threads, progress)
         self._settle()
 
@@ -467,7 +468,7 @@ class Searcher:
             As `save` does.
         """
         check_path("artifacts_dir", artifacts_dir)
-        save_state(self._live.state(), artifacts_dir)
+        save_state(self._live.state(), artifacts_dir, name="artifacts_dir")
 
 
 # A tuple as it is; the constructor that NamedTuple makes takes twice as long.

@@ -68,9 +68,15 @@ class DurableSearcher(Searcher):
     def rebalance(
         self, config: IndexConfig | None = None, progress: Progress | None = None
     ) -> None:
-        """Do what `Searcher.rebalance` does, then a checkpoint."""
-        if self._files is None and self._live.journal is not None:
-            self._live.journal.begin()
+        """Do what `Searcher.rebalance` does, then a checkpoint.
+
+        Raises
+        ------
+        LogError, ReadOnlyError
+            As `upsert` does, before anything is done.
+        """
+        if self._live.journal is not None:
+            self._live.journal.begin()  # can changes be made at all?
         super().rebalance(config, progress)
         if self._files is not None:
             self._files.checkpoint(rebuilt=True)
@@ -170,6 +176,7 @@ def load_searcher(
     memory_map: bool = True,
 ) -> Searcher:
     """Do what `load` does, under ScaNN's name for it."""
+    check_path("artifacts_dir", artifacts_dir)
     return load(artifacts_dir, verify=verify, memory_map=memory_map)
 
 

@@ -26,7 +26,7 @@ def version(library: Adapter) -> str:
 
 
 def nan(library: Adapter, folder: Path) -> str:
-    """Ask for neighbors of a NaN."""
+    """Ask for neighbors of a NaN, as a batch of one."""
     index = library.load(make(library, folder), QUERIES.shape[1])
     queries = QUERIES[:1].copy()
     queries[0, 3] = np.nan

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from swann.compat.proto_text import Name, parse_text
 from swann.errors import ConfigError, CorruptIndexError, IndexFormatError
+from swann.index.disk.file_system import open_plain
 
 __all__ = ["CONFIG_FILE", "ScannFiles"]
 
@@ -54,8 +55,11 @@ _MAX_MESSAGE = 1 << 31  # protobuf's own limit
 def _map_array(path: Path) -> NDArray[Any]:
     """Map a .npy file that holds one array and nothing after it; nothing is unpickled."""
     try:
+        with open_plain(path) as file:  # a pipe would keep us waiting
+            size = os.fstat(file.fileno()).st_size
         array = np.lib.format.open_memmap(path, mode="r")
-        size = path.stat().st_size
+    except CorruptIndexError:
+        raise
     except OSError:
         raise CorruptIndexError(f"{path} is missing, or cannot be read") from None
     except Exception as error:  # of a bad header, NumPy raises whatever its parser did
@@ -160,9 +164,10 @@ class ScannFiles:
 
     def _read(self, path: Path, limit: int) -> bytes:
         try:
-            size = path.stat().st_size
-            if size <= limit:
-                return path.read_bytes()
+            with open_plain(path) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size <= limit:
+                    return file.read(limit)
         except OSError as error:
             raise CorruptIndexError(f"{path} is missing, or cannot be read") from error
         raise CorruptIndexError(f"{path} has {size} bytes; expected {limit} at most")

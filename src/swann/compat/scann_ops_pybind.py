@@ -17,6 +17,11 @@ Function and argument names are those of ScaNN 1.4.2. An argument that swann doe
 refused with a `ConfigError` that names it. Differences that a program may notice:
 
 - Indices are int64, not uint32.
+- NaN and infinities are refused, in databases, queries and updates. ScaNN refuses them in a single
+  query, answers the others of a batch, and builds over a database that holds some.
+- Errors are those of `swann.errors`: most are ValueErrors, where ScaNN raises RuntimeErrors too.
+- ``leaves_to_search=0`` is refused; ScaNN takes the default. `upper_tree` called twice adds a
+  level; ScaNN refuses it.
 - A batched search pads with -1 (among docids that are strings, None), not 0, where it finds fewer
   neighbors than asked for; as in ScaNN, a single search comes back shorter.
 - A search that asks for more neighbors than it reorders gets as many as it asked for.

@@ -38,6 +38,12 @@ class ScannSearcher:
         """The docids of all datapoints, a new list; None for an index without."""
         return self.searcher.docids
 
+    @property
+    def docid_to_id(self) -> dict[Any, int] | None:
+        """The place of each docid in `docids`, a new dict; None for an index without."""
+        docids = self.docids
+        return None if docids is None else {docid: place for place, docid in enumerate(docids)}
+
     def search(
         self,
         q: Any,

@@ -45,6 +45,11 @@ class StoredDocids:
     def __len__(self) -> int:
         return len(self._ends if self._ints is None else self._ints)
 
+    def in_memory(self) -> StoredDocids:
+        """Return the same with copies of the arrays."""
+        copies = {name: np.array(array) for name, array in self.arrays.items()}
+        return StoredDocids(copies, self._where)
+
     def names(self, numbers: NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Return the docids of `numbers`; None (of ints: -1) for -1."""
         if self._ints is not None:

@@ -127,6 +127,7 @@ class Stored(Protocol):
     arrays: dict[str, NDArray[Any]]
 
     def __len__(self) -> int: ...
+    def in_memory(self) -> Stored: ...  # noqa: D102
     def names(self, numbers: NDArray[np.integer[Any]]) -> NDArray[Any]: ...  # noqa: D102
     def tolist(self) -> list[Any]: ...  # noqa: D102
 
@@ -222,6 +223,10 @@ class Docids:
         made._own = self._table[: self._count + 1].copy()
         made._own[self._count :] = made._nothing(1)
         return made
+
+    def in_memory(self) -> Docids:
+        """Return the same docids without the file that they are in."""
+        return self if self.stored is None else Docids(stored=self.stored.in_memory())
 
     def name(self, number: int) -> NDArray[Any]:
         """Return the docid of one number, shape (1,)."""

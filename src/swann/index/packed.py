@@ -233,17 +233,20 @@ class PackedIndex:
 
     def in_memory(self) -> PackedIndex:
         """Return the same with copies of the arrays, for which NumPy asks for large pages."""
-        copies: dict[str, Any] = {}
-        for name, array in self.arrays().items():
-            if name in ARRAYS:
-                copies[name] = aligned(array.shape, array.dtype)
-                copies[name][...] = array
-        return dataclasses.replace(self, **copies)
+        copies: dict[str, Any] = {name: _copy(array) for name, array in self.arrays().items()}
+        routes = {name: copies.pop(name) for name in self.routes}
+        return dataclasses.replace(self, **copies, routes=routes)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that this index has, by name."""
         present = ((name, getattr(self, name)) for name in ARRAYS)
         return {name: array for name, array in present if array is not None} | self.routes
+
+
+def _copy(array: NDArray[Any]) -> NDArray[Any]:
+    copied = aligned(array.shape, array.dtype)
+    copied[...] = array
+    return copied
 
 
 def _make_index(kept: dict[str, Any]) -> PackedIndex:

@@ -63,8 +63,9 @@ class State:
         )
 
     def in_memory(self) -> State:
-        """Return the same with the index's arrays in memory of their own."""
-        return dataclasses.replace(self, packed=self.packed.in_memory())
+        """Return the same with all arrays in memory of their own."""
+        docids = None if self.docids is None else self.docids.in_memory()
+        return dataclasses.replace(self, packed=self.packed.in_memory(), docids=docids)
 
     @classmethod
     def of(cls, packed: PackedIndex, docids: Docids | None = None) -> State:

@@ -193,7 +193,7 @@ class Candidates:
         root = check_path("folder", folder)
         if not (root / _INDEX).is_dir():
             return None
-        searcher = load_searcher(root / _INDEX)
+        searcher = load_searcher(root / _INDEX, memory_map=False)  # Keras removes the folder
         path = root / _IDS
         if not path.exists():
             return cls(searcher, None)

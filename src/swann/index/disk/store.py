@@ -91,7 +91,11 @@ _OF_SCANN = "scann_config.pb"  # a file of ScaNN's own indexes
 
 
 def save_state(
-    state: State, directory: str | os.PathLike[str], lock: DirectoryLock | None = None
+    state: State,
+    directory: str | os.PathLike[str],
+    lock: DirectoryLock | None = None,
+    *,
+    name: str = "path",
 ) -> None:
     """Write an index, replacing the one that `directory` may hold.
 
@@ -103,6 +107,8 @@ def save_state(
         Made if it is missing.
     lock : DirectoryLock, optional
         That of the directory, if the caller has it.
+    name : str
+        What errors call `directory`.
 
     Raises
     ------
@@ -116,7 +122,7 @@ def save_state(
     root = Path(directory)
     if root.exists() and not root.is_dir():
         raise ConfigError(
-            f"path is {root}, which is a file; expected a directory, or a name that ends in "
+            f"{name} is {root}, which is a file; expected a directory, or a name that ends in "
             f"{SUFFIX} for Searcher.save"
         )
     file_system.make_directory(root)
