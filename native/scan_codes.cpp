@@ -16,6 +16,16 @@ PackedLeaf packed_leaf(const IndexView& index, size_t leaf, const uint8_t* next)
           index.blocks, leaf_size(index, leaf), index.leaf_starts[leaf], next};
 }
 
+// So many datapoints of a leaf, from one on that begins a group.
+PackedLeaf part_of(const IndexView& index, const PackedLeaf& leaf, size_t at, size_t most) {
+  PackedLeaf part = leaf;
+  part.codes += at / kGroup * index.group_bytes();
+  if (part.corrections != nullptr) part.corrections += at;
+  part.first_row += uint32_t(at);
+  part.count = std::min(most, leaf.count - at);
+  return part;
+}
+
 PackedLeaf packed_chunk(const IndexView& index, const Chunk& chunk, size_t count) {
   return {chunk.codes.data(), chunk.corrections.empty() ? nullptr : chunk.corrections.data(),
           index.blocks, count, 0, nullptr};
@@ -173,31 +183,42 @@ void scan_by_tiles(const Block& block, const PackedLeaf& leaf, const uint32_t* v
   size_t used = 0;
   for (size_t i = 0; i < count; ++i)
     if (begin_scan(block, visits[i], s.tile_scans[used])) s.tile_visits[used++] = visits[i];
-  for (size_t at = 0; at < leaf.count && used > 0; at += kMostUnpacked) {
-    PackedLeaf part = leaf;
-    part.codes += at / kGroup * block.index.group_bytes();
-    part.first_row += uint32_t(at);
-    part.count = std::min(kMostUnpacked, leaf.count - at);
-    scan_part(block, part, s.tile_visits.data(), s.tile_scans.data(), used);
-  }
+  for (size_t at = 0; at < leaf.count && used > 0; at += kMostUnpacked)
+    scan_part(block, part_of(block.index, leaf, at, kMostUnpacked), s.tile_visits.data(),
+              s.tile_scans.data(), used);
 }
 
 // ---- By what is faster
 
+void scan_by(ScanWay way, const Block& block, const PackedLeaf& leaf, const uint32_t* visits,
+             size_t count) {
+  (way == ScanWay::tiles ? scan_by_tiles : scan_by_tables)(block, leaf, visits, count);
+}
+
+// In short parts, by both ways in turns: a leaf may be the whole index, and one way far slower.
+void scan_in_turns(const Block& block, const PackedLeaf& leaf, const uint32_t* visits,
+                   size_t count) {
+  constexpr size_t kPairs = 1 << 17, kLeast = 4 * kGroup;  // of a datapoint and a query
+  const size_t most = std::clamp(kPairs / count / kGroup * kGroup, kLeast, kMostUnpacked);
+  ScanTrial& trial = *block.index.tiles.trial;
+  round_queries(block);  // done for many leaves, not for this one
+  for (size_t at = 0; at < leaf.count; at += most) {
+    const PackedLeaf part = part_of(block.index, leaf, at, most);
+    const ScanWay way = trial.next();
+    const auto begin = std::chrono::steady_clock::now();
+    scan_by(way, block, part, visits, count);
+    const std::chrono::duration<double, std::nano> took = std::chrono::steady_clock::now() - begin;
+    trial.report(way, double(part.count) * double(count), took.count());
+  }
+}
+
 void scan_datapoints(const Block& block, const PackedLeaf& leaf, const uint32_t* visits,
                      size_t count) {
   const TileCodebook& tiles = block.index.tiles;
-  if (tiles.empty() || count < kManyVisits)
-    return scan_by_tables(block, leaf, visits, count);
-  ScanTrial& trial = *tiles.trial;
-  const ScanWay way = trial.next();
-  const auto scan = way == ScanWay::tiles ? scan_by_tiles : scan_by_tables;
-  if (trial.decided()) return scan(block, leaf, visits, count);
-  if (way == ScanWay::tiles) round_queries(block);  // done for many leaves, not for this one
-  const auto begin = std::chrono::steady_clock::now();
-  scan(block, leaf, visits, count);
-  const std::chrono::duration<double, std::nano> took = std::chrono::steady_clock::now() - begin;
-  trial.report(way, double(leaf.count) * double(count), took.count());
+  if (tiles.empty() || count < kManyVisits) return scan_by_tables(block, leaf, visits, count);
+  const ScanTrial& trial = *tiles.trial;
+  if (trial.decided()) return scan_by(trial.next(), block, leaf, visits, count);
+  scan_in_turns(block, leaf, visits, count);
 }
 
 }  // namespace

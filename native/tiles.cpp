@@ -26,9 +26,14 @@ size_t dimension_of(const IndexView& index, size_t quad, size_t k, size_t& block
 void force_scan(bool forced, ScanWay way) noexcept { forced_way = forced ? int(way) : -1; }
 
 bool ScanTrial::decided() const noexcept {
-  return forced_way.load(std::memory_order_relaxed) >= 0 ||
-         (tries_[0].load(std::memory_order_relaxed) >= kTries &&
-          tries_[1].load(std::memory_order_relaxed) >= kTries);
+  constexpr float kClearly = 1.5f;
+  if (forced_way.load(std::memory_order_relaxed) >= 0) return true;
+  const uint32_t tries = std::min(tries_[0].load(std::memory_order_relaxed),
+                                  tries_[1].load(std::memory_order_relaxed));
+  if (tries < kFewTries) return false;
+  const float tables = best_[0].load(std::memory_order_relaxed);
+  const float tiles = best_[1].load(std::memory_order_relaxed);
+  return tries >= kTries || tables > kClearly * tiles || tiles > kClearly * tables;
 }
 
 ScanWay ScanTrial::next() const noexcept {

@@ -18,8 +18,8 @@ struct IndexView;
 enum class ScanWay : uint8_t { tables, tiles };
 
 // Which way is faster here and for this index, found out while searching: leaves are scanned in turns
-// until each way has had its share, and the best time a datapoint and query counts, since whatever
-// disturbs a machine makes times longer.
+// until each way has had its share, or one is clearly slower, and the best time a datapoint and query
+// counts, since whatever disturbs a machine makes times longer.
 class ScanTrial {
  public:
   bool decided() const noexcept;
@@ -27,7 +27,7 @@ class ScanTrial {
   void report(ScanWay way, double pairs, double nanoseconds) noexcept;
 
  private:
-  static constexpr uint32_t kTries = 24;  // of each way
+  static constexpr uint32_t kTries = 24, kFewTries = 8;  // of each way
   std::atomic<uint32_t> tries_[2] = {};
   std::atomic<float> best_[2] = {1e30f, 1e30f};
 };
