@@ -234,8 +234,6 @@ void lut256_sums(const PackedLeaf& leaf, size_t group, size_t count, const uint8
 
 // ---- Rows of 8 bits
 
-#include "unrolled.inl"
-
 constexpr size_t kI8Tile = 5, kI8Groups = 4;
 constexpr int32_t kI8Most = 63;  // two products of a query's byte and a row's fit 16 bits
 

@@ -357,7 +357,6 @@ inline void add_wide_products(I16& sums, const int16_t* query, const int8_t* row
 }
 inline F16 f16_from(I16 sums) noexcept { return _mm512_cvtepi32_ps(sums); }
 
-#include "unrolled.inl"
 #include "upper_i8.inl"
 
 #include "put_kernels.inl"

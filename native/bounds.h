@@ -21,10 +21,11 @@ class BoundsTrial {
     failed_.store(failed + 1, std::memory_order_relaxed);
     return failed % kAgain == 0;  // queries may have changed
   }
-  void report(bool good) noexcept {
+  // `weight`: of many queries together, more than 1.
+  void report(bool good, uint32_t weight = 1) noexcept {
     const uint32_t failed = failed_.load(std::memory_order_relaxed);
-    if (good ? failed != 0 : failed < UINT32_MAX)
-      failed_.store(good ? 0 : failed + 1, std::memory_order_relaxed);
+    if (good ? failed != 0 : failed < UINT32_MAX - weight)
+      failed_.store(good ? 0 : failed + weight, std::memory_order_relaxed);
   }
 
  private:

@@ -1,6 +1,7 @@
 #include "byte_rows.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <new>
 
@@ -120,6 +121,11 @@ void take_entries(const IndexView& index, size_t first, size_t count, const floa
 
 ByteRows::ByteRows(size_t entries, size_t dim, bool keeps)
     : entries_(entries), dim_(dim), keeps_(keeps), squares_(dim) {}
+
+BoundsTrial& ByteRows::trial(size_t candidates, bool fresh) noexcept {
+  const size_t size = size_t(std::bit_width(candidates)) / 2;
+  return trials_[fresh][std::min(size, kSizes - 1)];
+}
 
 void ByteRows::look_at(const IndexView& index, const float* queries, size_t count) {
   const std::unique_lock<std::mutex> looking(looking_, std::try_to_lock);

@@ -33,7 +33,9 @@ class ByteRows {
   // Rows from the group on, as far as they were made.
   I8Rows from_group(size_t group) noexcept;
 
-  BoundsTrial trial, fresh_trial;  // of what is kept, and of rows rounded for a block
+  // Whether bounds are of use where so many candidates are wanted, of rows as they are kept or lie,
+  // and of rows rounded for a block.
+  BoundsTrial& trial(size_t candidates, bool fresh) noexcept;
 
  private:
   enum State : uint8_t { nothing, being_made, made };
@@ -43,6 +45,9 @@ class ByteRows {
   void turn_on(const IndexView& index);
   bool make_part(const IndexView& index, size_t part);
 
+  static constexpr size_t kSizes = 8;  // of what is wanted, each four times the one before
+
+  BoundsTrial trials_[2][kSizes];
   size_t entries_, dim_;
   bool keeps_;
   std::atomic<bool> is_on_ = false;

@@ -4,6 +4,8 @@
 
 namespace {
 
+#include "unrolled.inl"
+
 enum class Metric { dot, squared_l2 };
 
 template <Metric metric>
@@ -29,11 +31,10 @@ inline F16 load_row_first(const Value* p, size_t count, bool behind) noexcept {
   return load_row(buffer);
 }
 
-// A tile of Q queries by X rows: acc[x][q] are 16 partial sums each. With `kAhead`, the X rows that
-// follow are asked for.
-template <Metric metric, int Q, int X, bool kAhead = false, typename Value>
-inline void tile_sums(const float* queries, const Value* rows, size_t dim,
-                      F16 (&acc)[X][Q]) noexcept {
+// A tile of Q queries by X rows: acc[x][q] are 16 partial sums each.
+template <Metric metric, int Q, int X, typename Value>
+SWANN_INLINE inline void tile_sums(const float* queries, const Value* rows, size_t dim,
+                      F16 (*acc)[Q]) noexcept {
   for (int x = 0; x < X; ++x)
     for (int q = 0; q < Q; ++q) acc[x][q] = f16_zero();
   size_t j = 0;
@@ -41,7 +42,6 @@ inline void tile_sums(const float* queries, const Value* rows, size_t dim,
     F16 query[Q];
     for (int q = 0; q < Q; ++q) query[q] = f16_load(queries + q * dim + j);
     for (int x = 0; x < X; ++x) {
-      if constexpr (kAhead) __builtin_prefetch(rows + (X + x) * dim + j);
       const F16 row = load_row(rows + x * dim + j);
       for (int q = 0; q < Q; ++q) acc[x][q] = accumulate<metric>(acc[x][q], query[q], row);
     }
@@ -56,40 +56,52 @@ inline void tile_sums(const float* queries, const Value* rows, size_t dim,
   }
 }
 
-template <Metric metric, int Q, int X, bool kAhead = false, typename Value>
+template <Metric metric, int Q, int X, typename Value>
 inline void tile(const float* queries, const Value* rows, size_t dim, float* out,
                  size_t stride) noexcept {
   F16 acc[X][Q];
-  tile_sums<metric, Q, X, kAhead>(queries, rows, dim, acc);
+  tile_sums<metric, Q, X>(queries, rows, dim, acc);
   f16_store_folded<Q, X>(acc, out, stride);
 }
 
-template <Metric metric, int Q, int X, bool kAhead = false, typename Value>
+template <Metric metric, int Q, int X, typename Value>
 inline void row_strip(const float* queries, const Value* rows, size_t num_rows, size_t dim,
                       float* out, size_t stride) noexcept {
   size_t x = 0;
   for (; x + X <= num_rows; x += X)
-    tile<metric, Q, X, kAhead>(queries, rows + x * dim, dim, out + x, stride);
+    tile<metric, Q, X>(queries, rows + x * dim, dim, out + x, stride);
   for (; x < num_rows; ++x) tile<metric, Q, 1>(queries, rows + x * dim, dim, out + x, stride);
 }
 
-// For one query, short rows come faster from memory four at a time, long ones sixteen. Rows of a
-// byte or two a value are asked for ahead where a processor that follows sixteen streams does not
-// do it by itself.
+// One query: X rows after the other.
+template <Metric metric, int X, typename Value>
+inline void lone_strip(const float* query, const Value* rows, size_t num_rows, size_t dim,
+                       float* out) noexcept {
+  constexpr size_t kRows = kSingleTileRows;
+  size_t x = 0;
+  for (; x + kRows <= num_rows; x += kRows) {
+    F16 sums[kRows][1];
+    unrolled<kRows / X>([&](auto i) SWANN_INLINE {
+      tile_sums<metric, 1, X>(query, rows + (x + i * X) * dim, dim, sums + i * X);
+    });
+    f16_store_folded<1, int(kRows)>(sums, out + x, 1);
+  }
+  for (; x < num_rows; ++x) tile<metric, 1, 1>(query, rows + x * dim, dim, out + x, 1);
+}
+
+// For one query rows come fastest in one stream. Pairs of short ones, which nobody takes for two streams,
+// share what is read of the query.
 template <Metric metric, int Q, typename Value>
 inline void query_strip(const float* queries, const Value* rows, size_t num_rows, size_t dim,
                         float* out, size_t stride) noexcept {
-  constexpr size_t kLong = 1536, kFrom = 512, kTo = 2048;  // bytes
-  constexpr int kFew = kSingleTileRows < 4 ? kSingleTileRows : 4, kMany = kSingleTileRows;
-  const size_t bytes = dim * sizeof(Value);
+  constexpr size_t kShort = 512;  // bytes
+  constexpr int kPair = kSingleTileRows < 2 ? 1 : 2;
   if constexpr (Q > 1)
     row_strip<metric, Q, kTileRows>(queries, rows, num_rows, dim, out, stride);
-  else if (sizeof(Value) < sizeof(float) && kFrom <= bytes && bytes < kTo)
-    row_strip<metric, 1, kMany, true>(queries, rows, num_rows, dim, out, stride);
-  else if (bytes < kLong)
-    row_strip<metric, 1, kFew>(queries, rows, num_rows, dim, out, stride);
+  else if (dim * sizeof(Value) < kShort)
+    lone_strip<metric, kPair>(queries, rows, num_rows, dim, out);
   else
-    row_strip<metric, 1, kMany>(queries, rows, num_rows, dim, out, stride);
+    lone_strip<metric, 1>(queries, rows, num_rows, dim, out);
 }
 
 // Rows are taken in blocks that stay in the first-level cache while all queries pass over them.

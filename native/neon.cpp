@@ -160,7 +160,6 @@ inline void add_wide_products(I16& sums, const int16_t* query, const int8_t* row
   }
 }
 
-#include "unrolled.inl"
 #include "upper_i8.inl"
 
 #include "put_kernels.inl"

@@ -1,6 +1,7 @@
 // Level scalar: plain C++ for the oldest machine; the reference that the other levels are read
 // against.
 #include <cstdint>
+#include <utility>
 
 #include "kernels.h"
 #include "prefetch.h"

@@ -75,6 +75,10 @@ void score_part(const Block& block, size_t first, size_t n, const float* queries
 
 // ---- By rounded rows
 
+bool is_worth_it(const Block& block, bool fresh) {
+  return block.index.byte_rows->trial(block.limits.candidates, fresh).worth_it();
+}
+
 // What is kept, where this block goes by it.
 ByteRows* kept_for(const Block& block) {
   ByteRows* const kept = block.index.byte_rows.get();
@@ -84,7 +88,7 @@ ByteRows* kept_for(const Block& block) {
   if (!kept->is_on() && (tree || block.count < kManyQueries))
     kept->look_at(block.index, block.queries, block.count);
   const bool gains = tree || block.count < kBatch;
-  return gains && kept->is_on() && kept->trial.worth_it() ? kept : nullptr;
+  return gains && kept->is_on() && is_worth_it(block, false) ? kept : nullptr;
 }
 
 std::vector<float> weights_for(const Block& block) {
@@ -308,20 +312,21 @@ void start_rows(const Block& block) {
   ByteRows* const byte_rows = index.byte_rows.get();
   s.kept = kept_for(block);
   s.rounds = byte_rows != nullptr && s.kept == nullptr && block.count >= kManyQueries &&
-             kernels().i8_filter != nullptr && byte_rows->fresh_trial.worth_it();
+             kernels().i8_filter != nullptr && is_worth_it(block, true);
   s.widens = byte_rows != nullptr && index.rows.i8 != nullptr && index.entry_rows == nullptr &&
-             kernels().upper_i8 != nullptr && byte_rows->trial.worth_it();
+             kernels().upper_i8 != nullptr && is_worth_it(block, false);
   if (s.widens) s.wide.round(block.queries, block.count, index.dim);
   s.num_filtered = s.num_passed = 0;
 }
 
 void end_rows(const Block& block) {
   const Scratch& s = block.scratch;
-  constexpr size_t kShare = 8;  // where so many pass, floats are as fast
   if (s.num_filtered == 0) return;
-  ByteRows& byte_rows = *block.index.byte_rows;
-  (s.kept != nullptr || !s.rounds ? byte_rows.trial : byte_rows.fresh_trial)
-      .report(s.num_passed * kShare < s.num_filtered);
+  const bool fresh = s.kept == nullptr && s.rounds;
+  // Where a greater part passes, floats are as fast, more so where queries share the reading of rows.
+  const size_t share = block.count == 1 ? 2 : 8;
+  block.index.byte_rows->trial(block.limits.candidates, fresh)
+      .report(s.num_passed * share < s.num_filtered, block.count < kManyQueries ? 1 : 4);
 }
 
 void scan_rows(const Block& block, size_t leaf, const uint32_t* visits, size_t count) {

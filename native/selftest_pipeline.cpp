@@ -294,6 +294,27 @@ void test_byte_rows(Distance distance, size_t leaves, bool spills, int bits) {
           leaves, kQueries);
 }
 
+// Bounds that fail where many are wanted are tried on where few are; and once in a while there, too.
+void test_bounds_trials() {
+  Group group("pipeline: whether bounds are worth it");
+  ByteRows rows(1000, 20, true);
+  BoundsTrial& many = rows.trial(1000, false);
+  for (int i = 0; i < 8; ++i) {
+    check(many.worth_it(), "until they failed 8 times", size_t(i));
+    many.report(false);
+  }
+  check(!many.worth_it(), "not then");
+  for (const size_t wanted : {1, 10, 100, 100000}) check(rows.trial(wanted, false).worth_it(), "others", wanted);
+  check(rows.trial(1000, true).worth_it(), "nor of rows that are kept");
+  size_t tried = 0;
+  for (int i = 0; i < 1000; ++i) tried += many.worth_it();
+  check(tried == 3, "once in 256", tried);
+  many.report(true);
+  check(many.worth_it(), "good again");
+  many.report(false, 4), many.report(false, 4);
+  check(!many.worth_it(), "of blocks of many queries two tell");
+}
+
 void test_choice(Distance distance) {
   Group group(std::string("pipeline: choice of leaves, ") +
               (distance == Distance::squared_l2 ? "squared l2" : "dot product"));
@@ -341,6 +362,7 @@ void test_pipeline() {
     for (const size_t leaves : {0, 12})
       for (const int bits : {32, 16, 8}) test_byte_rows(distance, leaves, false, bits);
   for (const int bits : {32, 8}) test_byte_rows(Distance::dot_product, 12, true, bits);
+  test_bounds_trials();
   test_choice(Distance::dot_product);
   test_choice(Distance::squared_l2);
 }
