@@ -243,6 +243,21 @@ void assign_leaves(const float* rows, size_t count, const TiledCentroids& centro
 
 namespace {
 
+// The positions of the `width` greatest of scores, of equal ones the first, in ascending order; `found`
+// has room for all.
+void best_positions(const float* scores, size_t count, size_t width, std::vector<uint32_t>& found,
+                    uint32_t* list) {
+  const KernelTable& k = kernels();
+  const float least = k.least_of_best_f32(scores, count, width);
+  const size_t few = k.at_least_f32(scores, count, least, found.data());
+  std::nth_element(found.begin(), found.begin() + ptrdiff_t(width - 1), found.begin() + ptrdiff_t(few),
+                   [&](uint32_t a, uint32_t b) {
+                     return scores[a] != scores[b] ? scores[a] > scores[b] : a < b;
+                   });
+  std::sort(found.begin(), found.begin() + ptrdiff_t(width));
+  std::copy_n(found.begin(), width, list);
+}
+
 // The `width` centroids nearest to each origin, in ascending order: [num][width].
 std::vector<uint32_t> near_centroids(const float* origins, const TiledCentroids& centroids,
                                      size_t width, size_t threads) {
@@ -250,19 +265,14 @@ std::vector<uint32_t> near_centroids(const float* origins, const TiledCentroids&
   std::vector<uint32_t> near(num * width);
   parallel_for(tasks(num, kRowsPerTask), threads, [&](size_t task) {
     thread_local Scores seen;
-    thread_local std::vector<Key> keys;
-    keys.resize(num);
+    thread_local std::vector<uint32_t> found;
+    found.resize(num);
     const size_t first = task * kRowsPerTask, n = std::min(kRowsPerTask, num - first);
     seen.fill(origins + first * dim, n, centroids.tiles.data(), num, dim);
     for (size_t i = 0; i < n; ++i) {
       float* nearness = seen.dots.data() + i * seen.stride;
       for (size_t c = 0; c < num; ++c) nearness[c] += centroids.halves[c];
-      kernels().keys_from_f32(nearness, nullptr, 0.0f, num, keys.data());
-      std::nth_element(keys.begin(), keys.begin() + ptrdiff_t(width - 1), keys.end(),
-                       std::greater<>());
-      uint32_t* list = near.data() + (first + i) * width;
-      std::transform(keys.begin(), keys.begin() + ptrdiff_t(width), list, key_row);
-      std::sort(list, list + width);
+      best_positions(nearness, num, width, found, near.data() + (first + i) * width);
     }
   });
   return near;
