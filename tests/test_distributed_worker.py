@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sharded import CONFIGS, save, vectors
 
 from swann.distributed.opening import describe, open_message
+from swann.distributed.ray_pool import _RayHandle
 from swann.distributed.storage import Storage
 from swann.distributed.wire import Message, pack_whole, unpack_whole
+from swann.distributed.workers.pools import LocalPool
+from swann.distributed.workers.socket_handle import SocketHandle
 from swann.distributed.workers.worker import Worker
 
 
@@ -77,3 +84,30 @@ def test_messages_in_one_piece() -> None:
     for damaged in (b"", whole[:7], whole[:20], whole[:-9], objects):
         with pytest.raises(ValueError, match=r"message|array|buffer|char"):
             unpack_whole(damaged)
+
+
+def handles() -> Iterator[Any]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        handle = SocketHandle("socket", ours, lambda: None)
+        yield handle
+        handle.stop()
+    yield _RayHandle(None, None, "actor", 0)  # the call fails, with its number drawn
+
+
+def numbers(lock: Any, drawn: list[int]) -> Iterator[int]:
+    for number in itertools.count():
+        assert lock.locked()  # else two threads may draw the same, without the interpreter's lock
+        drawn.append(number)
+        yield number
+
+
+def test_numbers_are_drawn_by_one_thread_at_a_time() -> None:
+    drawn: list[int] = []
+    for handle in handles():
+        handle._numbers = numbers(handle._lock, drawn)
+        handle.call("health", Message({}, []), lambda _: None)
+    pool = LocalPool()
+    pool._numbers = numbers(pool._lock, drawn)  # type: ignore[assignment]
+    pool.start().stop()
+    assert drawn == [0, 0, 0]

@@ -87,10 +87,12 @@ class RayPool:
         self._actors = ray.remote(_Actor).options(**settings | (options or {}))
         self._cache, self._sockets = cache, sockets
         self._numbers = itertools.count()
+        self._lock = threading.Lock()  # of the numbers: the fleet starts workers on many threads
 
     def start(self) -> Handle:  # noqa: D102
         actor = self._actors.remote(self._cache)
-        name = f"actor-{next(self._numbers)}"
+        with self._lock:
+            name = f"actor-{next(self._numbers)}"
         try:
             pid = self._ray.get(actor.pid.remote(), timeout=_START)
             connection = self._connect(actor) if self._sockets else None
@@ -196,9 +198,8 @@ class _RayHandle:
         self._lock = threading.Lock()
 
     def call(self, method: str, message: Message, done: Done) -> None:
-        number = next(self._numbers)
         with self._lock:
-            alive = self.alive
+            number, alive = next(self._numbers), self.alive
             if alive:
                 self._waiting[number] = done
         if not alive:

@@ -71,9 +71,12 @@ class LocalPool:
     def __init__(self, cache: str | None = None) -> None:
         self._cache = cache
         self._numbers = itertools.count()
+        self._lock = threading.Lock()  # of the numbers: the fleet starts workers on many threads
 
     def start(self) -> Handle:  # noqa: D102
-        return _LocalHandle(f"thread-{next(self._numbers)}", Worker(self._cache))
+        with self._lock:
+            name = f"thread-{next(self._numbers)}"
+        return _LocalHandle(name, Worker(self._cache))
 
     def close(self) -> None:  # noqa: D102
         pass

@@ -33,7 +33,7 @@ class SocketHandle:
         self.name, self.alive = name, True
         self.on_death: Callable[[], None] = lambda: None
         self._connection, self._end_worker = connection, end
-        self._numbers = itertools.count()
+        self._numbers = itertools.count()  # two threads may draw the same without the lock
         self._waiting: dict[int, Done] = {}
         self._lock = threading.Lock()  # of what waits
         self._sending = threading.Lock()
@@ -54,9 +54,8 @@ class SocketHandle:
         return event.wait(seconds) and isinstance(heard[0], Message)
 
     def call(self, method: str, message: Message, done: Done) -> None:  # noqa: D102
-        number = next(self._numbers)
         with self._lock:
-            alive = self.alive
+            number, alive = next(self._numbers), self.alive
             if alive:
                 self._waiting[number] = done
         if not alive:
