@@ -92,6 +92,7 @@ def distributed_rows() -> dict[str, Entry]:
              "workers": Takes("limit", 2), "pool": Takes("choice", "local", but={"None": FINE}),
              "deadline": Takes("number", 60.0), "strict": Takes("flag", True),
              "hedge_after": Takes("number", 9.0, but={"None": FINE}),
+             "wait": Takes("number", 60.0),
              "mode": Takes("choice", "r"), "durability": Takes("choice", "none"),
              "cache": Takes("optional", Path(tempfile.mkdtemp())),
              "log": Takes("optional", saved_in_shards())},

@@ -28,6 +28,7 @@ __all__ = ["RayPool", "import_ray"]
 _START = 120.0  # seconds until an actor must have answered
 _CONNECT = 10.0  # seconds until it must have been reached by a socket
 _TOKEN = 32  # bytes, by which an actor knows who started it
+_HEALTH = "health"
 
 
 def import_ray() -> Any:
@@ -84,7 +85,9 @@ class RayPool:
             "max_restarts": 0,  # whoever searches starts another, and knows it
             "scheduling_strategy": "SPREAD",
         }
-        self._actors = ray.remote(_Actor).options(**settings | (options or {}))
+        # Questions about health have a thread of their own, which nothing else keeps busy.
+        actor = ray.remote(concurrency_groups={_HEALTH: 1})(_Actor)
+        self._actors = actor.options(**settings | (options or {}))
         self._cache, self._sockets = cache, sockets
         self._numbers = itertools.count()
         self._lock = threading.Lock()  # of the numbers: the fleet starts workers on many threads
@@ -207,7 +210,10 @@ class _RayHandle:
             return
         try:
             # Bytes, in one piece: Ray takes half as long as for arrays, which it pickles.
-            ref = self._actor.handle.remote(method, pack_whole(message))
+            ask = self._actor.handle
+            if method == _HEALTH:
+                ask = ask.options(concurrency_group=_HEALTH)
+            ref = ask.remote(method, pack_whole(message))
             # Ray keeps what it is to call, for ever if it is shut down before: not `done`.
             ref.future().add_done_callback(lambda future: self._hear(future, number))
         except Exception:  # the cluster is gone

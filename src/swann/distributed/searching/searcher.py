@@ -31,7 +31,7 @@ from swann.kernels import hardware_threads
 
 __all__ = ["DistributedResult", "DistributedSearcher"]
 
-_PATIENCE = 120.0  # seconds for workers to open an index
+_PATIENCE = 120.0  # seconds for searches that began before a roll or checkpoint
 
 
 class DistributedSearcher:
@@ -50,10 +50,11 @@ class DistributedSearcher:
         metrics: Metrics,
         deadline: float,
         cache: Where | None,
+        wait: float,
     ) -> None:
         self._current, self._fleet, self._logged = Current(generation), fleet, logged
         self._querying, self._metrics, self._deadline = querying, metrics, deadline
-        self._cache = cache
+        self._cache, self._wait = cache, wait
         self._threads = hardware_threads()
         self._process = os.getpid()
         self._rolling = threading.Lock()  # held for a whole roll or checkpoint
@@ -74,6 +75,7 @@ class DistributedSearcher:
         log: Where | None = None,
         durability: Durability = "always",
         cache: Where | None = None,
+        wait: float = 120.0,
     ) -> DistributedSearcher:
         """Open an index in shards and start workers for it.
 
@@ -107,6 +109,9 @@ class DistributedSearcher:
             As in `swann.open`.
         cache : path, optional
             Where workers keep files that come from elsewhere.
+        wait : float
+            Seconds for workers to open all shards, here, in `roll` and in `checkpoint`; they fetch
+            what is not in the cache yet. What was fetched stays there if that was too short.
 
         Raises
         ------
@@ -115,7 +120,7 @@ class DistributedSearcher:
         StorageError
             If files could not be read.
         WorkerError
-            If there are no workers, or none that can open the index.
+            If there are no workers, or none that can open the index, within `wait` seconds.
         LockedError
             If it is open for changes elsewhere.
         """
@@ -126,6 +131,7 @@ class DistributedSearcher:
         deadline = check_seconds("deadline", deadline)
         if hedge_after is not None:
             hedge_after = check_seconds("hedge_after", hedge_after)
+        wait = check_seconds("wait", wait)
         if log is not None:
             log = check_path("log", log)
         generation, logged = open_logged(Storage(manifest, cache), mode, log, durability)
@@ -134,7 +140,7 @@ class DistributedSearcher:
             count = number_of_workers(workers, replicas, generation.num_shards)
             metrics = Metrics()
             fleet = Fleet(make_pool(pool, ray_address, cache), count, replicas, metrics)
-            fleet.add(generation, _PATIENCE)
+            fleet.add(generation, wait)
         except BaseException:
             if fleet is not None:
                 fleet.close()
@@ -142,7 +148,7 @@ class DistributedSearcher:
                 logged.close()
             raise
         querying = Querying(metrics, deadline, strict, hedge_after)
-        return cls(generation, fleet, logged, querying, metrics, deadline, cache)
+        return cls(generation, fleet, logged, querying, metrics, deadline, cache, wait)
 
     # ---- Searching
 
@@ -261,7 +267,7 @@ class DistributedSearcher:
             description = logged.fold(cut, self._fleet)
             with logged.lock:
                 changes = logged.follow(description)
-                self._fleet.add(changes.generation, _PATIENCE)
+                self._fleet.add(changes.generation, self._wait)
                 self._current.swap(changes.generation)
                 logged.changes = changes
             self._retire(old)
@@ -296,7 +302,7 @@ class DistributedSearcher:
             generation, logged = open_logged(storage, "r", None, "none")
             if generation.key == self._generation.key:
                 return
-            self._fleet.add(generation, _PATIENCE)
+            self._fleet.add(generation, self._wait)
             old = self._current.swap(generation)
             self._logged = logged
             self._retire(old)

@@ -14,7 +14,7 @@ from swann.distributed.workers.worker import Worker
 __all__ = ["Done", "Handle", "LocalPool", "LostError", "Pool"]
 
 CONCURRENCY = 4
-"""Messages that a worker answers at a time."""
+"""Messages that a worker answers at a time, but for those about its health: these at once."""
 
 
 class LostError(Exception):
@@ -95,6 +95,9 @@ class _LocalHandle:
             reply = self._worker.handle(method, message)
             done(reply if self.alive else LostError(self.name))
 
+        if method == "health":
+            answer()
+            return
         with self._lock:
             if self.alive:
                 self._threads.submit(answer)
