@@ -338,6 +338,28 @@ def test_workers_that_open_slow_shards_stay_and_answer(
     assert slow[1] == CONCURRENCY - 1
 
 
+def test_shards_that_are_open_too_late_are_closed(
+    index: tuple[Path, swann.Searcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = index
+    save(tmp_path, 2, tree(vectors(900)).score_brute_force().build())
+    go, opened = threading.Event(), []
+
+    def opens(*given: Any) -> Any:
+        go.wait(30)
+        opened.append(open_shard(*given))
+        return opened[-1]
+
+    with DistributedSearcher.open(folder, 1, workers=1, pool="local", wait=0.5) as searcher:
+        monkeypatch.setattr("swann.distributed.workers.worker.open_shard", opens)
+        with pytest.raises(WorkerError, match="within"):
+            searcher.roll(tmp_path)
+        go.set()
+        copies = searcher._fleet.members()[0].handle._worker._copies  # type: ignore[attr-defined]
+        assert wait_until(lambda: len(opened) == 2)
+        assert wait_until(lambda: {key for key, _ in list(copies)} == {searcher._generation.key})
+
+
 def test_placement_moves_little() -> None:
     workers = [f"w{i}" for i in range(6)]
     before = place({}, 10, workers[:5], 2)

@@ -296,7 +296,11 @@ class Fleet:
                 return  # the keeper sees it
             with self._lock:
                 replica.member.opening -= 1
+                wanted = generation in self._generations and _has(generation, replica)
             self._wake.set()
+            if not wanted:
+                _close(generation, replica)  # what was told before came before it was open
+                return
             if isinstance(reply, Exception) or "error" in reply.fields:
                 self._failed(generation, replica, reply)
                 return
@@ -333,8 +337,7 @@ class Fleet:
 
     def _ready(self, generation: Generation, replica: Replica) -> None:
         with self._lock:
-            name = replica.member.name
-            if replica.ready or generation.replicas.get((replica.shard, name)) is not replica:
+            if replica.ready or not _has(generation, replica):
                 return
             replica.ready = True
             generation.ready[replica.shard] += (replica,)
@@ -362,6 +365,10 @@ class Fleet:
 def _close(generation: Generation, replica: Replica) -> None:
     fields = {"key": generation.key, "shard": replica.shard, "turn": replica.turn}
     replica.member.handle.call("close", Message(fields, []), _ignore)
+
+
+def _has(generation: Generation, replica: Replica) -> bool:
+    return generation.replicas.get((replica.shard, replica.member.name)) is replica
 
 
 def _placed(generation: Generation) -> dict[int, set[str]]:
