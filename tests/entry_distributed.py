@@ -84,7 +84,8 @@ def distributed_rows() -> dict[str, Entry]:
             method("remove_workers"), {"count": Takes("count", 1), "wait": WAIT}
         ),
         f"{DISTRIBUTED}.roll": Entry(
-            method("roll"), {"manifest": manifest()}
+            method("roll"),
+            {"manifest": manifest(), "log": Takes("optional", saved_in_shards())},
         ),
         f"{DISTRIBUTED}.open": Entry(
             start,

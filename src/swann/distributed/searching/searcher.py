@@ -50,11 +50,12 @@ class DistributedSearcher:
         metrics: Metrics,
         deadline: float,
         cache: Where | None,
+        log: Where | None,
         wait: float,
     ) -> None:
         self._current, self._fleet, self._logged = Current(generation), fleet, logged
         self._querying, self._metrics, self._deadline = querying, metrics, deadline
-        self._cache, self._wait = cache, wait
+        self._cache, self._log, self._wait = cache, log, wait
         self._threads = hardware_threads()
         self._process = os.getpid()
         self._rolling = threading.Lock()  # held for a whole roll or checkpoint
@@ -148,7 +149,7 @@ class DistributedSearcher:
                 logged.close()
             raise
         querying = Querying(metrics, deadline, strict, hedge_after)
-        return cls(generation, fleet, logged, querying, metrics, deadline, cache, wait)
+        return cls(generation, fleet, logged, querying, metrics, deadline, cache, log, wait)
 
     # ---- Searching
 
@@ -282,11 +283,19 @@ class DistributedSearcher:
 
     # ---- Another manifest, other workers
 
-    def roll(self, manifest: Where) -> None:
+    def roll(self, manifest: Where, *, log: Where | None = None) -> None:
         """Go over to another manifest, while searches go on.
 
         An answer comes from the old or from the new one, as a whole. Returns when all come from the
         new one and the old one is closed.
+
+        Parameters
+        ----------
+        manifest : str or path
+            As `open` takes it: of the same index, to see what has changed, or of another one.
+        log : path, optional
+            As `open` takes it. Unless given, where the present log is if the index lies where the
+            present one does; else that of the index.
 
         Raises
         ------
@@ -297,14 +306,18 @@ class DistributedSearcher:
         """
         if self._logged is not None and self._logged.journal is not None:
             raise ReadOnlyError("a searcher that is open for changes rolls by checkpoint() only")
+        if log is not None:
+            log = check_path("log", log)
         with self._rolling:
             storage = Storage(manifest, self._cache)
-            generation, logged = open_logged(storage, "r", None, "none")
+            if log is None and storage.location == self._generation.description.storage.location:
+                log = self._log
+            generation, logged = open_logged(storage, "r", log, "none")
             if generation.key == self._generation.key:
                 return
             self._fleet.add(generation, self._wait)
             old = self._current.swap(generation)
-            self._logged = logged
+            self._logged, self._log = logged, log
             self._retire(old)
 
     def _retire(self, generation: Generation) -> None:
