@@ -109,7 +109,9 @@ class DistributedSearcher:
         durability : {"always", "batch", "none"}
             As in `swann.open`.
         cache : path, optional
-            Where workers keep files that come from elsewhere.
+            Where workers keep files that come from elsewhere: unless given, where ``SWANN_CACHE``
+            says, or in ``indexes`` of the user's cache of swann (``$XDG_CACHE_HOME/swann`` or
+            ``~/.cache/swann``). Who can write there decides what is searched.
         wait : float
             Seconds for workers to open all shards, here, in `roll` and in `checkpoint`; they fetch
             what is not in the cache yet. What was fetched stays there if that was too short.
