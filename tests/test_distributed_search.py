@@ -139,6 +139,15 @@ def test_bad_arguments(index: tuple[Path, swann.Searcher], tmp_path: Path) -> No
         DistributedSearcher.open(folder, deadline=0)
 
 
+def test_a_system_without_such_sockets_is_told_at_once(
+    index: tuple[Path, swann.Searcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swann.distributed.searching.settings.SOCKETS", False)
+    with pytest.raises(swann.ConfigError, match="expected pool='local'"):
+        DistributedSearcher.open(index[0])
+    DistributedSearcher.open(index[0], 1, workers=1, pool="local").close()
+
+
 def test_workers_that_are_killed_are_not_noticed(index: tuple[Path, swann.Searcher]) -> None:
     folder, built = index
     queries = vectors(300, seed=3)

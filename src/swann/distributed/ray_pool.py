@@ -20,7 +20,7 @@ from typing import Any
 
 from swann.distributed.wire import Message, pack_whole, unpack_whole
 from swann.distributed.workers.pools import CONCURRENCY, Done, Handle, LostError
-from swann.distributed.workers.socket_handle import SocketHandle
+from swann.distributed.workers.socket_handle import SOCKETS, SocketHandle
 from swann.errors import MissingExtraError, WorkerError
 
 __all__ = ["RayPool", "import_ray"]
@@ -88,7 +88,7 @@ class RayPool:
         # Questions about health have a thread of their own, which nothing else keeps busy.
         actor = ray.remote(concurrency_groups={_HEALTH: 1})(_Actor)
         self._actors = actor.options(**settings | (options or {}))
-        self._cache, self._sockets = cache, sockets
+        self._cache, self._sockets = cache, sockets and SOCKETS
         self._numbers = itertools.count()
         self._lock = threading.Lock()  # of the numbers: the fleet starts workers on many threads
 

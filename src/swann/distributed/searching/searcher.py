@@ -91,7 +91,7 @@ class DistributedSearcher:
             most one for each replica of a shard.
         pool : {"process", "local", "ray"} or Pool, optional
             Where workers run: processes of this machine, threads of this process, actors of Ray.
-            ``"ray"`` if there is a `ray_address`, else ``"process"``.
+            ``"ray"`` if there is a `ray_address`, else ``"process"``, which Windows cannot run.
         ray_address : str, optional
             As ``ray.init`` takes it.
         deadline : float

@@ -13,7 +13,10 @@ from swann.distributed import wire
 from swann.distributed.wire import Message
 from swann.distributed.workers.pools import Done, LostError
 
-__all__ = ["SocketHandle"]
+__all__ = ["SOCKETS", "SocketHandle"]
+
+SOCKETS = hasattr(socket, "MSG_DONTWAIT") and hasattr(socket.socket, "sendmsg")
+"""Whether this system has what messages need; Windows does not."""
 
 
 class SocketHandle:
