@@ -84,7 +84,8 @@ def distributed_rows() -> dict[str, Entry]:
             method("remove_workers"), {"count": Takes("count", 1), "wait": WAIT}
         ),
         f"{DISTRIBUTED}.roll": Entry(
-            method("roll"), {"manifest": manifest()}
+            method("roll"),
+            {"manifest": manifest(), "log": Takes("optional", saved_in_shards())},
         ),
         f"{DISTRIBUTED}.open": Entry(
             start,
@@ -92,6 +93,7 @@ def distributed_rows() -> dict[str, Entry]:
              "workers": Takes("limit", 2), "pool": Takes("choice", "local", but={"None": FINE}),
              "deadline": Takes("number", 60.0), "strict": Takes("flag", True),
              "hedge_after": Takes("number", 9.0, but={"None": FINE}),
+             "wait": Takes("number", 60.0),
              "mode": Takes("choice", "r"), "durability": Takes("choice", "none"),
              "cache": Takes("optional", Path(tempfile.mkdtemp())),
              "log": Takes("optional", saved_in_shards())},

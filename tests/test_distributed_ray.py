@@ -6,11 +6,13 @@ import json
 import os
 import signal
 import socket
+import time
 import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -27,8 +29,17 @@ from sharded import (
 )
 
 import swann
-from swann.distributed import DistributedSearcher, Executor, LocalExecutor, RayExecutor, build, wire
+from swann.distributed import (
+    DistributedSearcher,
+    Executor,
+    LocalExecutor,
+    RayExecutor,
+    build,
+    ray_pool,
+    wire,
+)
 from swann.distributed.ray_pool import RayPool
+from swann.distributed.workers.pools import CONCURRENCY
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
@@ -90,6 +101,30 @@ def test_an_actor_listens_to_who_started_it() -> None:
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(address, 10)
     ray.kill(actor)
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("sockets", [True, False])
+def test_a_busy_actor_tells_its_health(sockets: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Busy(ray_pool._Actor):
+        def __init__(self, _: Any) -> None:
+            self._worker: Any = self
+
+        def handle(self, method: str, message: Any) -> Any:
+            if method != "health":
+                time.sleep(3)
+            reply = wire.Message({"method": method}, [])
+            return wire.pack_whole(reply) if isinstance(message, bytes) else reply
+
+    monkeypatch.setattr(ray_pool, "_Actor", Busy)
+    handle: Any = RayPool(num_cpus=0, sockets=sockets).start()
+    answers: SimpleQueue[Any] = SimpleQueue()
+    for _ in range(2 * CONCURRENCY):
+        handle.call("open", wire.Message({}, []), answers.put)
+    handle.call("health", wire.Message({}, []), answers.put)
+    heard = [answers.get(timeout=30).fields["method"] for _ in range(1 + 2 * CONCURRENCY)]
+    assert heard.index("health") < CONCURRENCY
+    handle.stop()
 
 
 @pytest.mark.usefixtures("cluster")

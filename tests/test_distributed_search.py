@@ -16,8 +16,10 @@ from sharded import CONFIGS, check_equality, every_config, same, save, tree, vec
 import swann
 from swann import WorkerError
 from swann.distributed import DistributedSearcher
+from swann.distributed.opening import open_shard
 from swann.distributed.wire import Message
 from swann.distributed.workers.placement import place
+from swann.distributed.workers.pools import CONCURRENCY
 from swann.index.disk.sharded import save_sharded
 
 
@@ -120,6 +122,11 @@ def test_bad_arguments(index: tuple[Path, swann.Searcher], tmp_path: Path) -> No
             searcher.search_batched(vectors(3, 5))
         with pytest.raises(swann.ConfigError, match="leaves_to_search"):
             searcher.search(vectors(1)[0], leaves_to_search=0)
+        for neighbors in (2**60, 2**63 - 1):
+            with pytest.raises(MemoryError, match="results"):
+                searcher.search_batched(vectors(2), neighbors)
+            with pytest.raises(MemoryError, match="results"):
+                searcher.search(vectors(1)[0], neighbors)
         with pytest.raises(swann.ReadOnlyError, match="mode='r'"):
             searcher.upsert("x", vectors(1)[0])
     with pytest.raises(swann.ReadOnlyError, match="closed"):
@@ -130,6 +137,15 @@ def test_bad_arguments(index: tuple[Path, swann.Searcher], tmp_path: Path) -> No
         DistributedSearcher.open(folder, pool="threads")  # type: ignore[arg-type]
     with pytest.raises(swann.ConfigError, match="deadline"):
         DistributedSearcher.open(folder, deadline=0)
+
+
+def test_a_system_without_such_sockets_is_told_at_once(
+    index: tuple[Path, swann.Searcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swann.distributed.searching.settings.SOCKETS", False)
+    with pytest.raises(swann.ConfigError, match="expected pool='local'"):
+        DistributedSearcher.open(index[0])
+    DistributedSearcher.open(index[0], 1, workers=1, pool="local").close()
 
 
 def test_workers_that_are_killed_are_not_noticed(index: tuple[Path, swann.Searcher]) -> None:
@@ -283,12 +299,11 @@ def test_rolling_to_another_manifest(tmp_path: Path) -> None:
         assert shards.alive
 
 
-def test_what_cannot_be_opened_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swann.distributed.searching.searcher._PATIENCE", 1.0)
+def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
     save(tmp_path, 2, tree(vectors(500)).score_brute_force().build())
     next(tmp_path.glob("rows-*")).write_bytes(b"nothing")
     with pytest.raises(swann.WorkerError, match=r"shards \[\d\].*damaged"):
-        DistributedSearcher.open(tmp_path, 1, workers=1, pool="local")
+        DistributedSearcher.open(tmp_path, 1, workers=1, pool="local", wait=1)
 
 
 def test_one_index_takes_the_place_of_another(tmp_path: Path) -> None:
@@ -301,6 +316,62 @@ def test_one_index_takes_the_place_of_another(tmp_path: Path) -> None:
         save_sharded(second._live.state(), tmp_path, 3)
         searcher.roll(tmp_path / "manifest.json")
         assert same(searcher.search(query), second.search(query))
+
+
+def test_workers_that_open_slow_shards_stay_and_answer(
+    index: tuple[Path, swann.Searcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swann.distributed.workers.fleet._SILENT", 0.5)
+    monkeypatch.setattr("swann.distributed.workers.fleet._WATCH", 0.1)
+    folder, built = index
+    query = vectors(1, seed=9)[0]
+    other = save(tmp_path, 8, tree(vectors(900)).score_brute_force().build())
+    slow, lock = [0, 0], threading.Lock()
+
+    def opens(*given: Any) -> Any:
+        with lock:
+            slow[0] += 1
+            slow[1] = max(slow)
+        time.sleep(1.0)
+        with lock:
+            slow[0] -= 1
+        return open_shard(*given)
+
+    with DistributedSearcher.open(folder, 1, workers=1, pool="local", deadline=20) as searcher:
+        monkeypatch.setattr("swann.distributed.workers.worker.open_shard", opens)
+        rolling = threading.Thread(target=searcher.roll, args=[tmp_path])
+        rolling.start()
+        try:
+            assert wait_until(lambda: slow[0] > 0)
+            assert same(searcher.search(query), built.search(query))
+            assert slow[0] > 0
+        finally:
+            rolling.join()
+        assert same(searcher.search(query), other.search(query))
+        assert searcher.metrics().lost_workers == 0
+    assert slow[1] == CONCURRENCY - 1
+
+
+def test_shards_that_are_open_too_late_are_closed(
+    index: tuple[Path, swann.Searcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = index
+    save(tmp_path, 2, tree(vectors(900)).score_brute_force().build())
+    go, opened = threading.Event(), []
+
+    def opens(*given: Any) -> Any:
+        go.wait(30)
+        opened.append(open_shard(*given))
+        return opened[-1]
+
+    with DistributedSearcher.open(folder, 1, workers=1, pool="local", wait=0.5) as searcher:
+        monkeypatch.setattr("swann.distributed.workers.worker.open_shard", opens)
+        with pytest.raises(WorkerError, match="within"):
+            searcher.roll(tmp_path)
+        go.set()
+        copies = searcher._fleet.members()[0].handle._worker._copies  # type: ignore[attr-defined]
+        assert wait_until(lambda: len(opened) == 2)
+        assert wait_until(lambda: {key for key, _ in list(copies)} == {searcher._generation.key})
 
 
 def test_placement_moves_little() -> None:

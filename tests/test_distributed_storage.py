@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,35 @@ def test_nothing_wrong_stays_in_the_cache(tmp_path: Path) -> None:
     FAULTS.rate = 0
     with pytest.raises(swann.IndexFormatError, match=r"has no manifest\.json"):
         describe(Storage("faulty://nothing", cache))
+
+
+def test_the_cache_is_of_the_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SWANN_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of the user"))
+    FAULTS.rate, files = 0, FaultyFileSystem()
+    files.pipe_file("user/a-1", b"a")
+    storage = Storage("faulty://user")
+    kept = storage.fetch("a-1", "a-1", lambda _: None)
+    assert kept == tmp_path / "of the user" / "swann" / "indexes" / "a-1"
+    assert os.name != "posix" or kept.parent.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setenv("SWANN_CACHE", str(tmp_path / "named"))
+    assert storage.fetch("a-1", "a-1", lambda _: None) == tmp_path / "named" / "a-1"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SWANN_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(swann.StorageError, match=r"cache is .*SWANN_CACHE"):
+        storage.fetch("a-1", "a-1", lambda _: None)
+
+
+def test_who_has_no_home_names_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    for variable in ("SWANN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    assert Storage(tmp_path).fetch("a-1", "a-1", lambda _: None) == tmp_path / "a-1"
+    with pytest.raises(swann.ConfigError, match="XDG_CACHE_HOME"):
+        Storage("faulty://user").fetch("a-1", "a-1", lambda _: None)
 
 
 @pytest.mark.usefixtures("pauses")

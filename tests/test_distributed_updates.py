@@ -114,6 +114,35 @@ def test_two_entries_of_newcomers_leave_room_for_others(tmp_path: Path) -> None:
         )
 
 
+def test_rolling_keeps_to_the_log(tmp_path: Path) -> None:
+    index, other = tmp_path / "index", tmp_path / "other"
+    for folder in (index, other):
+        save(folder, 2, CONFIGS["dot"](vectors(500)).build())
+    row = 20 * vectors(1, seed=3)[0]
+    opened: dict[str, Any] = {"workers": 1, "pool": "local", "deadline": 20}
+    logs = [tmp_path / "log", tmp_path / "other log"]
+    for folder, log in zip((index, other), logs, strict=True):
+        DistributedSearcher.open(folder, 1, mode="rw", log=log, **opened).close()
+    with (
+        DistributedSearcher.open(index, 1, log=logs[0], **opened) as reader,
+        DistributedSearcher.open(index, 1, mode="rw", log=logs[0], **opened) as writer,
+    ):
+        for number in (500, 501):
+            assert writer.upsert(None, row).tolist() == [number]
+            writer.checkpoint()
+            writer.delete(number)
+            reader.roll(index)
+            assert len(reader) == 500
+        with pytest.raises(swann.CorruptIndexError, match="log"):
+            reader.roll(other)
+        with pytest.raises(swann.ConfigError, match="log"):
+            reader.roll(other, log=3)  # type: ignore[arg-type]
+        reader.roll(other, log=logs[1])
+        assert len(reader) == 500
+        reader.roll(other)
+        reader.roll(index, log=logs[0])
+
+
 def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
     db = vectors(500)
     save(

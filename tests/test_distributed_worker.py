@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import pytest
-from sharded import CONFIGS, save, vectors
+from sharded import CONFIGS, save, vectors, wait_until
 
 from swann.distributed.opening import describe, open_message
+from swann.distributed.ray_pool import _RayHandle
 from swann.distributed.storage import Storage
 from swann.distributed.wire import Message, pack_whole, unpack_whole
+from swann.distributed.workers.pools import CONCURRENCY, LocalPool, _LocalHandle
+from swann.distributed.workers.socket_handle import SocketHandle
 from swann.distributed.workers.worker import Worker
+from swann.distributed.workers.worker_process import serve
 
 
 def test_a_shard_that_was_opened_again_is_not_closed_by_what_was_sent_before(
@@ -77,3 +88,80 @@ def test_messages_in_one_piece() -> None:
     for damaged in (b"", whole[:7], whole[:20], whole[:-9], objects):
         with pytest.raises(ValueError, match=r"message|array|buffer|char"):
             unpack_whole(damaged)
+
+
+def handles() -> Iterator[Any]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        handle = SocketHandle("socket", ours, lambda: None)
+        yield handle
+        handle.stop()
+    yield _RayHandle(None, None, "actor", 0)  # the call fails, with its number drawn
+
+
+def numbers(lock: Any, drawn: list[int]) -> Iterator[int]:
+    for number in itertools.count():
+        assert lock.locked()  # else two threads may draw the same, without the interpreter's lock
+        drawn.append(number)
+        yield number
+
+
+def test_numbers_are_drawn_by_one_thread_at_a_time() -> None:
+    drawn: list[int] = []
+    for handle in handles():
+        handle._numbers = numbers(handle._lock, drawn)
+        handle.call("health", Message({}, []), lambda _: None)
+    pool = LocalPool()
+    pool._numbers = numbers(pool._lock, drawn)  # type: ignore[assignment]
+    pool.start().stop()
+    assert drawn == [0, 0, 0]
+
+
+class Stuck:
+    """A worker that answers nothing but about its health, until it is let go."""
+
+    def __init__(self) -> None:
+        self.free, self.most, self.asked = threading.Event(), 0, 0
+        self._lock = threading.Lock()
+
+    def handle(self, method: str, message: Message) -> Message:
+        if method != "health":
+            with self._lock:
+                self.asked += 1
+                self.most = max(self.most, self.asked)
+            self.free.wait(30)
+            with self._lock:
+                self.asked -= 1
+        return Message({"method": method, **message.fields}, [])
+
+
+@pytest.mark.parametrize("kind", ["socket", "thread"])
+def test_health_is_answered_while_all_threads_are_busy(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "_exit", lambda _: None)  # what a worker does when the socket ends
+    others = set(threading.enumerate())
+    worker: Any = Stuck()
+    ours, theirs = socket.socketpair()
+    if kind == "socket":
+        serve(theirs, worker)
+        handle: Any = SocketHandle("socket", ours, lambda: None)
+    else:
+        handle = _LocalHandle("thread", worker)
+    answers: SimpleQueue[Any] = SimpleQueue()
+    for number in range(3 * CONCURRENCY):
+        handle.call("open", Message({"number": number}, []), answers.put)
+    handle.call("health", Message({}, []), answers.put)
+    assert answers.get(timeout=10).fields == {"method": "health"}
+    assert wait_until(lambda: worker.most == CONCURRENCY)
+    worker.free.set()
+    numbers = [answers.get(timeout=10).fields["number"] for _ in range(3 * CONCURRENCY)]
+    assert sorted(numbers) == list(range(3 * CONCURRENCY))
+    assert worker.most == CONCURRENCY
+    handle.call("health", Message({}, []), answers.put)
+    assert answers.get(timeout=10).fields == {"method": "health"}
+    handle.stop()
+    for thread in set(threading.enumerate()) - others:
+        thread.join(10)
+    ours.close()
+    theirs.close()

@@ -17,6 +17,7 @@ import swann
 from benchmarks.cluster import builds
 from swann.builder import build_searcher
 from swann.distributed import LocalExecutor, ProcessExecutor, build
+from swann.index.disk.lock import DirectoryLock
 from swann.index.disk.sharded import save_sharded
 from swann.index.disk.store import load_state
 
@@ -220,6 +221,69 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.fbin").write_bytes(b"\x05\0\0\0\x07\0\0\0abc")
     with pytest.raises(swann.InvalidInputError, match=r"x\.fbin has 11 bytes"):
         build(tmp_path / "x.fbin", config, tmp_path / "index")
+
+
+def test_a_bad_source_leaves_nothing_behind(tmp_path: Path) -> None:
+    config = settings("dot_product", "plain").create_config()
+    index = tmp_path / "index"
+    bad = rows_of()
+    bad[1234, 5] = np.nan
+    for source in (tmp_path / "nothing.npy", bad, iter([bad[:5], bad[:5, :3]])):
+        with pytest.raises(swann.SwannError):
+            build(source, config, index)
+        assert not index.exists()
+    with pytest.raises(swann.ShapeError, match="docids"):
+        build(iter([rows_of()]), config, index, docids=["a"])
+    assert not index.exists()
+    (index / ".build").mkdir(parents=True)
+    (index / ".build" / "map-1.swannsec").touch()  # of a build that was stopped
+    with pytest.raises(swann.ShapeError, match="docids"):
+        build(iter([rows_of()]), config, index, docids=["a"])
+    assert [path.name for path in (index / ".build").iterdir()] == ["map-1.swannsec"]
+    build(rows_of(), config, index)
+    assert not (index / ".build").exists()
+
+
+def test_the_end_of_a_build_spares_another_that_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others: list[DirectoryLock] = []
+
+    class Lock(DirectoryLock):
+        def __exit__(self, *_: object) -> None:
+            super().__exit__()
+            others.append(DirectoryLock(tmp_path / ".build", "open"))
+            (tmp_path / ".build" / "map-1.swannsec").touch()
+
+    monkeypatch.setattr("swann.distributed.building.build.DirectoryLock", Lock)
+    build(rows_of(), settings("dot_product", "plain").create_config(), tmp_path)
+    with pytest.raises(swann.LockedError):
+        DirectoryLock(tmp_path / ".build", "open")
+    others[0].release()
+    assert [path.name for path in (tmp_path / ".build").iterdir()] == ["map-1.swannsec"]
+
+
+def test_a_build_begins_while_another_removes_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[Path] = []
+
+    def lock(work: Path, purpose: Any) -> DirectoryLock:
+        tries.append(work)
+        if len(tries) == 1:
+            work.rmdir()
+        return DirectoryLock(work, purpose)
+
+    monkeypatch.setattr("swann.distributed.building.build.DirectoryLock", lock)
+    build(rows_of(), settings("dot_product", "plain").create_config(), tmp_path)
+    assert len(tries) == 2
+
+
+@pytest.mark.parametrize("given", ["9" * 400, "9" * 300 + "TB", 0, -1, "", "1e9", True, None])
+def test_budgets_that_are_none(given: Any, tmp_path: Path) -> None:
+    config = settings("dot_product", "plain").create_config()
+    with pytest.raises(swann.ConfigError, match="memory_budget is"):
+        build(rows_of(), config, tmp_path / "index", memory_budget=given)
 
 
 class KillsWorkers(ProcessExecutor):

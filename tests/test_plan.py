@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from swann.errors import ConfigError
 from swann.index.building.build import build_index
 from swann.index.packed import MOST_ENTRIES
 from swann.plan import Cluster, Machine, Plan, machines, measured, plan
-from swann.plan.calibrate import serial_share
+from swann.plan.calibrate import calibrate, serial_share
 from swann.plan.cluster import waiting
 from swann.plan.machine import THIS, cache_file, keep, machine, usual_profile, usual_speed
 from swann.plan.speed import QUERY_TERMS, fit
@@ -248,6 +250,20 @@ def test_shards_visited() -> None:
 def test_waiting_is_that_of_one_server() -> None:
     assert waiting(1, 0.5) == pytest.approx(1.0)  # M/M/1: rho / (1 - rho)
     assert waiting(32, 0.6) < 0.01
+
+
+@pytest.mark.parametrize("lacks", ["sysconf", "its names"])
+def test_memory_is_asked_for_before_all_is_measured(
+    lacks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lacks == "sysconf":
+        monkeypatch.delattr(os, "sysconf", raising=False)
+    else:
+        monkeypatch.setattr(os, "sysconf", int, raising=False)  # a ValueError
+    module = importlib.import_module("swann.plan.calibrate")  # the function has its name
+    monkeypatch.setattr(module, "time_searches", pytest.fail)
+    with pytest.raises(ConfigError, match="memory of this machine"):
+        calibrate()
 
 
 def test_amdahl() -> None:

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.errors import InvalidInputError, MissingExtraError, SwannError
+from swann.errors import ConfigError, InvalidInputError, MissingExtraError, SwannError
 
 __all__ = [
     "Location",
@@ -33,6 +33,7 @@ __all__ = [
     "locate",
     "read_array",
     "read_docids",
+    "user_cache",
     "with_hdf5",
     "write_neighbors",
     "write_whole",
@@ -217,6 +218,24 @@ def write_neighbors(path: Path, indices: NDArray[Any], distances: NDArray[np.flo
         rows[:, 0] = indices.shape[1]
         rows[:, 1:] = indices
         write_whole(path, rows.tofile)
+
+
+def user_cache() -> Path:
+    """Return where swann keeps what it can make or fetch again: ``$XDG_CACHE_HOME/swann``.
+
+    ``~/.cache/swann`` where that variable is not set.
+
+    Raises
+    ------
+    ConfigError
+        If this user has no home directory either.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "swann"
+    except RuntimeError as error:
+        raise ConfigError(
+            "XDG_CACHE_HOME is not set, and this user has no home directory; set it"
+        ) from error
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:

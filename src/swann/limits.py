@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from swann.config import AHConfig, IncrementalMode, IndexConfig, ReorderType, check_count
 
-__all__ = ["Limits", "Resolved", "described"]
+__all__ = ["Limits", "Resolved", "described", "room"]
 
 _MOST = 2**63 - 1
 
@@ -70,6 +73,14 @@ class Limits:
             visited = check_count("leaves_to_search", leaves)
         c = max(k, c) if self.reorders else k
         return Resolved(k, min(math.ceil(c * self._overretrieve), _MOST), min(visited, _MOST))
+
+
+def room(shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return arrays for ids and distances; a MemoryError where there is no room for them."""
+    try:
+        return np.empty(shape, np.int64), np.empty(shape, np.float32)
+    except ValueError as error:  # more than addresses reach
+        raise MemoryError(f"no memory for results of shape {shape}") from error
 
 
 def described(

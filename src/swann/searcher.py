@@ -17,7 +17,7 @@ from swann.index.changing.live import LiveIndex
 from swann.index.disk.store import SUFFIX, save_bundle, save_state
 from swann.index.packed import PackedIndex
 from swann.index.state import State
-from swann.limits import Limits, Resolved, described
+from swann.limits import Limits, Resolved, described, room
 from swann.upkeep import Upkeep
 from swann.vectors import as_queries, bad_query
 
@@ -190,7 +190,7 @@ class Searcher:
         queries = as_queries(given, self._dimension, 2, "queries", finite=False)
         k, candidates, leaves = limits
         count = len(queries)
-        ids, distances = _room((count, k))
+        ids, distances = room((count, k))
         view = self._live.view
         native = view.packed.native
         bad = native.search(queries, candidates, leaves, threads, ids, distances)
@@ -475,11 +475,3 @@ class Searcher:
 _as_result: Callable[[type[SearchResult], tuple[NDArray[Any], NDArray[Any]]], SearchResult] = (
     tuple.__new__
 )
-
-
-def _room(shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return arrays for results; a MemoryError where there is no room for them."""
-    try:
-        return np.empty(shape, np.int64), np.empty(shape, np.float32)
-    except ValueError as error:  # more than addresses reach
-        raise MemoryError(f"no memory for results of shape {shape}") from error

@@ -20,7 +20,7 @@ from typing import Any
 
 from swann.distributed.wire import Message, pack_whole, unpack_whole
 from swann.distributed.workers.pools import CONCURRENCY, Done, Handle, LostError
-from swann.distributed.workers.socket_handle import SocketHandle
+from swann.distributed.workers.socket_handle import SOCKETS, SocketHandle
 from swann.errors import MissingExtraError, WorkerError
 
 __all__ = ["RayPool", "import_ray"]
@@ -28,6 +28,7 @@ __all__ = ["RayPool", "import_ray"]
 _START = 120.0  # seconds until an actor must have answered
 _CONNECT = 10.0  # seconds until it must have been reached by a socket
 _TOKEN = 32  # bytes, by which an actor knows who started it
+_HEALTH = "health"
 
 
 def import_ray() -> Any:
@@ -84,13 +85,17 @@ class RayPool:
             "max_restarts": 0,  # whoever searches starts another, and knows it
             "scheduling_strategy": "SPREAD",
         }
-        self._actors = ray.remote(_Actor).options(**settings | (options or {}))
-        self._cache, self._sockets = cache, sockets
+        # Questions about health have a thread of their own, which nothing else keeps busy.
+        actor = ray.remote(concurrency_groups={_HEALTH: 1})(_Actor)
+        self._actors = actor.options(**settings | (options or {}))
+        self._cache, self._sockets = cache, sockets and SOCKETS
         self._numbers = itertools.count()
+        self._lock = threading.Lock()  # of the numbers: the fleet starts workers on many threads
 
     def start(self) -> Handle:  # noqa: D102
         actor = self._actors.remote(self._cache)
-        name = f"actor-{next(self._numbers)}"
+        with self._lock:
+            name = f"actor-{next(self._numbers)}"
         try:
             pid = self._ray.get(actor.pid.remote(), timeout=_START)
             connection = self._connect(actor) if self._sockets else None
@@ -196,9 +201,8 @@ class _RayHandle:
         self._lock = threading.Lock()
 
     def call(self, method: str, message: Message, done: Done) -> None:
-        number = next(self._numbers)
         with self._lock:
-            alive = self.alive
+            number, alive = next(self._numbers), self.alive
             if alive:
                 self._waiting[number] = done
         if not alive:
@@ -206,7 +210,10 @@ class _RayHandle:
             return
         try:
             # Bytes, in one piece: Ray takes half as long as for arrays, which it pickles.
-            ref = self._actor.handle.remote(method, pack_whole(message))
+            ask = self._actor.handle
+            if method == _HEALTH:
+                ask = ask.options(concurrency_group=_HEALTH)
+            ref = ask.remote(method, pack_whole(message))
             # Ray keeps what it is to call, for ever if it is shut down before: not `done`.
             ref.future().add_done_callback(lambda future: self._hear(future, number))
         except Exception:  # the cluster is gone

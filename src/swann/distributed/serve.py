@@ -9,6 +9,8 @@
 
     POST /search   {"queries": [[...], ...], "final_num_neighbors": 10, "leaves_to_search": 20}
                    -> {"indices": [[...]], "distances": [[...]], "coverage": [...]}
+                   400 if the request is wrong, 503 if the searcher has a fault and another may
+                   not, 504 if it is strict and not all was searched within the deadline
     GET /health    200 if each shard can be asked, else 503
     GET /metrics   in Prometheus' text format
 
@@ -26,7 +28,13 @@ from typing import Any
 
 from swann.distributed.ray_pool import import_ray
 from swann.distributed.searching.searcher import DistributedSearcher
-from swann.errors import IncompleteError, MissingExtraError, SwannError
+from swann.errors import (
+    ConfigError,
+    IncompleteError,
+    InvalidInputError,
+    MissingExtraError,
+    SwannError,
+)
 
 __all__ = ["SearchService", "application"]
 
@@ -65,7 +73,8 @@ class SearchService:
         except IncompleteError as error:
             return Response(json.dumps({"error": str(error), "coverage": error.coverage}), 504)
         except (SwannError, ValueError, KeyError, TypeError) as error:
-            return Response(json.dumps({"error": f"{type(error).__name__}: {error}"}), 400)
+            told = {"error": f"{type(error).__name__}: {error}"}
+            return Response(json.dumps(told), _status(error))
         return Response(json.dumps(found), 200, media_type="application/json")
 
     async def _search(self, content: dict[str, Any]) -> dict[str, Any]:
@@ -88,6 +97,12 @@ class SearchService:
         searcher = getattr(self, "_searcher", None)
         if searcher is not None:
             searcher.close()
+
+
+def _status(error: Exception) -> int:
+    """Return 400 where the request is at fault, and else 503: it may be sent elsewhere."""
+    asked_wrongly = isinstance(error, (InvalidInputError, ConfigError))
+    return 400 if asked_wrongly or not isinstance(error, SwannError) else 503
 
 
 def application(manifest: str | os.PathLike[str], *, num_replicas: int = 1, **settings: Any) -> Any:

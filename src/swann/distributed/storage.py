@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from swann.config import check_path
 from swann.errors import IndexFormatError, MissingExtraError, StorageError
+from swann.files import user_cache
 from swann.index.disk import file_system
 from swann.index.disk.manifest import MANIFEST
 
@@ -30,9 +30,19 @@ TRIES = 8
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 2.0  # seconds between tries, doubled each time
 
 
-def default_cache() -> str:
-    """Return the cache directory that is used unless another is named."""
-    return os.environ.get("SWANN_CACHE") or str(Path(tempfile.gettempdir()) / "swann-cache")
+def default_cache() -> Path:
+    """Return the cache directory that is used unless another is named.
+
+    ``$SWANN_CACHE``, or `indexes` in the user's cache of swann. Who can write there decides what is
+    searched, so it is no place that others share.
+
+    Raises
+    ------
+    ConfigError
+        If the user has no home directory, and none of the variables is set.
+    """
+    named = os.environ.get("SWANN_CACHE")
+    return Path(named) if named else user_cache() / "indexes"
 
 
 class Storage:
@@ -45,7 +55,8 @@ class Storage:
         ``manifest.json`` in it.
     cache : path, optional
         Where files from elsewhere are kept; that of `default_cache` unless given. Any number of
-        processes may share it, and anybody may empty it while nobody starts a worker.
+        processes may share it, and it may be emptied while nobody starts a worker. Made for its
+        owner alone if it is not there; what lies there is trusted.
 
     Raises
     ------
@@ -60,7 +71,7 @@ class Storage:
         text = os.fspath(location)
         if text.endswith("/" + MANIFEST) or text == MANIFEST:
             text = text[: -len(MANIFEST)].rstrip("/") or "."
-        self.cache = check_path("cache", default_cache() if cache is None else cache)
+        self._cache = None if cache is None else check_path("cache", cache)
         self.root: Path | None = None
         scheme = text.split("://", 1)[0] if "://" in text else "file"
         if scheme in ("file", "local"):
@@ -114,14 +125,17 @@ class Storage:
         Raises
         ------
         StorageError
-            If no try brought what it must be.
+            If no try brought what it must be, or there can be no cache.
+        ConfigError
+            As `default_cache`.
         """
         if self.root is not None:
             return self.root / name
-        kept = self.cache / kept_as
+        cache = default_cache() if self._cache is None else self._cache
+        kept = cache / kept_as
         if kept.exists():
             return kept
-        self.cache.mkdir(parents=True, exist_ok=True)
+        _make_private(cache)
 
         def write(file: BinaryIO) -> str:
             with self._open(name) as source:
@@ -130,7 +144,7 @@ class Storage:
             check(file_system.map_file(Path(file.name)))
             return kept_as
 
-        self._try(name, lambda: file_system.place_file(self.cache, kept_as, write))
+        self._try(name, lambda: file_system.place_file(cache, kept_as, write))
         return kept
 
     def _open(self, name: str) -> Any:
@@ -188,6 +202,17 @@ class Storage:
             self._fs.rm_file(f"{self._base}/{name}")
         except Exception:
             return  # it is named by its content and does no harm
+
+
+def _make_private(cache: Path) -> None:
+    """Make the cache, if it is not there, for its owner alone."""
+    try:
+        cache.mkdir(0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cache is {cache}, which cannot be made ({error}); "
+            "name another by cache= or SWANN_CACHE"
+        ) from error
 
 
 def _copy(path: Path, file: BinaryIO, name: str) -> str:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from swann import kernels
 from swann.config import AHConfig, IndexConfig, ReorderConfig, TreeConfig
+from swann.errors import ConfigError
 from swann.index.building.build import build_index
 from swann.index.packed import PackedIndex
 from swann.index.routes import build_routes
@@ -100,6 +101,11 @@ def calibrate(report: Report | None = None) -> Machine:
     Machine
         Named "this". Its network and storage are not measured: they are what `Machine` takes
         unless told.
+
+    Raises
+    ------
+    ConfigError
+        If this system does not tell its memory, as Windows does not.
     """
     return measured_machine(report)[0]
 
@@ -111,6 +117,7 @@ def measured_machine(report: Report | None = None) -> tuple[Machine, list[Observ
         if report is not None:
             report("measuring", done, len(_INDEXES) + 4)
 
+    memory = _memory_bytes()
     seen = time_searches(say)
     builds, serial = time_builds()
     say(len(_INDEXES) + 3)
@@ -118,7 +125,7 @@ def measured_machine(report: Report | None = None) -> tuple[Machine, list[Observ
     machine = Machine(
         name=THIS,
         cores=kernels.hardware_threads(),
-        memory=_memory_bytes() / 1e9,
+        memory=memory / 1e9,
         bandwidth=_bandwidth(kernels.hardware_threads()),
         cache=cache_bytes() / 1e6,
         source="measured by swann plan --calibrate; network and storage assumed",
@@ -374,7 +381,13 @@ def cache_bytes() -> float:
 
 
 def _memory_bytes() -> float:
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError) as error:
+        raise ConfigError(
+            "memory of this machine is not told by its system; expected a Machine of your own, "
+            "or a .json file of one"
+        ) from error
 
 
 def _cpu_name() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import resources
@@ -12,7 +11,7 @@ from typing import Any, Self
 
 from swann.config import check_count, check_number
 from swann.errors import ConfigError
-from swann.files import write_whole
+from swann.files import user_cache, write_whole
 from swann.plan.cluster import Cluster
 from swann.plan.profile import Profile, check_name
 from swann.plan.speed import Speed
@@ -153,8 +152,7 @@ def machine(given: str | Machine) -> Machine:
 
 def cache_file() -> Path:
     """Return where the figures of this machine are kept."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "swann" / "machine.json"
+    return user_cache() / "machine.json"
 
 
 def keep(measured: Machine) -> Path:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from swann.config import IndexConfig, check_count, check_path
 from swann.distance import SQUARED_L2
 from swann.distributed.building.executor import Executor, LocalExecutor, RayExecutor
-from swann.distributed.building.finish import Finish
+from swann.distributed.building.finish import Finish, checked_docids
 from swann.distributed.building.memory import Portions, parse_bytes, portions
 from swann.distributed.building.tasks import (
     Check,
@@ -33,7 +34,8 @@ from swann.distributed.building.tasks import (
 )
 from swann.errors import ConfigError, InvalidInputError
 from swann.index.building.build import Progress, check_count_of_rows
-from swann.index.disk.lock import DirectoryLock
+from swann.index.disk.lock import LOCK_FILE, DirectoryLock
+from swann.index.docids import Docids
 from swann.partition.tree import square_bits
 from swann.sources import Sources
 
@@ -120,8 +122,8 @@ def build(
     Notes
     -----
     On disk it takes what the index takes twice, until it is done. What is left of a build that
-    was stopped is in ``.build`` in the directory; the next build of the same goes on from there,
-    one of something else removes it.
+    was stopped, or that met a bad file after others, is in ``.build`` in the directory; the next
+    build of the same goes on from there, one of something else removes it.
     """
     if not isinstance(config, IndexConfig):
         raise ConfigError(f"config is {config!r}; expected an IndexConfig")
@@ -142,26 +144,65 @@ def build(
     if root.exists() and not root.is_dir():
         raise ConfigError(f"out is {root}, which is not a directory")
     work = root / WORK
-    work.mkdir(parents=True, exist_ok=True)
     runs = executor or (LocalExecutor() if ray_address is None else RayExecutor(ray_address))
-    with DirectoryLock(work, "open"):
-        opened = Sources.of(sources, work)
-        if not runs.shares_memory and not opened.in_files:
-            opened = opened.in_memory_kept(work)
-        queries = _training_queries(training_queries, opened.dimension, config)
-        config.check_dimension(opened.dimension)
-        check_count_of_rows(opened.num_rows, config)
-        itemsize = opened.dtype.itemsize
-        shape = (opened.num_rows, opened.dimension, itemsize)
-        parts = portions(config, *shape, budget, runs.workers, sample_rows)
+    with _held(work):
+        before = set(work.iterdir())
+        try:
+            opened = Sources.of(sources, work)
+            if not runs.shares_memory and not opened.in_files:
+                opened = opened.in_memory_kept(work)
+            queries = _training_queries(training_queries, opened.dimension, config)
+            config.check_dimension(opened.dimension)
+            check_count_of_rows(opened.num_rows, config)
+            names = checked_docids(docids, opened.num_rows)
+            itemsize = opened.dtype.itemsize
+            shape = (opened.num_rows, opened.dimension, itemsize)
+            parts = portions(config, *shape, budget, runs.workers, sample_rows)
+        except BaseException:
+            _remove_all(work, but=before)  # what an earlier build has left is of use
+            raise
         job = _Job(opened, config, work.absolute(), parts, runs, queries, progress)
         try:
-            job.run(Finish(root, work, num_shards, parts.bucket_bytes), docids)
+            job.run(Finish(root, work, num_shards, parts.bucket_bytes), names)
         finally:
             if executor is None:
                 runs.close()
-    shutil.rmtree(work, ignore_errors=True)
+        _remove_all(work, but={work / LOCK_FILE})
     return root
+
+
+@contextmanager
+def _held(work: Path) -> Iterator[None]:
+    """Hold the folder of a build, made if it is not there, and removed if nothing is left in it."""
+    made = [] if work.parent.exists() else [work.parent]
+    lock = _locked(work)
+    try:
+        with lock:
+            yield
+    finally:
+        if os.name != "posix":
+            with suppress(OSError):  # open elsewhere by now
+                (work / LOCK_FILE).unlink(missing_ok=True)
+        for folder in (work, *made):
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
+
+
+def _locked(work: Path) -> DirectoryLock:
+    for _ in range(_ROUNDS):
+        work.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # a build that ended meanwhile has removed it
+            return DirectoryLock(work, "open")
+    return DirectoryLock(work, "open")
+
+
+def _remove_all(work: Path, but: set[Path]) -> None:
+    for path in set(work.iterdir()) - but:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
 
 
 def _training_queries(given: object, dimension: int, config: IndexConfig) -> F32 | None:
@@ -208,8 +249,7 @@ class _Job:
         self.used: set[str] = set()
         self.makers: dict[str, tuple[_Step, int]] = {}
 
-    def run(self, finish: Finish, docids: object) -> None:
-        names = finish.check_docids(docids, self.sources.num_rows)
+    def run(self, finish: Finish, names: Docids | None) -> None:
         checks = self.step("check", check_span, self.check_tasks())
         longest = max(told["longest"] for told in checks.told)
         paths = tuple(task.out for task in checks.tasks)

@@ -29,7 +29,7 @@ from swann.index.source import Progress
 from swann.index.state import State
 from swann.partition.tree import hidden_variance
 
-__all__ = ["Finish"]
+__all__ = ["Finish", "checked_docids"]
 
 _LEARNED = (
     "projection",
@@ -40,6 +40,16 @@ _LEARNED = (
     "codebook",
     "code_center",
 )
+
+
+def checked_docids(docids: object, count: int) -> Docids | None:
+    """Return docids, checked."""
+    if docids is None:
+        return None
+    given = check_docids(docids)
+    if len(given) != count:
+        raise ShapeError(f"{len(given)} docids for {count} datapoints; expected one for each")
+    return Docids(given)
 
 
 class Finish:
@@ -62,15 +72,6 @@ class Finish:
         self.bucket_bytes = bucket_bytes
         self.entries: dict[str, Entry] = {}
         self.fields: dict[str, Any] = {}
-
-    def check_docids(self, docids: object, count: int) -> Docids | None:
-        """Return docids, checked."""
-        if docids is None:
-            return None
-        given = check_docids(docids)
-        if len(given) != count:
-            raise ShapeError(f"{len(given)} docids for {count} datapoints; expected one for each")
-        return Docids(given)
 
     def run(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -64,7 +65,8 @@ def parse_bytes(name: str, given: int | str) -> int:
         told = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", given, re.IGNORECASE)
         if told is not None:
             units = _BINARY if told[3] else _UNITS
-            size = int(float(told[1]) * units[told[2].upper()])
+            number = float(told[1]) * units[told[2].upper()]
+            size = int(number) if math.isfinite(number) else -1
     elif isinstance(given, int) and not isinstance(given, bool):
         size = given
     if size <= 0:

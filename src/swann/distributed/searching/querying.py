@@ -15,7 +15,7 @@ from swann.distributed.searching.fanout import Fanout, Pace
 from swann.distributed.workers.generation import Generation
 from swann.errors import IncompleteError, InvalidInputError
 from swann.index.shards import merge
-from swann.limits import Resolved
+from swann.limits import Resolved, room
 from swann.vectors import as_queries, bad_query
 
 __all__ = ["Querying"]
@@ -76,8 +76,7 @@ class Querying:
         queries = as_queries(given, dimension, axes, name).reshape(-1, dimension)
         limits = generation.limits.resolve(*asked)
         count = len(queries)
-        ids = np.empty((count, limits.neighbors), np.int64)
-        distances = np.empty((count, limits.neighbors), np.float32)
+        ids, distances = room((count, limits.neighbors))
         coverage = np.ones(count)
         for first in range(0, count, _BLOCK):
             block = slice(first, first + _BLOCK)

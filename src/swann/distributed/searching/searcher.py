@@ -31,7 +31,7 @@ from swann.kernels import hardware_threads
 
 __all__ = ["DistributedResult", "DistributedSearcher"]
 
-_PATIENCE = 120.0  # seconds for workers to open an index
+_PATIENCE = 120.0  # seconds for searches that began before a roll or checkpoint
 
 
 class DistributedSearcher:
@@ -50,10 +50,12 @@ class DistributedSearcher:
         metrics: Metrics,
         deadline: float,
         cache: Where | None,
+        log: Where | None,
+        wait: float,
     ) -> None:
         self._current, self._fleet, self._logged = Current(generation), fleet, logged
         self._querying, self._metrics, self._deadline = querying, metrics, deadline
-        self._cache = cache
+        self._cache, self._log, self._wait = cache, log, wait
         self._threads = hardware_threads()
         self._process = os.getpid()
         self._rolling = threading.Lock()  # held for a whole roll or checkpoint
@@ -74,6 +76,7 @@ class DistributedSearcher:
         log: Where | None = None,
         durability: Durability = "always",
         cache: Where | None = None,
+        wait: float = 120.0,
     ) -> DistributedSearcher:
         """Open an index in shards and start workers for it.
 
@@ -88,7 +91,7 @@ class DistributedSearcher:
             most one for each replica of a shard.
         pool : {"process", "local", "ray"} or Pool, optional
             Where workers run: processes of this machine, threads of this process, actors of Ray.
-            ``"ray"`` if there is a `ray_address`, else ``"process"``.
+            ``"ray"`` if there is a `ray_address`, else ``"process"``, which Windows cannot run.
         ray_address : str, optional
             As ``ray.init`` takes it.
         deadline : float
@@ -106,7 +109,12 @@ class DistributedSearcher:
         durability : {"always", "batch", "none"}
             As in `swann.open`.
         cache : path, optional
-            Where workers keep files that come from elsewhere.
+            Where workers keep files that come from elsewhere: unless given, where ``SWANN_CACHE``
+            says, or in ``indexes`` of the user's cache of swann (``$XDG_CACHE_HOME/swann`` or
+            ``~/.cache/swann``). Who can write there decides what is searched.
+        wait : float
+            Seconds for workers to open all shards, here, in `roll` and in `checkpoint`; they fetch
+            what is not in the cache yet. What was fetched stays there if that was too short.
 
         Raises
         ------
@@ -115,7 +123,7 @@ class DistributedSearcher:
         StorageError
             If files could not be read.
         WorkerError
-            If there are no workers, or none that can open the index.
+            If there are no workers, or none that can open the index, within `wait` seconds.
         LockedError
             If it is open for changes elsewhere.
         """
@@ -126,6 +134,7 @@ class DistributedSearcher:
         deadline = check_seconds("deadline", deadline)
         if hedge_after is not None:
             hedge_after = check_seconds("hedge_after", hedge_after)
+        wait = check_seconds("wait", wait)
         if log is not None:
             log = check_path("log", log)
         generation, logged = open_logged(Storage(manifest, cache), mode, log, durability)
@@ -134,7 +143,7 @@ class DistributedSearcher:
             count = number_of_workers(workers, replicas, generation.num_shards)
             metrics = Metrics()
             fleet = Fleet(make_pool(pool, ray_address, cache), count, replicas, metrics)
-            fleet.add(generation, _PATIENCE)
+            fleet.add(generation, wait)
         except BaseException:
             if fleet is not None:
                 fleet.close()
@@ -142,7 +151,7 @@ class DistributedSearcher:
                 logged.close()
             raise
         querying = Querying(metrics, deadline, strict, hedge_after)
-        return cls(generation, fleet, logged, querying, metrics, deadline, cache)
+        return cls(generation, fleet, logged, querying, metrics, deadline, cache, log, wait)
 
     # ---- Searching
 
@@ -261,7 +270,7 @@ class DistributedSearcher:
             description = logged.fold(cut, self._fleet)
             with logged.lock:
                 changes = logged.follow(description)
-                self._fleet.add(changes.generation, _PATIENCE)
+                self._fleet.add(changes.generation, self._wait)
                 self._current.swap(changes.generation)
                 logged.changes = changes
             self._retire(old)
@@ -276,11 +285,19 @@ class DistributedSearcher:
 
     # ---- Another manifest, other workers
 
-    def roll(self, manifest: Where) -> None:
+    def roll(self, manifest: Where, *, log: Where | None = None) -> None:
         """Go over to another manifest, while searches go on.
 
         An answer comes from the old or from the new one, as a whole. Returns when all come from the
         new one and the old one is closed.
+
+        Parameters
+        ----------
+        manifest : str or path
+            As `open` takes it: of the same index, to see what has changed, or of another one.
+        log : path, optional
+            As `open` takes it. Unless given, where the present log is if the index lies where the
+            present one does; else that of the index.
 
         Raises
         ------
@@ -291,14 +308,18 @@ class DistributedSearcher:
         """
         if self._logged is not None and self._logged.journal is not None:
             raise ReadOnlyError("a searcher that is open for changes rolls by checkpoint() only")
+        if log is not None:
+            log = check_path("log", log)
         with self._rolling:
             storage = Storage(manifest, self._cache)
-            generation, logged = open_logged(storage, "r", None, "none")
+            if log is None and storage.location == self._generation.description.storage.location:
+                log = self._log
+            generation, logged = open_logged(storage, "r", log, "none")
             if generation.key == self._generation.key:
                 return
-            self._fleet.add(generation, _PATIENCE)
+            self._fleet.add(generation, self._wait)
             old = self._current.swap(generation)
-            self._logged = logged
+            self._logged, self._log = logged, log
             self._retire(old)
 
     def _retire(self, generation: Generation) -> None:

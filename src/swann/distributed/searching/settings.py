@@ -8,6 +8,7 @@ from typing import Any
 from swann.config import check_count, check_number
 from swann.distributed.workers.pools import LocalPool, Pool
 from swann.distributed.workers.process_pool import ProcessPool
+from swann.distributed.workers.socket_handle import SOCKETS
 from swann.errors import ConfigError
 
 __all__ = ["Where", "check_seconds", "check_wait", "make_pool", "number_of_workers"]
@@ -40,7 +41,7 @@ def make_pool(pool: Any, ray_address: str | None, cache: Where | None) -> Pool:
     Raises
     ------
     ConfigError
-        If it is none.
+        If it is none, or this system cannot run it.
     MissingExtraError
         If it is Ray's, and Ray is not installed.
     """
@@ -48,6 +49,11 @@ def make_pool(pool: Any, ray_address: str | None, cache: Where | None) -> Pool:
     kind = pool if pool is not None else ("process" if ray_address is None else "ray")
     named = kind if isinstance(kind, str) else ""
     if named == "process":
+        if not SOCKETS:
+            raise ConfigError(
+                "pool is 'process', which this system cannot run (Windows, say, has no such "
+                "sockets); expected pool='local'"
+            )
         return ProcessPool(kept)
     if named == "local":
         return LocalPool(kept)

@@ -19,7 +19,7 @@ from swann.distributed.tail import message_of
 from swann.distributed.wire import Message
 from swann.distributed.workers.generation import Generation, Member, Replica
 from swann.distributed.workers.placement import place
-from swann.distributed.workers.pools import LostError, Pool
+from swann.distributed.workers.pools import CONCURRENCY, LostError, Pool
 from swann.errors import WorkerError
 
 __all__ = ["Fleet"]
@@ -28,6 +28,7 @@ _WATCH = 1.0  # seconds between looks when nothing happens
 _SILENT = 30.0  # seconds without an answer after which a worker counts as gone
 _TRIES = 5
 _RETRY = 0.5  # seconds after which a shard that could not be opened is tried again
+_OPENS = CONCURRENCY - 1  # shards that a worker opens at a time: searches need a thread, too
 
 
 class Fleet:
@@ -54,7 +55,7 @@ class Fleet:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._wake = threading.Event()
-        self._turns = itertools.count(1)  # of replicas
+        self._turns = itertools.count(1)  # of openings
         self._closed = False
         self._problem: str | None = None
         self._pause_until = 0.0  # no worker is started before
@@ -250,13 +251,11 @@ class Fleet:
         placed = place(current, generation.num_shards, staying, self._replicas)
         for shard, names in placed.items():
             for name in names:
-                replica = generation.replicas.get((shard, name))
-                if replica is None:
-                    replica = Replica(self._members[name], shard, next(self._turns))
-                    generation.replicas[shard, name] = replica
-                    self._open(generation, replica)
-                elif replica.failed and time.monotonic() >= replica.retry:
-                    replica.failed, replica.turn = False, next(self._turns)
+                if (shard, name) not in generation.replicas:
+                    generation.replicas[shard, name] = Replica(self._members[name], shard)
+                replica = generation.replicas[shard, name]
+                due = replica.due is not None and time.monotonic() >= replica.due
+                if due and replica.member.opening < _OPENS:
                     self._open(generation, replica)
             ready = {replica.member.name for replica in generation.ready[shard]}
             for name in current.get(shard, set()) - names:
@@ -286,12 +285,22 @@ class Fleet:
     # ---- One replica
 
     def _open(self, generation: Generation, replica: Replica) -> None:
+        """Have a worker open a shard. The lock is held."""
+        replica.due, replica.turn = None, next(self._turns)
+        replica.member.opening += 1
         message = open_message(generation.description, replica.shard)
         message.fields.update(key=generation.key, shard=replica.shard, turn=replica.turn)
 
         def done(reply: Message | Exception) -> None:
             if isinstance(reply, LostError):
                 return  # the keeper sees it
+            with self._lock:
+                replica.member.opening -= 1
+                wanted = generation in self._generations and _has(generation, replica)
+            self._wake.set()
+            if not wanted:
+                _close(generation, replica)  # what was told before came before it was open
+                return
             if isinstance(reply, Exception) or "error" in reply.fields:
                 self._failed(generation, replica, reply)
                 return
@@ -328,8 +337,7 @@ class Fleet:
 
     def _ready(self, generation: Generation, replica: Replica) -> None:
         with self._lock:
-            name = replica.member.name
-            if replica.ready or generation.replicas.get((replica.shard, name)) is not replica:
+            if replica.ready or not _has(generation, replica):
                 return
             replica.ready = True
             generation.ready[replica.shard] += (replica,)
@@ -350,13 +358,17 @@ class Fleet:
         with self._lock:
             self._retire(generation, replica)
             replica.opened = False
-            replica.failed, replica.retry = True, time.monotonic() + _RETRY
+            replica.due = time.monotonic() + _RETRY
         _close(generation, replica)
 
 
 def _close(generation: Generation, replica: Replica) -> None:
     fields = {"key": generation.key, "shard": replica.shard, "turn": replica.turn}
     replica.member.handle.call("close", Message(fields, []), _ignore)
+
+
+def _has(generation: Generation, replica: Replica) -> bool:
+    return generation.replicas.get((replica.shard, replica.member.name)) is replica
 
 
 def _placed(generation: Generation) -> dict[int, set[str]]:

@@ -27,6 +27,8 @@ class Member:
     ----------
     busy : int
         Searches it has not answered.
+    opening : int
+        Shards that it was asked to open, and has not. Guarded by the fleet's lock.
     leaving : bool
         It gets no more shards, and ends when it has none.
     heard : float
@@ -36,6 +38,7 @@ class Member:
     handle: Handle
     heard: float
     busy: int = 0
+    opening: int = 0
     leaving: bool = False
     asked: bool = False
     _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
@@ -58,8 +61,8 @@ class Replica:
     Attributes
     ----------
     turn : int
-        Replicas that came later have a greater one: what a worker is told of an earlier one does
-        not concern it, however late it hears of it.
+        Of its last opening. Later ones have a greater one: what a worker is told of an earlier one
+        does not concern it, however late it hears of it.
     opened : bool
         Whether the worker has it.
     ready : bool
@@ -68,19 +71,18 @@ class Replica:
         The last change that it is known to have made.
     feeding : bool
         Whether changes are on their way to it.
-    retry : float
-        When to open it again, after it failed.
+    due : float or None
+        When to open it, again if it failed; None from when that was asked.
     """
 
     member: Member
     shard: int
-    turn: int
+    turn: int = 0
     opened: bool = False
     ready: bool = False
     upto: int = 0
     feeding: bool = False
-    failed: bool = False
-    retry: float = 0.0
+    due: float | None = 0.0
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
 

@@ -14,7 +14,7 @@ from swann.distributed.workers.worker import Worker
 __all__ = ["Done", "Handle", "LocalPool", "LostError", "Pool"]
 
 CONCURRENCY = 4
-"""Messages that a worker answers at a time."""
+"""Messages that a worker answers at a time, but for those about its health: these at once."""
 
 
 class LostError(Exception):
@@ -71,9 +71,12 @@ class LocalPool:
     def __init__(self, cache: str | None = None) -> None:
         self._cache = cache
         self._numbers = itertools.count()
+        self._lock = threading.Lock()  # of the numbers: the fleet starts workers on many threads
 
     def start(self) -> Handle:  # noqa: D102
-        return _LocalHandle(f"thread-{next(self._numbers)}", Worker(self._cache))
+        with self._lock:
+            name = f"thread-{next(self._numbers)}"
+        return _LocalHandle(name, Worker(self._cache))
 
     def close(self) -> None:  # noqa: D102
         pass
@@ -92,6 +95,9 @@ class _LocalHandle:
             reply = self._worker.handle(method, message)
             done(reply if self.alive else LostError(self.name))
 
+        if method == "health":
+            answer()
+            return
         with self._lock:
             if self.alive:
                 self._threads.submit(answer)

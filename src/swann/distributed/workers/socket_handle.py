@@ -13,7 +13,10 @@ from swann.distributed import wire
 from swann.distributed.wire import Message
 from swann.distributed.workers.pools import Done, LostError
 
-__all__ = ["SocketHandle"]
+__all__ = ["SOCKETS", "SocketHandle"]
+
+SOCKETS = hasattr(socket, "MSG_DONTWAIT") and hasattr(socket.socket, "sendmsg")
+"""Whether this system has what messages need; Windows does not."""
 
 
 class SocketHandle:
@@ -33,7 +36,7 @@ class SocketHandle:
         self.name, self.alive = name, True
         self.on_death: Callable[[], None] = lambda: None
         self._connection, self._end_worker = connection, end
-        self._numbers = itertools.count()
+        self._numbers = itertools.count()  # two threads may draw the same without the lock
         self._waiting: dict[int, Done] = {}
         self._lock = threading.Lock()  # of what waits
         self._sending = threading.Lock()
@@ -54,9 +57,8 @@ class SocketHandle:
         return event.wait(seconds) and isinstance(heard[0], Message)
 
     def call(self, method: str, message: Message, done: Done) -> None:  # noqa: D102
-        number = next(self._numbers)
         with self._lock:
-            alive = self.alive
+            number, alive = next(self._numbers), self.alive
             if alive:
                 self._waiting[number] = done
         if not alive:

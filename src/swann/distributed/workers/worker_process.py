@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+from collections import deque
 
 from swann.distributed import wire
 from swann.distributed.wire import Message
@@ -16,27 +17,62 @@ __all__ = ["serve"]
 
 
 def serve(connection: socket.socket, worker: Worker, threads: int = CONCURRENCY) -> None:
-    """Answer messages until the other side ends. Each thread reads one and answers it itself."""
-    reading, writing = threading.Lock(), threading.Lock()
+    """Answer messages until the other side ends, so many at a time, and besides them `health`."""
+    server = _Server(connection, worker)
+    for _ in range(threads + 1):
+        threading.Thread(target=server.work).start()
 
-    def work() -> None:
-        while True:
-            try:
-                with reading:
-                    message = wire.receive(connection)
-                if message is None:
-                    break
-                fields = message.fields
-                reply = worker.handle(fields["method"], Message(fields["fields"], message.arrays))
-                answer = Message({"id": fields["id"], "fields": reply.fields}, reply.arrays)
-                with writing:
-                    wire.send(connection, answer)
-            except OSError:
-                break
+
+class _Server:
+    """A thread reads a message and answers it itself, if another is free to read on.
+
+    So one always reads: whether the worker is well is answered whatever its other threads do.
+    """
+
+    def __init__(self, connection: socket.socket, worker: Worker) -> None:
+        self._connection, self._worker = connection, worker
+        self._reading, self._writing = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()  # of what follows
+        self._free = 0  # threads that read, or wait to
+        self._unanswered: deque[Message] = deque()  # read while no other thread was free
+
+    def work(self) -> None:
+        try:
+            while (message := self._next()) is not None:
+                self._answer(message)
+        except OSError:
+            pass
         os._exit(0)  # whoever asked is gone, with all that others still work on
 
-    for _ in range(threads):
-        threading.Thread(target=work).start()
+    def _next(self) -> Message | None:
+        """Return a message that this thread is to answer; None where the other side has ended."""
+        with self._lock:
+            if self._unanswered:
+                return self._unanswered.popleft()
+            self._free += 1
+        with self._reading:
+            while (message := wire.receive(self._connection)) is not None:
+                if message.fields["method"] == "health":
+                    self._answer(message)
+                elif self._is_taken(message):
+                    break
+            return message
+
+    def _is_taken(self, message: Message) -> bool:
+        """Whether this thread may answer it; else those that are busy will."""
+        with self._lock:
+            if self._free == 1:
+                self._unanswered.append(message)
+                return False
+            self._free -= 1
+            return True
+
+    def _answer(self, message: Message) -> None:
+        fields = message.fields
+        reply = self._worker.handle(fields["method"], Message(fields["fields"], message.arrays))
+        answer = Message({"id": fields["id"], "fields": reply.fields}, reply.arrays)
+        with self._writing:
+            wire.send(self._connection, answer)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["DirectoryLock"]
+__all__ = ["LOCK_FILE", "DirectoryLock"]
 
-_NAME = ".lock"
+LOCK_FILE = ".lock"
 _PLACE = 1 << 30  # what Windows locks of the file; nobody could read the rest otherwise
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # some network disks
 _UNKNOWN = 100  # tries, 5 ms apart, until a holder has said who it is
@@ -49,7 +49,7 @@ class DirectoryLock:
     """
 
     def __init__(self, root: Path, purpose: Purpose) -> None:
-        self._path = root / _NAME
+        self._path = root / LOCK_FILE
         self._process = os.getpid()
         self._handle = self._acquire(root, purpose)
         try:
