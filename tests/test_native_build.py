@@ -216,8 +216,8 @@ def test_level_files_share_nothing_with_others(objects: list[Path]) -> None:
             assert kind not in "VvWwu", f"{path} has the weak symbol {symbol}"
             if kind.isupper() and kind != "U":
                 exported.append(symbol)
-        table = f"{stem(path)}_table"
-        assert exported == [f"_ZN5swann{len(table)}{table}E"]
+        put = f"put_{stem(path)}"
+        assert exported == [f"_ZN5swann{len(put)}{put}ERNS_11KernelTableE"]
 
 
 def test_nothing_is_compiled_for_this_machine_only(standalone: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 import swann
+import swann.distributed
 from swann import ReorderType, kernels, scann_ops_pybind
 from swann.kernels import kernel_levels, reference
 from swann.kernels.testing import call_kernel
@@ -218,7 +220,7 @@ def test_brute_force_by_coarse_rows_keeps_the_finer_ones_of_its_reordering(measu
     assert not np.array_equal(exact.distances, coarse.distances)
 
 
-def test_settings_from_elsewhere_ask_for_the_finer_rows_too() -> None:
+def test_settings_from_elsewhere_ask_for_the_finer_rows_too(tmp_path: Path) -> None:
     db = normal(5, 300, 8)
     config = swann.IndexConfig(
         num_neighbors=5,
@@ -230,7 +232,8 @@ def test_settings_from_elsewhere_ask_for_the_finer_rows_too() -> None:
     text = json.dumps(config.to_dict())
     made = scann_ops_pybind.create_searcher(db, text, 1).searcher
     exact.rebalance(config)
-    for searcher in (made, exact):
+    apart = swann.load(swann.distributed.build(db, config, tmp_path, num_shards=1))
+    for searcher in (made, exact, apart):
         assert searcher.config.score == swann.BruteForceConfig(quantize=ReorderType.FLOAT32)
         assert searcher._live.view.packed.rows is not None
 

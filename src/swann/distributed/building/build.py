@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.config import IndexConfig, check_count, check_path
+from swann.config import IndexConfig, check_count, check_path, with_finer_rows
 from swann.distance import SQUARED_L2
 from swann.distributed.building.executor import Executor, LocalExecutor, RayExecutor
 from swann.distributed.building.finish import Finish, checked_docids
@@ -129,6 +129,7 @@ def build(
         raise ConfigError(f"config is {config!r}; expected an IndexConfig")
     if config.autopilot is not None:
         raise ConfigError("config has autopilot; expected settings that were chosen")
+    config = with_finer_rows(config)
     if executor is not None and ray_address is not None:
         raise ConfigError("executor and ray_address are both given; expected one of them, or none")
     budget = parse_bytes("memory_budget", memory_budget)
