@@ -28,6 +28,7 @@ struct Scratch {
   bool is_rounded = false;  // the block's queries are, for rows or for tiles
   RoundedRows rounded_rows;
   WideQueries wide;
+  RowCopies row_copies;           // of new rows, for many queries
   std::vector<float> thresholds;  // of queries against rounded rows
   std::vector<uint16_t> masks;    // of rounded rows that pass
   std::vector<uint32_t> passing;  // entries

@@ -192,6 +192,35 @@ void copy_row(const ExactRows& rows, size_t row, float* out) noexcept {
   }
 }
 
+namespace {
+
+// Copies of values [..][width] by their numbers; null where there are none.
+template <typename Value>
+const Value* copies_of(const Value* values, size_t width, const uint32_t* ids, size_t count,
+                       std::vector<Value>& copies) {
+  if (values == nullptr) return nullptr;
+  copies.resize(count * width);
+  const size_t bytes = width * sizeof(Value), ahead = rows_ahead(bytes);
+  for (size_t i = 0; i < count; ++i) {
+    if (i + ahead < count) prefetch_bytes(values + size_t(ids[i + ahead]) * width, bytes);
+    std::copy_n(values + size_t(ids[i]) * width, width, copies.data() + i * width);
+  }
+  return copies.data();
+}
+
+}  // namespace
+
+const ExactRows& RowCopies::take(const ExactRows& rows, const uint32_t* ids, size_t count) {
+  view_ = rows;  // but for what lies row by row
+  view_.f32 = copies_of(rows.f32, rows.dim, ids, count, f32_);
+  view_.bf16 = copies_of(rows.bf16, rows.dim, ids, count, bf16_);
+  view_.i8 = copies_of(rows.i8, rows.dim, ids, count, i8_);
+  view_.scales = copies_of(rows.scales, 1, ids, count, scales_);
+  view_.squares = copies_of(rows.squares, 1, ids, count, squares_);
+  view_.labels = copies_of(rows.labels, 1, ids, count, labels_);
+  return view_;
+}
+
 void round_to_bf16(const float* rows, size_t count, size_t dim, const float* weights,
                    size_t threads, uint16_t* out) {
   for_rows(count, threads, [&](size_t begin, size_t end) {

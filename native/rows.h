@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "kernels.h"
 
@@ -40,6 +41,19 @@ void score_run(const ExactRows& rows, bool squared_l2, const float* queries, siz
 // of_origins is null, the origins of these rows alone are scored.
 void score_rows(const ExactRows& rows, bool squared_l2, const float* query, const uint32_t* ids,
                 size_t count, float* out, const float* of_origins = nullptr);
+
+// Copies of rows, one after the other, for score_run.
+class RowCopies {
+ public:
+  const ExactRows& take(const ExactRows& rows, const uint32_t* ids, size_t count);
+
+ private:
+  ExactRows view_;
+  std::vector<float> f32_, scales_, squares_;
+  std::vector<uint16_t> bf16_;
+  std::vector<int8_t> i8_;
+  std::vector<uint8_t> labels_;
+};
 
 // Rounds rows to bfloat16, or to int8 with a scale of each row's own (its greatest magnitude over
 // 127). weights [count], where not null, are eta - 1: then each value is rounded up or down so that

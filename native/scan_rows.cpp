@@ -49,22 +49,28 @@ const float* visiting(const Block& block, const uint32_t* visits, size_t count) 
   return gathered.data();
 }
 
+// The scores of the origins of rows of the queries that visit a leaf.
+const float* const* origins_of(const Block& block, const uint32_t* visits, size_t count) {
+  std::vector<const float*>& all = block.scratch.of_origins;
+  all.resize(count);
+  for (size_t i = 0; i < count; ++i) all[i] = block.of_origins(visits[i] / block.limits.leaves);
+  return all.data();
+}
+
 // Scores rows [at, at + n) of a leaf for all its visits.
 void score_part(const Block& block, size_t first, size_t n, const float* queries,
                 const uint32_t* visits, size_t count) {
   const IndexView& index = block.index;
   Scratch& scratch = block.scratch;
   float* const scores = scratch.scores.data();
-  scratch.of_origins.resize(count);
-  for (size_t i = 0; i < count; ++i)
-    scratch.of_origins[i] = block.of_origins(visits[i] / block.limits.leaves);
+  const float* const* of_origins = origins_of(block, visits, count);
   if (index.entry_rows == nullptr)
     score_run(index.rows, index.squared_l2(), queries, count, first, n, scores, kExactRows,
-              scratch.of_origins.data());
+              of_origins);
   else
     for (size_t i = 0; i < count; ++i)
       score_rows(index.rows, index.squared_l2(), queries + i * index.dim,
-                 index.entry_rows + first, n, scores + i * kExactRows, scratch.of_origins[i]);
+                 index.entry_rows + first, n, scores + i * kExactRows, of_origins[i]);
   for (size_t i = 0; i < count; ++i) {
     Candidates& best = scratch.candidates[visits[i] / block.limits.leaves];
     const size_t before =
@@ -346,20 +352,43 @@ void scan_rows(const Block& block, size_t leaf, const uint32_t* visits, size_t c
   }
 }
 
-void scan_new_rows(const Block& block, const NewLeaf& leaf, const uint32_t* visits, size_t count) {
+namespace {
+
+// Scores the new rows that are named for all visits of a leaf. Many queries share the reading of rows.
+void score_new(const Block& block, const ExactRows& rows, const uint32_t* slots, size_t n,
+               const float* queries, const uint32_t* visits, size_t count) {
+  constexpr size_t kShare = 4;
   const IndexView& index = block.index;
-  Scratch& scratch = block.scratch;
-  const ExactRows rows = block.changes->rows->exact(index.rows);
+  Scratch& s = block.scratch;
+  const float* const* of_origins = origins_of(block, visits, count);
+  const bool in_order = slots[n - 1] - slots[0] == n - 1 && std::is_sorted(slots, slots + n);
+  if (in_order)
+    score_run(rows, index.squared_l2(), queries, count, slots[0], n, s.scores.data(), kExactRows,
+              of_origins);
+  else if (count >= kShare)
+    score_run(s.row_copies.take(rows, slots, n), index.squared_l2(), queries, count, 0, n,
+              s.scores.data(), kExactRows, of_origins);
+  else
+    for (size_t i = 0; i < count; ++i)
+      score_rows(rows, index.squared_l2(), queries + i * index.dim, slots, n,
+                 s.scores.data() + i * kExactRows, of_origins[i]);
+}
+
+}  // namespace
+
+void scan_new_rows(const Block& block, const NewLeaf& leaf, const uint32_t* visits, size_t count) {
+  Scratch& s = block.scratch;
+  const ExactRows rows = block.changes->rows->exact(block.index.rows);
+  const float* const queries = visiting(block, visits, count);
   make_room(block);
   for (size_t at = 0; at < leaf.count; at += kExactRows) {
     const size_t n = std::min(kExactRows, leaf.count - at);
     const uint32_t* slots = leaf.chunks[at / Chunk::kMost]->slots.data() + at % Chunk::kMost;
+    score_new(block, rows, slots, n, queries, visits, count);
     for (size_t i = 0; i < count; ++i) {
-      const size_t q = visits[i] / block.limits.leaves;
-      Candidates& best = scratch.candidates[q];
-      score_rows(rows, index.squared_l2(), block.query(q), slots, n, scratch.scores.data(),
-                 block.of_origins(q));
-      const size_t before = offer_scores(best, scratch.scores.data(), n, 0, scratch.rows.data());
+      Candidates& best = s.candidates[visits[i] / block.limits.leaves];
+      const size_t before =
+          offer_scores(best, s.scores.data() + i * kExactRows, n, 0, s.rows.data());
       name_new(block, slots, best, before);
     }
   }
