@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 #include <functional>
+#include <iterator>
 #include <utility>
 
 #include "projection.h"
@@ -23,8 +24,16 @@ size_t cut_to(Key* keys, size_t size, size_t limit) noexcept {
   Key least;
   const size_t kept = kernels().keep_best(keys, size, limit, limit, &least);
   if (kept <= limit) return kept;
-  std::nth_element(keys, keys + (limit - 1), keys + kept, std::greater<>());
-  return limit;
+  // Of those with the least score, which are the last of all keys by size, some have to go.
+  const auto is_above = [&](Key key) { return key_score(key) > key_score(least); };
+  const auto above = size_t(std::count_if(keys, keys + kept, is_above));
+  thread_local std::vector<Key> ties;
+  ties.clear();
+  std::copy_if(keys, keys + kept, std::back_inserter(ties), std::not_fn(is_above));
+  const auto last = ties.begin() + ptrdiff_t(limit - above - 1);
+  std::nth_element(ties.begin(), last, ties.end(), std::greater<>());
+  const auto goes = [bound = *last](Key key) { return key < bound; };
+  return size_t(std::remove_if(keys, keys + kept, goes) - keys);
 }
 
 void Candidates::trim() noexcept {

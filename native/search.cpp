@@ -144,28 +144,54 @@ void drop_twins(const IndexView& index, Candidates& best, std::vector<uint32_t>&
   best.size = kept;
 }
 
+// The rows of a query's candidates; what is kept of each is asked for.
+const uint32_t* candidate_rows(const Block& block, const Candidates& best) {
+  const IndexView& index = block.index;
+  std::vector<uint32_t>& rows = block.scratch.rows;
+  rows.resize(std::max(rows.size(), best.size));
+  for (size_t i = 0; i < best.size; ++i) {
+    rows[i] = candidate_row(index, best.keys[i]);
+    if (rows[i] >= index.num_rows) continue;
+    if (index.ids != nullptr) __builtin_prefetch(index.ids + rows[i]);
+    if (index.rows.scales != nullptr) __builtin_prefetch(index.rows.scales + rows[i]);
+    if (index.rows.labels != nullptr) __builtin_prefetch(index.rows.labels + rows[i]);
+  }
+  return rows.data();
+}
+
+// Their exact scores.
+const float* exact_scores(const Block& block, size_t q, const uint32_t* rows, size_t count) {
+  std::vector<float>& scores = block.scratch.scores;
+  scores.resize(std::max(scores.size(), count));
+  score_candidates(block, block.query(q), rows, count, scores.data());
+  return scores.data();
+}
+
 // Puts the exact scores, where there are exact rows, and the datapoints' numbers into the keys.
 void rescore(const Block& block, size_t q) {
-  const IndexView& index = block.index;
+  Candidates& best = block.scratch.candidates[q];
+  const uint32_t* const rows = candidate_rows(block, best);
+  const float* const scores =
+      reorders(block.index) ? exact_scores(block, q, rows, best.size) : nullptr;
+  for (size_t i = 0; i < best.size; ++i) {
+    const int32_t score = scores == nullptr ? key_score(best.keys[i]) : ordered(scores[i]);
+    best.keys[i] = make_key(score, id_of(block, rows[i]));
+  }
+}
+
+// The same where exact scores are many more than are wanted: of the others there are no keys then.
+void rescore_best(const Block& block, size_t q, size_t wanted) {
   Scratch& s = block.scratch;
   Candidates& best = s.candidates[q];
-  const bool reorder = reorders(index);
-  s.rows.resize(std::max(s.rows.size(), best.size));
-  s.scores.resize(std::max(s.scores.size(), best.size));
-  for (size_t i = 0; i < best.size; ++i) {
-    s.rows[i] = candidate_row(index, best.keys[i]);
-    if (s.rows[i] >= index.num_rows) continue;
-    if (index.ids != nullptr) __builtin_prefetch(index.ids + s.rows[i]);
-    if (index.rows.scales != nullptr) __builtin_prefetch(index.rows.scales + s.rows[i]);
-    if (index.rows.labels != nullptr) __builtin_prefetch(index.rows.labels + s.rows[i]);
-  }
-  if (reorder)
-    score_candidates(block, block.query(q), s.rows.data(), best.size, s.scores.data());
-  for (size_t i = 0; i < best.size; ++i) {
-    int32_t score = key_score(best.keys[i]);
-    if (reorder) score = ordered(s.scores[i]);
-    best.keys[i] = make_key(score, id_of(block, s.rows[i]));
-  }
+  const KernelTable& k = kernels();
+  const uint32_t* const rows = candidate_rows(block, best);
+  const float* const scores = exact_scores(block, q, rows, best.size);
+  s.passing.resize(std::max(s.passing.size(), best.size));
+  uint32_t* const found = s.passing.data();
+  const float least = k.least_of_best_f32(scores, best.size, wanted);
+  best.size = k.at_least_f32(scores, best.size, least, found);
+  for (size_t i = 0; i < best.size; ++i)
+    best.keys[i] = make_key(ordered(scores[found[i]]), id_of(block, rows[found[i]]));
 }
 
 // Drops, of keys in order, the worse one of each datapoint that comes twice; returns how many stay.
@@ -208,8 +234,13 @@ void write_result(const Block& block, size_t q, int64_t* ids, float* distances) 
   if (index.entry_rows != nullptr) prefetch_rows(index, best);
   if (reorders(index) && index.spills && best.size > 0)
     drop_twins(index, best, s.slots);
-  rescore(block, q);
-  const size_t k = block.limits.neighbors, found = sort_best(index, best, k, s);
+  constexpr size_t kManyMore = 8;
+  const size_t k = block.limits.neighbors;
+  if (reorders(index) && best.size > kManyMore * k)
+    rescore_best(block, q, k);
+  else
+    rescore(block, q);
+  const size_t found = sort_best(index, best, k, s);
   for (size_t i = 0; i < found; ++i) {
     ids[i] = key_row(best.keys[i]);
     distances[i] = distance_of(block, q, best.keys[i]);

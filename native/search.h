@@ -173,7 +173,7 @@ struct Candidates {
   void cut() noexcept;   // to the best exactly, but for ties
 };
 
-// Moves the best `limit` keys, exactly, to the front in any order; returns how many there are.
+// Moves the best `limit` keys, exactly, to the front in the order in which they are; returns how many.
 size_t cut_to(Key* keys, size_t size, size_t limit) noexcept;
 
 // One query's lookup table, quantized: score ~ (sum of entries + bias) / scale.
