@@ -229,6 +229,15 @@ void arrange(Key* keys, size_t leaves) {
   std::partial_sort(keys, keys + first, keys + leaves, std::greater<>());
 }
 
+// The centroids as they are scored to choose leaves.
+ExactRows choosing_rows(const IndexView& index) {
+  if (index.rounded.present()) return index.rounded;
+  ExactRows rows;
+  rows.f32 = index.centroids;
+  rows.dim = index.reduced_dim;
+  return rows;
+}
+
 // In 8 bits centroids are a quarter as long and several times as fast to score, and bounds of their
 // scores leave few to be scored exactly.
 class NearCentroids {
@@ -262,11 +271,8 @@ class NearCentroids {
     const float* const upper = reach.added(bounds_.upper(q), n, sums_);
     const size_t count = k.at_least_f32(upper, n, least, near_.data());
     if (count < leaves || count > n / 2) return false;
-    ExactRows exact;
-    exact.f32 = index.centroids;
-    exact.dim = queries.dim;
     scores_.resize(count), keys_.resize(count);
-    score_rows(exact, index.squared_l2(), queries.row(q), near_.data(), count, scores_.data());
+    score_rows(choosing_rows(index), index.squared_l2(), queries.row(q), near_.data(), count, scores_.data());
     for (size_t i = 0; i < count; ++i) {
       const uint32_t leaf = near_[i];
       const float added = index.spreads == nullptr ? 0.0f : length * index.spreads[leaf];
@@ -302,15 +308,64 @@ bool bounds_pay(const IndexView& index, size_t count, size_t leaves) {
 void bound_centroids(IndexView& index) {
   constexpr size_t kFew = 128;  // are scored in no time
   if (index.centroids == nullptr || index.num_leaves < kFew || !index.upper.empty() ||
-      index.rounded.present() || !RoundedCentroids::are_faster(index.reduced_dim) ||
+      !RoundedCentroids::are_faster(index.reduced_dim) ||
       (index.squared_l2() && index.spreads != nullptr))
     return;
-  index.bounds = std::make_shared<RoundedCentroids>(index.centroids, index.num_leaves,
-                                                    index.reduced_dim, 1);
+  const ExactRows rows = choosing_rows(index);
+  const size_t dim = index.reduced_dim;
+  std::vector<float> floats(rows.f32 == nullptr ? index.num_leaves * dim : 0);
+  for (size_t i = 0; i < floats.size() / dim; ++i) copy_row(rows, i, floats.data() + i * dim);
+  index.bounds = std::make_shared<RoundedCentroids>(rows.f32 == nullptr ? floats.data() : rows.f32,
+                                                    index.num_leaves, dim, 1);
   index.bounds_trial = std::make_shared<BoundsTrial>();
   if (index.spreads != nullptr)
     index.widest_spread = *std::max_element(index.spreads, index.spreads + index.num_leaves);
 }
+
+namespace {
+
+// The best of all centroids.
+void choose_from_all(const IndexView& index, const Descent& descent, const Queries& all,
+                     size_t leaves, std::vector<Key>& best, LeafChoice* choices) {
+  thread_local NearCentroids near;
+  const bool bounds = bounds_pay(index, all.count, leaves);
+  for (size_t first = 0, together; first < all.count; first += together) {
+    const bool tried = bounds && index.bounds_trial->worth_it();
+    together = tried ? NearCentroids::kQueries : kQueriesAtOnce;
+    const Queries part = all.part(first, together);
+    if (tried) {
+      const bool enough = near.choose(index, part, leaves, choices + first * leaves);
+      index.bounds_trial->report(enough);
+      if (enough) continue;
+    }
+    const float* found = descent.score_all(0, part, leaves, best.data());
+    for (size_t q = 0; q < part.count; ++q) {
+      Key* const keys = best.data() + q * leaves;
+      arrange(keys, leaves);
+      for (size_t i = 0; i < leaves; ++i)
+        choices[(first + q) * leaves + i] = {key_row(keys[i]),
+                                             found[q * index.num_leaves + key_row(keys[i])]};
+    }
+  }
+}
+
+// Scores that datapoints build on are those of the float32 centroids.
+void score_choices(const IndexView& index, const Queries& all, size_t leaves,
+                   LeafChoice* choices) {
+  thread_local std::vector<float> scores;
+  thread_local std::vector<uint32_t> numbers;
+  ExactRows centroids;
+  centroids.f32 = index.centroids;
+  centroids.dim = index.reduced_dim;
+  numbers.resize(leaves), scores.resize(leaves);
+  for (size_t q = 0; q < all.count; ++q, choices += leaves) {
+    for (size_t i = 0; i < leaves; ++i) numbers[i] = choices[i].leaf;
+    score_rows(centroids, index.squared_l2(), all.row(q), numbers.data(), leaves, scores.data());
+    for (size_t i = 0; i < leaves; ++i) choices[i].score = scores[i];
+  }
+}
+
+}  // namespace
 
 void choose_leaves(const IndexView& index, const float* queries, size_t count, size_t leaves,
                    LeafChoice* choices) {
@@ -319,9 +374,8 @@ void choose_leaves(const IndexView& index, const float* queries, size_t count, s
     return;
   }
   thread_local std::vector<Scratch> scratch;
-  thread_local std::vector<float> lengths, scores;
+  thread_local std::vector<float> lengths;
   thread_local std::vector<Key> best;
-  thread_local std::vector<uint32_t> numbers;
   const size_t dim = index.reduced_dim;
   scratch.resize(std::max(scratch.size(), index.upper.size() + 1));
   lengths.assign(count, 0.0f);
@@ -334,42 +388,17 @@ void choose_leaves(const IndexView& index, const float* queries, size_t count, s
   const Queries all{queries, lengths.data(), count, dim};
   const Descent descent(index, scratch);
   best.resize(count * leaves);
-  if (index.upper.empty() && !index.rounded.present()) {
-    thread_local NearCentroids near;
-    const bool bounds = bounds_pay(index, count, leaves);
-    for (size_t first = 0, together; first < count; first += together) {
-      const bool tried = bounds && index.bounds_trial->worth_it();
-      together = tried ? NearCentroids::kQueries : kQueriesAtOnce;
-      const Queries part = all.part(first, together);
-      if (tried) {
-        const bool enough = near.choose(index, part, leaves, choices + first * leaves);
-        index.bounds_trial->report(enough);
-        if (enough) continue;
-      }
-      const float* found = descent.score_all(0, part, leaves, best.data());
-      for (size_t q = 0; q < part.count; ++q) {
-        Key* const keys = best.data() + q * leaves;
-        arrange(keys, leaves);
-        for (size_t i = 0; i < leaves; ++i)
-          choices[(first + q) * leaves + i] = {key_row(keys[i]),
-                                               found[q * index.num_leaves + key_row(keys[i])]};
-      }
+  if (index.upper.empty()) {
+    choose_from_all(index, descent, all, leaves, best, choices);
+  } else {
+    descent.choose(0, all, leaves, best.data());
+    for (size_t q = 0; q < count; ++q) {
+      Key* const keys = best.data() + q * leaves;
+      arrange(keys, leaves);
+      for (size_t i = 0; i < leaves; ++i) choices[q * leaves + i].leaf = key_row(keys[i]);
     }
-    return;
   }
-  // Scores that datapoints build on are those of the float32 centroids.
-  descent.choose(0, all, leaves, best.data());
-  ExactRows centroids;
-  centroids.f32 = index.centroids;
-  centroids.dim = dim;
-  numbers.resize(leaves), scores.resize(leaves);
-  for (size_t q = 0; q < count; ++q) {
-    Key* const keys = best.data() + q * leaves;
-    arrange(keys, leaves);
-    for (size_t i = 0; i < leaves; ++i) numbers[i] = key_row(keys[i]);
-    score_rows(centroids, index.squared_l2(), all.row(q), numbers.data(), leaves, scores.data());
-    for (size_t i = 0; i < leaves; ++i) choices[q * leaves + i] = {numbers[i], scores[i]};
-  }
+  if (!index.upper.empty() || index.rounded.present()) score_choices(index, all, leaves, choices);
 }
 
 }  // namespace swann

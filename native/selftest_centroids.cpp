@@ -156,9 +156,76 @@ void test_descent(bool squared_l2, const std::vector<size_t>& sizes, size_t copi
   }
 }
 
+// Leaves chosen by bounds are those of all scores, also where these are of rounded centroids.
+void test_bounds(bool squared_l2, int bits) {
+  Group group("pipeline: bounds for " + std::to_string(bits) + " bits, " +
+              (squared_l2 ? "squared l2" : "dot product"));
+  Random random;
+  constexpr size_t kQueries = 40, kLeaves = 700, kDim = 37;
+  std::vector<float> centroids = random.reals(kLeaves * kDim), spreads = random.reals(kLeaves);
+  for (float& value : spreads) value = std::fabs(value) / 4;
+  for (size_t i = 0; i < centroids.size(); ++i) centroids[i] += float(i % kDim) / 10;  // off zero
+  std::copy_n(centroids.begin(), 30 * kDim, centroids.begin() + 300 * kDim);           // ties
+  std::vector<int8_t> i8(centroids.size());
+  std::vector<uint16_t> bf16(centroids.size());
+  std::vector<float> scales(kLeaves), squares(kLeaves);
+  IndexView view;
+  view.distance = squared_l2 ? Distance::squared_l2 : Distance::dot_product;
+  view.dim = view.reduced_dim = view.rounded.dim = kDim;
+  view.num_leaves = kLeaves, view.centroids = centroids.data();
+  if (!squared_l2) view.spreads = spreads.data();
+  if (bits == 8) {
+    round_to_i8(centroids.data(), kLeaves, kDim, nullptr, 1, nullptr, nullptr, i8.data(),
+                scales.data(), squares.data());
+    view.rounded.i8 = i8.data(), view.rounded.scales = scales.data();
+    view.rounded.squares = squares.data();
+  } else if (bits == 16) {
+    round_to_bf16(centroids.data(), kLeaves, kDim, nullptr, 1, bf16.data());
+    view.rounded.bf16 = bf16.data();
+  }
+  IndexView bounded = view;
+  bound_centroids(bounded);
+  check((bounded.bounds != nullptr) == RoundedCentroids::are_faster(kDim), "there where faster");
+  auto queries = random.reals(kQueries * kDim);
+  std::copy_n(&centroids[310 * kDim], kDim, &queries[5 * kDim]);
+  for (const size_t leaves : {1, 7, 40, 300}) {
+    std::vector<LeafChoice> want(kQueries * leaves), found = want;
+    choose_leaves(view, queries.data(), kQueries, leaves, want.data());
+    ExactRows floats;
+    floats.f32 = centroids.data(), floats.dim = kDim;
+    bool scored = true;
+    for (size_t i = 0; i < want.size(); ++i) {
+      float score;
+      score_rows(floats, squared_l2, &queries[i / leaves * kDim], &want[i].leaf, 1, &score);
+      scored &= score == want[i].score;
+    }
+    check(scored, "scores of the centroids themselves", leaves);
+    for (const size_t at_once : {size_t(1), kQueries}) {
+      for (size_t q = 0; q < kQueries; q += at_once)
+        choose_leaves(bounded, &queries[q * kDim], at_once, leaves, &found[q * leaves]);
+      bool same = true;
+      for (size_t q = 0; q < kQueries; ++q) {
+        const auto order = [&](std::vector<LeafChoice>& choices) {
+          const auto begin = choices.begin() + ptrdiff_t(q * leaves);
+          std::sort(begin, begin + ptrdiff_t(leaves),
+                    [](const auto& a, const auto& b) { return a.leaf < b.leaf; });
+        };
+        same &= want[q * leaves].leaf == found[q * leaves].leaf;  // the best comes first
+        auto sorted = want;
+        order(sorted), order(found);
+        for (size_t i = q * leaves; i < (q + 1) * leaves; ++i)
+          same &= sorted[i].leaf == found[i].leaf && sorted[i].score == found[i].score;
+      }
+      check(same, "as by all scores", leaves, at_once);
+    }
+  }
+}
+
 }  // namespace
 
 void test_centroids() {
+  for (const bool squared_l2 : {false, true})
+    for (const int bits : {32, 16, 8}) test_bounds(squared_l2, bits);
   for (const bool squared_l2 : {false, true})
     for (const size_t copies : {1, 2}) {
       test_descent(squared_l2, {50, 7}, copies);
