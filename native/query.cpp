@@ -3,7 +3,6 @@
 #include <bit>
 #include <cmath>
 #include <functional>
-#include <iterator>
 #include <utility>
 
 #include "projection.h"
@@ -24,16 +23,12 @@ size_t cut_to(Key* keys, size_t size, size_t limit) noexcept {
   Key least;
   const size_t kept = kernels().keep_best(keys, size, limit, limit, &least);
   if (kept <= limit) return kept;
-  // Of those with the least score, which are the last of all keys by size, some have to go.
-  const auto is_above = [&](Key key) { return key_score(key) > key_score(least); };
-  const auto above = size_t(std::count_if(keys, keys + kept, is_above));
-  thread_local std::vector<Key> ties;
-  ties.clear();
-  std::copy_if(keys, keys + kept, std::back_inserter(ties), std::not_fn(is_above));
-  const auto last = ties.begin() + ptrdiff_t(limit - above - 1);
-  std::nth_element(ties.begin(), last, ties.end(), std::greater<>());
-  const auto goes = [bound = *last](Key key) { return key < bound; };
-  return size_t(std::remove_if(keys, keys + kept, goes) - keys);
+  // Of those with the least score, which come last then, some have to go.
+  size_t above = 0;
+  for (size_t i = 0; i < kept; ++i)
+    if (key_score(keys[i]) > key_score(least)) std::swap(keys[above++], keys[i]);
+  std::nth_element(keys + above, keys + (limit - 1), keys + kept, std::greater<>());
+  return limit;
 }
 
 void Candidates::trim() noexcept {

@@ -173,7 +173,8 @@ struct Candidates {
   void cut() noexcept;   // to the best exactly, but for ties
 };
 
-// Moves the best `limit` keys, exactly, to the front in the order in which they are; returns how many.
+// Moves the best `limit` keys, exactly, to the front, those above the least score in their order; returns
+// how many there are.
 size_t cut_to(Key* keys, size_t size, size_t limit) noexcept;
 
 // One query's lookup table, quantized: score ~ (sum of entries + bias) / scale.
