@@ -117,9 +117,12 @@ int main(int count, char** arguments) {
   }
   std::printf("level: %s\n", kernels().level);
   test_kernels();
+  test_scans();
+  test_bytes();
   test_rounding_of_vectors();
   test_sums();
   test_training();
+  test_rows();
   test_pipeline();
   test_projection();
   test_centroids();

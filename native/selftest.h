@@ -1,5 +1,6 @@
 // What the files of the self-test share: counting checks, and inputs that are always the same.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -31,6 +32,16 @@ struct Group {
 inline void check(bool holds, const char* what, size_t a = 0, size_t b = 0) {
   ++(holds ? passed : failed);
   if (!holds && failed <= 20) std::printf("     failed: %s (%zu, %zu)\n", what, a, b);
+}
+
+// ---- Levels
+
+// Whether no level before has the same kernel there: what levels share is tested once.
+template <typename Kernel>
+bool is_new(const swann::Level* all, size_t level, Kernel swann::KernelTable::* kernel) {
+  return std::none_of(all, all + level, [&](const swann::Level& other) {
+    return other.table->*kernel == all[level].table->*kernel;
+  });
 }
 
 // ---- Codes
@@ -81,9 +92,12 @@ inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) 
 }
 
 void test_kernels();   // selftest_kernels.cpp
+void test_scans();     // selftest_scans.cpp
+void test_bytes();     // selftest_bytes.cpp
 void test_rounding_of_vectors();  // selftest_bounds.cpp
 void test_sums();      // selftest_sums.cpp
 void test_training();  // selftest_training.cpp
+void test_rows();      // selftest_rows.cpp
 void test_pipeline();  // selftest_pipeline.cpp
 void test_centroids();  // selftest_centroids.cpp
 void test_projection();  // selftest_projection.cpp

@@ -1,5 +1,6 @@
-// Every kernel of every level this machine can run, against plain loops in this file in the order
-// of summation that kernels.h states, so bit for bit; and the plain loops against double.
+// Kernels of every level this machine can run, against plain loops in this file in the order of
+// summation that kernels.h states, so bit for bit; and the plain loops against double. Scans of codes
+// are in selftest_scans.cpp, kernels of rows in 8 bits in selftest_bytes.cpp.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -8,7 +9,6 @@
 #include <utility>
 
 #include "kernels.h"
-#include "search.h"
 #include "selftest.h"
 
 using namespace swann;
@@ -127,14 +127,6 @@ struct Reference {
     return fma(parallel * parallel, weight, total);
   }
 };
-
-uint32_t scan_sum(const PackedLeaf& leaf, size_t codewords, const ScanQuery& query, size_t row) {
-  uint32_t sum = 0;
-  for (size_t m = 0; m < leaf.blocks; ++m)
-    sum += query.lut[codewords * m + packed_code(leaf.codes, codewords, leaf.blocks, row, m)];
-  if (leaf.corrections != nullptr) sum += (leaf.corrections[row] * query.multiplier) >> 16;
-  return sum;
-}
 
 // ---- Kernels
 
@@ -255,103 +247,6 @@ void test_tables(const KernelTable& k, const Reference& reference, size_t n) {
       }
 }
 
-using Scan = decltype(KernelTable::lut16_scan);
-
-// A leaf of `count` datapoints, for queries whose buffers may fill before the end:
-// then every full group so far was offered, and the scan goes on where it stopped.
-void test_scan_once(Scan scan, size_t codewords, int most, Random& random, size_t count,
-                    size_t blocks, size_t num_queries, bool corrected, bool greatest) {
-  const size_t groups = (count + kGroup - 1) / kGroup;
-  const auto codes = random.bytes(groups * blocks * block_bytes(codewords), 256);
-  std::vector<uint16_t> corrections(groups * kGroup);
-  for (uint16_t& c : corrections) c = uint16_t(random.next());
-  const PackedLeaf leaf{codes.data(), corrected ? corrections.data() : nullptr, blocks, count,
-                        1000, nullptr};
-  // The greatest entries and the greatest correction sum up to 65535, never beyond.
-  const size_t limit = std::min<size_t>(size_t(most) + 1, 65536 / blocks);
-  const uint32_t left = uint32_t(65535 - (limit - 1) * blocks);
-  std::vector<std::vector<uint8_t>> luts;
-  const bool mixed = most == kMaxEntryWide && codewords == kWords16;
-  std::vector<std::vector<uint8_t>> sixes(num_queries, std::vector<uint8_t>(blocks / 6));
-  std::vector<std::vector<Key>> out(num_queries, std::vector<Key>(96)), found(num_queries);
-  ScanQuery queries[kMaxScanQueries];
-  for (size_t q = 0; q < num_queries; ++q) {
-    luts.push_back(random.bytes(blocks * codewords, limit));
-    if (greatest) std::fill(luts[q].begin(), luts[q].end(), uint8_t(limit - 1));
-    for (size_t m = 0; m < blocks && mixed; ++m)  // of some sixes any three add up in 8 bits
-      for (size_t k = 0; m / 6 % 3 != q % 3 && k < codewords; ++k)
-        luts[q][m * codewords + k] %= kMaxEntry16 + 1;
-    queries[q] = {luts[q].data(), 0, int32_t(random.below(2000)) - 1000, left, out[q].data(), 0,
-                  96};
-    if (mixed && q % 4 != 3) {
-      mark_sixes(luts[q].data(), blocks, sixes[q].data());
-      queries[q].sixes = sixes[q].data();
-    }
-    if (q > 0) queries[q].threshold = int32_t(scan_sum(leaf, codewords, queries[q], random.below(count)));
-  }
-  size_t group = 0, calls = 0;
-  bool stopped_well = true;
-  while (group < groups && calls++ <= groups) {
-    group = scan(&leaf, group, queries, num_queries);
-    bool full = false;
-    for (size_t q = 0; q < num_queries; ++q) {
-      full |= queries[q].capacity - queries[q].size < kGroup;
-      found[q].insert(found[q].end(), queries[q].out, queries[q].out + queries[q].size);
-      queries[q].size = 0;
-    }
-    stopped_well &= group == groups || full;
-  }
-  check(group == groups && stopped_well, "stops only where a buffer is full", count, blocks);
-  for (size_t q = 0; q < num_queries; ++q) {
-    std::vector<Key> want;
-    for (size_t row = 0; row < count; ++row) {
-      const auto sum = int32_t(scan_sum(leaf, codewords, queries[q], row));
-      if (sum >= queries[q].threshold)
-        want.push_back(make_key(sum + queries[q].bias, uint32_t(1000 + row)));
-    }
-    check(found[q] == want, "the keys found", count, blocks);
-  }
-}
-
-void test_scan(const KernelTable& k, const char* name, Scan scan, size_t codewords, int most) {
-  std::vector<size_t> numbers;  // of queries: where many share one way, a few and the most
-  const size_t most_queries = k.scan_queries, all = most_queries > 6 ? 4 : most_queries;
-  for (size_t n = 1; n <= all; ++n) numbers.push_back(n);
-  if (most_queries > all) numbers.push_back(most_queries);
-  Group group(std::string(k.level) + ": " + name);
-  Random random;
-  for (const size_t count : {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 128, 250, 353})
-    for (const size_t blocks : {1, 2, 3, 4, 5, 7, 8, 13, 50, 257, 800})
-      for (const size_t queries : numbers)
-        for (const bool corrected : {false, true})
-          for (const bool greatest : {false, true})
-            test_scan_once(scan, codewords, most, random, count, blocks, queries, corrected,
-                           greatest);
-  const ScanQuery no_room{nullptr, 0, 0, 0, nullptr, 0, kGroup - 1};
-  const PackedLeaf leaf{nullptr, nullptr, 1, 40, 0, nullptr};
-  ScanQuery query = no_room;
-  check(scan(&leaf, 1, &query, 1) == 1 && query.size == 0, "no room: nothing is done");
-}
-
-void test_sixes() {
-  Group group("mark_sixes");
-  Random random;
-  for (const size_t blocks : {1, 5, 6, 11, 12, 50, 288})
-    for (const size_t limit : {86, 100, 256}) {
-      const auto lut = random.bytes(blocks * kWords16, limit);
-      std::vector<uint8_t> sixes(blocks / 6 + 1, 7), want = sixes;
-      for (size_t six = 0; six < blocks / 6; ++six) {
-        std::vector<int> entries;
-        for (size_t m = 6 * six; m < 6 * six + 6; ++m)
-          entries.push_back(*std::max_element(&lut[m * kWords16], &lut[m * kWords16] + kWords16));
-        std::sort(entries.begin(), entries.end(), std::greater<>());
-        want[six] = entries[0] + entries[1] + entries[2] <= 255;
-      }
-      mark_sixes(lut.data(), blocks, sixes.data());
-      check(sixes == want, "whether three add up in 8 bits", blocks, limit);
-    }
-}
-
 void test_tiled(const KernelTable& k, const Reference& reference) {
   Group group(std::string(k.level) + ": dot_tiles_f32");
   Random random;
@@ -426,143 +321,6 @@ void test_choosing(const KernelTable& k) {
   }
 }
 
-// Every row that reaches a query's threshold is named; of rows that stay far below it, none.
-void test_i8_filter_once(const KernelTable& k, Random& random, size_t dim, size_t rows,
-                         size_t count, bool squared_l2) {
-  const size_t quads = (dim + 3) / 4, groups = (rows + kI8Group - 1) / kI8Group;
-  const auto db = random.reals(rows * dim), wanted = random.reals(count * dim);
-  std::vector<float> weights(dim);
-  for (float& w : weights) w = 0.5f + float(random.below(100)) / 50;
-  std::vector<uint8_t> bytes(groups * quads * 64);
-  std::vector<float> inverses(groups), errors(groups), lengths(groups), halves(groups * kI8Group);
-  const I8Rows packed{bytes.data(), inverses.data(), errors.data(), lengths.data(), halves.data()};
-  k.i8_pack(db.data(), rows, dim, weights.data(), &packed);
-  std::vector<int8_t> query_bytes((count + kI8Queries - 1) / kI8Queries * kI8Queries * quads * 4);
-  std::vector<int32_t> starts(count);
-  std::vector<float> query_inverses(count), query_lengths(count), query_errors(count),
-      thresholds(count);
-  std::vector<double> scores(rows * count);
-  for (size_t q = 0; q < count; ++q) {
-    double greatest = 1e-9, error = 0, length = 0;
-    const auto value = [&](size_t j) { return double(wanted[q * dim + j]) / double(weights[j]); };
-    for (size_t j = 0; j < dim; ++j) greatest = std::max(greatest, std::fabs(value(j)));
-    for (size_t j = 0; j < dim; ++j) {
-      const double whole = std::round(value(j) * k.i8_most / greatest);
-      const double off = value(j) - whole * greatest / k.i8_most;
-      query_bytes[q * quads * 4 + j] = int8_t(whole);
-      starts[q] -= 128 * int32_t(whole);
-      error += off * off;
-      length += value(j) * value(j);
-    }
-    query_inverses[q] = float(k.i8_most / greatest);
-    query_lengths[q] = float(std::sqrt(length) * 1.0001);
-    query_errors[q] = float(std::sqrt(error) * 1.0001 + std::sqrt(length) * 1e-5);
-    for (size_t r = 0; r < rows; ++r) {
-      double dot = 0, square = 0;
-      for (size_t j = 0; j < dim; ++j) {
-        const double x = double(db[r * dim + j]);
-        dot += x * double(wanted[q * dim + j]);
-        square += x * x;
-      }
-      scores[r * count + q] = squared_l2 ? dot - square / 2 : dot;
-    }
-    thresholds[q] = float(scores[random.below(rows) * count + q]);
-  }
-  const I8Queries side{query_bytes.data(),   starts.data(),       query_inverses.data(),
-                       query_lengths.data(), query_errors.data(), thresholds.data(), count};
-  std::vector<uint16_t> masks(groups * count);
-  k.i8_filter(&packed, groups, quads, &side, squared_l2, 1e-5f, masks.data());
-  bool all = true, few = true;
-  for (size_t r = 0; r < rows; ++r)
-    for (size_t q = 0; q < count; ++q) {
-      const bool named = masks[r / kI8Group * count + q] >> (r % kI8Group) & 1;
-      const double above = scores[r * count + q] - double(thresholds[q]);
-      all &= above < 1e-6 || named;
-      few &= above > -1.0 - 0.05 * double(dim) || !named;
-    }
-  check(all, "i8_filter names all rows that reach", dim, rows);
-  check(few, "i8_filter leaves out what is far below", dim, rows);
-}
-
-void test_i8_products(const KernelTable& k, Random& random, size_t dim, size_t rows, size_t count) {
-  const size_t quads = (dim + 3) / 4, groups = (rows + kI8Group - 1) / kI8Group;
-  const size_t stride = groups * kI8Group + 3;
-  const auto bytes = random.bytes(groups * quads * 64, 256);
-  std::vector<int8_t> queries(count * quads * 4);
-  std::vector<int32_t> starts(count, 0);
-  const auto factors = random.reals(count);
-  for (size_t i = 0; i < queries.size(); ++i) {
-    const int most = k.i8_most;
-    queries[i] = int8_t(i % 5 == 0 ? most : int(random.below(2 * most + 1)) - most);
-    starts[i / (quads * 4)] -= 128 * queries[i];
-  }
-  std::vector<float> out(count * stride, 7.0f);
-  k.i8_products(bytes.data(), groups, quads, queries.data(), starts.data(), factors.data(), count,
-                out.data(), stride);
-  bool right = true;
-  for (size_t q = 0; q < count; ++q) {
-    for (size_t r = 0; r < groups * kI8Group; ++r) {
-      int64_t sum = 0;
-      for (size_t j = 0; j < quads * 4; ++j) {
-        const size_t quad = r / kI8Group * quads + j / 4;
-        sum += (int64_t(bytes[(quad * kI8Group + r % kI8Group) * 4 + j % 4]) - 128) *
-               queries[q * quads * 4 + j];
-      }
-      right &= out[q * stride + r] == float(sum) * factors[q];
-    }
-    for (size_t r = groups * kI8Group; r < stride; ++r) right &= out[q * stride + r] == 7.0f;
-  }
-  check(right, "i8_products", dim, count);
-}
-
-// Sums of whole numbers, of any length, at their greatest too; nothing behind the rows is read.
-void test_upper_i8(const KernelTable& k) {
-  if (k.upper_i8 == nullptr) return;
-  Group group(std::string(k.level) + ": upper_i8");
-  Random random;
-  for (const size_t dim : {1, 15, 31, 32, 33, 64, 100, 1000, 20000})
-    for (const size_t count : {1, 3, 16, 21, 50}) {
-      const int32_t most = most_wide(dim);
-      std::vector<int16_t> values(dim);
-      for (int16_t& v : values) v = int16_t(int(random.below(2 * most + 1)) - most);
-      std::vector<int8_t> rows(count * dim);
-      for (int8_t& v : rows) v = int8_t(int(random.below(256)) - 128);
-      if (count == 3) {
-        values.assign(dim, int16_t(-most));
-        rows.assign(rows.size(), -128);
-      }
-      auto scales = random.reals(count);
-      const WideQuery query{values.data(), 1.0f / 1024, 3};
-      std::vector<float> out((count + 15) / 16 * 16);
-      k.upper_i8(&query, rows.data(), scales.data(), count, dim, out.data());
-      bool right = true;
-      for (size_t r = 0; r < count; ++r) {
-        double sum = 0, size = 0;
-        for (size_t j = 0; j < dim; ++j) {
-          const double product = double(values[j]) * rows[r * dim + j];
-          sum += product, size += std::fabs(product);
-        }
-        const double want = double(scales[r]) * (sum / 1024 + 3);
-        right &= std::fabs(double(out[r]) - want) <= 1e-6 * std::fabs(double(scales[r])) * (size / 1024 + 3);
-      }
-      check(right, "upper_i8", dim, count);
-    }
-}
-
-void test_i8_filter(const KernelTable& k) {
-  if (k.i8_filter == nullptr) return;
-  Group group(std::string(k.level) + ": i8_pack, i8_filter, i8_products");
-  Random random;
-  for (const size_t dim : {1, 4, 15, 200})
-    for (const size_t rows : {1, 16, 33, 130, 150})
-      for (const size_t count : {1, 2, 5, 6, 7, 13}) test_i8_products(k, random, dim, rows, count);
-  for (const size_t dim : {1, 3, 4, 5, 15, 16, 17, 64, 100})
-    for (const size_t rows : {1, 15, 16, 17, 63, 64, 65, 130})
-      for (const size_t count : {1, 5, 6, 7, 12, 13, 29})
-        for (const bool squared_l2 : {false, true})
-          test_i8_filter_once(k, random, dim, rows, count, squared_l2);
-}
-
 void test_encode(const KernelTable& k, const Reference& reference, size_t n) {
   Group group(std::string(k.level) + ": encode_tile, " + std::to_string(n));
   Random random;
@@ -607,24 +365,10 @@ void test_encode(const KernelTable& k, const Reference& reference, size_t n) {
 void test_kernels() {
   size_t count;
   const Level* all = levels(&count);
-  test_sixes();
   for (size_t i = 0; i < count; ++i) {
+    if (!is_new(all, i, &KernelTable::dot_f32)) continue;
     const KernelTable& k = *all[i].table;
-    // What levels share is tested once.
-    const auto is_new = [&](auto kernel) {
-      return std::none_of(all, all + i, [&](const Level& other) {
-        return other.table->*kernel == k.*kernel;
-      });
-    };
     const Reference reference{std::strcmp(all[i].name, "scalar") != 0};
-    if (is_new(&KernelTable::lut16_scan)) {
-      test_scan(k, "lut16_scan", k.lut16_scan, kWords16, kMaxEntry16);
-      test_scan(k, "lut16_wide_scan", k.lut16_wide_scan, kWords16, kMaxEntryWide);
-      test_scan(k, "lut256_scan", k.lut256_scan, kWords256, kMaxEntry256);
-    }
-    if (is_new(&KernelTable::i8_filter)) test_i8_filter(k);
-    if (is_new(&KernelTable::upper_i8)) test_upper_i8(k);
-    if (!is_new(&KernelTable::dot_f32)) continue;
     test_pairs(k, reference);
     test_narrow_rows(k, reference);
     test_tiled(k, reference);

@@ -264,7 +264,7 @@ def test_defaults_of_build(data: Path, run: Run, monkeypatch: pytest.MonkeyPatch
     assert config.score == swann.AHConfig()
     assert config.reorder == swann.ReorderConfig(reordering_num_neighbors=100)
 
-    monkeypatch.setattr("swann.cli.app.TREE_ROWS", 400)
+    monkeypatch.setattr("swann.cli.building.TREE_ROWS", 400)
     assert run(*args[:2], data / "tree", *args[3:], "--reorder", 0)[0] == 0
     config = swann.load_searcher(data / "tree").config
     assert config.tree is not None
@@ -456,7 +456,7 @@ def test_a_place_that_cannot_be_written(
     built: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The superuser may write anywhere, so the answer is put into the system's mouth.
-    monkeypatch.setattr("swann.cli.app.os.access", lambda *_: False)
+    monkeypatch.setattr("swann.cli.building.os.access", lambda *_: False)
     code, _, err = run(
         "build", built / "db.npy", built / "deep" / "new", "--distance-measure", "cosine"
     )

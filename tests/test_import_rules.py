@@ -19,7 +19,7 @@ LEVELS = [
     {"kernels"},
     {"partition", "quantize"},
     {"index"},
-    {"autopilot", "upkeep", "builder", "searcher", "storage", "evaluate"},
+    {"autopilot", "upkeep", "builder", "building", "stages", "searcher", "storage", "evaluate"},
     {"plan", "distributed"},
     {"compat", "cli", "integrations", "scann_ops", "scann_ops_pybind"},
     {"__init__", "__main__"},

@@ -15,7 +15,7 @@ import pytest
 
 import swann
 from benchmarks.cluster import builds
-from swann.builder import build_searcher
+from swann.building import build_searcher
 from swann.distributed import LocalExecutor, ProcessExecutor, build
 from swann.index.disk.lock import DirectoryLock
 from swann.index.disk.sharded import save_sharded

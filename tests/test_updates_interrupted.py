@@ -17,7 +17,7 @@ import pytest
 import swann
 from swann import Searcher, SwannError
 from swann.index import docids, health, packed, updates
-from swann.index.changing import incoming, live, numbering, settle, shape, turns
+from swann.index.changing import folding, incoming, live, numbering, settle, shape, turns
 from swann.index.health import Health
 
 N, D = 60, 4
@@ -75,7 +75,8 @@ def check_sound(searcher: Searcher, expected: dict[Any, bytes]) -> None:
 
 # ---- Interrupts
 
-MODULES = (live, turns, numbering, settle, incoming, docids, health, updates, shape, packed)
+MODULES = (live, folding, turns, numbering, settle, incoming)
+MODULES += (docids, health, updates, shape, packed)
 SOURCES = {module.__file__ for module in MODULES}
 
 

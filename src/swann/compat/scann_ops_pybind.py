@@ -44,7 +44,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from swann.builder import build_searcher
+from swann.building import build_searcher
 from swann.compat.scann_builder import ScannBuilder, refuse_unknown
 from swann.compat.scann_load import is_scann_directory, load_scann
 from swann.compat.scann_searcher import ScannSearcher, read_config

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.builder import build, build_searcher
+from swann.builder import build
+from swann.building import build_searcher
 from swann.config import IndexConfig, check_count, check_path
 from swann.errors import ConfigError, CorruptIndexError, DTypeError, InvalidInputError, ShapeError
 from swann.searcher import Searcher

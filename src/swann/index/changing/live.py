@@ -28,14 +28,14 @@ from swann import kernels
 from swann.config import IndexConfig
 from swann.errors import InvalidInputError, ShapeError
 from swann.index import updates
-from swann.index.building.build import Progress, build_index
-from swann.index.building.learned import Learned
+from swann.index.building.build import Progress
+from swann.index.changing.folding import folded, measured, rebuilt, state_of
 from swann.index.changing.incoming import as_row, as_rows, bad_vector
 from swann.index.changing.numbering import check_room, numbers_of, present
 from swann.index.changing.settle import settle_delete, settle_upsert
 from swann.index.changing.shape import reshape
 from swann.index.changing.turns import Turns, in_turn
-from swann.index.docids import Docids, check_docids, check_row_ids, is_plain
+from swann.index.docids import check_docids, check_row_ids, is_plain
 from swann.index.health import Health
 from swann.index.log.journal import Journal, NoJournal
 from swann.index.packed import MOST_ENTRIES, PackedIndex
@@ -294,30 +294,7 @@ class LiveIndex(Turns):
         if in_place_of is not None and view.plan is not in_place_of:
             return False
         plan = view.plan if config is None else config
-        numbers = updates.live_numbers(view.packed)
-        vectors = updates.vectors(view.packed, numbers)
-        learned = Learned(view.packed.tree_map, view.packed.code_metric)
-        learned = learned.lifted(view.packed.projection, view.packed.dimension)
-        try:
-            if build is None:
-                packed = build_index(
-                    vectors, plan, num_threads=threads, progress=progress, learned=learned
-                )
-            else:
-                packed = build(vectors, learned=learned)
-                plan = packed.config
-        except InvalidInputError as error:  # decoded, some may be zeros, or too long
-            raise type(error)(
-                f"the index cannot be built anew from the datapoints as it keeps them: {error}; "
-                "expected rows in float32, as reorder() keeps them"
-            ) from error
-        del vectors
-        names = view.docids
-        if names is not None:
-            names = names.kept(numbers)
-            numbers = np.arange(len(numbers))
-        order = numbers if packed.ids is None else numbers[packed.ids]
-        self._swap(dataclasses.replace(packed, ids=order.astype(np.uint32)), names, plan)
+        self.view = rebuilt(view, plan, threads, progress, build)
         return True
 
     @in_turn
@@ -326,12 +303,14 @@ class LiveIndex(Turns):
 
         Later changes of this index do not show in it.
         """
-        return self._kept()
+        self.view = folded(self.view)
+        return state_of(self.view)
 
     @in_turn
     def cut(self) -> State:
         """Return the same, and let the journal go on in a new file from there."""
-        kept = self._kept()
+        self.view = folded(self.view)
+        kept = state_of(self.view)
         if self.journal is None:
             return kept
         return dataclasses.replace(kept, log=self.journal.rotate())
@@ -340,18 +319,6 @@ class LiveIndex(Turns):
     def close(self, journal: NoJournal) -> None:
         """Refuse changes from now on, as `journal` says; the last one is noted down."""
         self.journal = journal
-
-    def _kept(self) -> State:
-        self._fold()
-        view = self.view
-        packed = view.packed
-        return State(
-            # Its changes are its own, and its rows in the order of the leaves.
-            updates.folded(packed) if packed.in_database_order else dataclasses.replace(packed),
-            None if view.docids is None else view.docids.copy(),
-            view.books.following,
-            view.plan,
-        )
 
     @in_turn
     def keep_shape(self, fraction_or_count: float, threads: int = 0) -> bool:
@@ -372,7 +339,7 @@ class LiveIndex(Turns):
         if packed is None:
             view.books.changes = 0
             return False
-        books = Books(view.books.following, 0, _measured(view.books, packed))
+        books = Books(view.books.following, 0, measured(view.books, packed))
         self.view = dataclasses.replace(view, packed=packed, books=books)
         return True
 
@@ -411,35 +378,6 @@ class LiveIndex(Turns):
             self._settle()
         return self.view
 
-    def _fold(self) -> None:
-        """Make one set of arrays of everything that is alive."""
-        view = self.view
-        packed, names = view.packed, view.docids
-        surplus = names is not None and len(names) != packed.num_datapoints
-        if not packed.changed and not surplus:
-            return
-        packed = updates.folded(packed)
-        if names is not None:
-            # Users see docids only: numbers begin at 0 again, in the same order.
-            numbers = packed.numbers()
-            alive = np.sort(numbers)
-            names = names.kept(alive)
-            ranks = np.searchsorted(alive, numbers)
-            packed = dataclasses.replace(packed, ids=ranks.astype(np.uint32))
-        self._swap(packed, names, view.plan)
-
-    def _swap(self, packed: PackedIndex, docids: Docids | None, plan: IndexConfig) -> None:
-        """Put new arrays, without changes, in the place of those there are."""
-        old = self.view.books
-        following = old.following if docids is None else len(docids)
-        if packed.config.tree is None and packed.ids is not None:
-            in_order = following == packed.num_datapoints and np.array_equal(
-                packed.ids, np.arange(following)
-            )
-            packed = dataclasses.replace(packed, ids=None) if in_order else packed
-        books = Books(following, 0, _measured(old, packed))
-        self.view = View(packed, docids, plan, books)
-
     def _tidy(self) -> None:
         """Fold once more is dead than alive."""
         native, changes = self.view.packed.native, self.view.books.changes
@@ -447,12 +385,7 @@ class LiveIndex(Turns):
         if dead <= _TIDY or 2 * dead <= native.num_rows():
             return
         try:
-            self._fold()
+            self.view = folded(self.view)
         except MemoryError:
             return  # what was asked for is done; this can wait
         self.view.books.changes = changes
-
-
-def _measured(books: Books, packed: PackedIndex) -> Health | None:
-    """Measure new arrays, where the old ones were."""
-    return None if books.health is None else Health.of(packed)

@@ -1,0 +1,18 @@
+"""What several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["VECTORS", "IndexArgument", "Leaves", "PreReorder", "Threads"]
+
+VECTORS = ".npy, .fvecs, .bvecs, .ivecs, .fbin, .u8bin, .i8bin, or file.hdf5:key"
+IndexArgument = Annotated[
+    Path, typer.Argument(help="Directory or .swann file of an index.", metavar="INDEX")
+]
+Leaves = Annotated[int | None, typer.Option(help="Leaves to visit; the index's own by default.")]
+PreReorder = Annotated[int | None, typer.Option(help="Candidates to score exactly.")]
+Threads = Annotated[int | None, typer.Option(help="Threads to use; all cores by default.")]
