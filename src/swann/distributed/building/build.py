@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from swann.building import checked_names
 from swann.config import IndexConfig, check_count, check_path, with_finer_rows
 from swann.distance import SQUARED_L2
 from swann.distributed.building.executor import Executor, LocalExecutor, RayExecutor
-from swann.distributed.building.finish import Finish, checked_docids
+from swann.distributed.building.finish import Finish
 from swann.distributed.building.memory import Portions, parse_bytes, portions
 from swann.distributed.building.tasks import (
     Check,
@@ -155,7 +156,7 @@ def build(
             queries = _training_queries(training_queries, opened.dimension, config)
             config.check_dimension(opened.dimension)
             check_count_of_rows(opened.num_rows, config)
-            names = checked_docids(docids, opened.num_rows)
+            names = checked_names(docids, opened.num_rows)
             itemsize = opened.dtype.itemsize
             shape = (opened.num_rows, opened.dimension, itemsize)
             parts = portions(config, *shape, budget, runs.workers, sample_rows)

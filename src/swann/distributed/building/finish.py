@@ -15,21 +15,20 @@ from swann.distributed.building.reduction import Layouts, Reduce, reduce_array
 from swann.distributed.building.sections import LostError, Sections
 from swann.distributed.building.splitting import commit_shards
 from swann.distributed.building.tasks import Map, digest_of_names, load_trained
-from swann.errors import ShapeError
 from swann.index.building.encoding import correction_range, has_corrections
 from swann.index.building.trained import Trained
 from swann.index.building.writing import exact_rows
 from swann.index.disk.assemble import commit, is_there, map_entry, packed_of, place_whole
 from swann.index.disk.contents import Entry
 from swann.index.docid_arrays import docid_arrays
-from swann.index.docids import Docids, check_docids
+from swann.index.docids import Docids
 from swann.index.packed import ranks_by_reach
 from swann.index.rows import row_shapes
 from swann.index.source import Progress
 from swann.index.state import State
 from swann.partition.tree import hidden_variance
 
-__all__ = ["Finish", "checked_docids"]
+__all__ = ["Finish"]
 
 _LEARNED = (
     "projection",
@@ -40,16 +39,6 @@ _LEARNED = (
     "codebook",
     "code_center",
 )
-
-
-def checked_docids(docids: object, count: int) -> Docids | None:
-    """Return docids, checked."""
-    if docids is None:
-        return None
-    given = check_docids(docids)
-    if len(given) != count:
-        raise ShapeError(f"{len(given)} docids for {count} datapoints; expected one for each")
-    return Docids(given)
 
 
 class Finish:
