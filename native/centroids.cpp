@@ -272,7 +272,8 @@ class NearCentroids {
     const size_t count = k.at_least_f32(upper, n, least, near_.data());
     if (count < leaves || count > n / 2) return false;
     scores_.resize(count), keys_.resize(count);
-    score_rows(choosing_rows(index), index.squared_l2(), queries.row(q), near_.data(), count, scores_.data());
+    score_rows(choosing_rows(index), index.squared_l2(), queries.row(q), near_.data(), count,
+               scores_.data());
     for (size_t i = 0; i < count; ++i) {
       const uint32_t leaf = near_[i];
       const float added = index.spreads == nullptr ? 0.0f : length * index.spreads[leaf];

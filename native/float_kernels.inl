@@ -34,7 +34,7 @@ inline F16 load_row_first(const Value* p, size_t count, bool behind) noexcept {
 // A tile of Q queries by X rows: acc[x][q] are 16 partial sums each.
 template <Metric metric, int Q, int X, typename Value>
 SWANN_INLINE inline void tile_sums(const float* queries, const Value* rows, size_t dim,
-                      F16 (*acc)[Q]) noexcept {
+                                   F16 (*acc)[Q]) noexcept {
   for (int x = 0; x < X; ++x)
     for (int q = 0; q < Q; ++q) acc[x][q] = f16_zero();
   size_t j = 0;
