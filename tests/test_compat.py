@@ -320,16 +320,62 @@ def test_docids_come_in_lists() -> None:
 
 
 def test_short_results_with_docids() -> None:
-    for docids, none in ((["a", "b", "c"], None), ([7, 8, 9], -1)):
+    for docids in (["a", "b", "c"], [7, 8, 9]):
         builder = scann_ops_pybind.builder(DB[:3], 5, "dot_product").score_brute_force()
         searcher = builder.build(docids=docids)
         found, distances = searcher.search(QUERIES[0])
         assert sorted(found) == docids
         assert distances.shape == (3,)
         found, distances = searcher.search_batched(QUERIES[:2])
-        assert [sorted(row[:3]) for row in found] == [docids, docids]
-        assert [row[3:] for row in found] == [[none, none]] * 2
-        assert np.isnan(distances[:, 3:]).all()
+        assert [sorted(row) for row in found] == [docids, docids]
+        assert distances.shape == (2, 3)
+
+
+@pytest.mark.parametrize("k", [50, 10**8, 2**31 - 1])
+def test_no_more_neighbors_than_there_are(k: int) -> None:
+    """As with ScaNN; room for all that were asked for may be more than there is memory."""
+    builder = scann_ops_pybind.builder(DB[:20], k, "dot_product").score_brute_force()
+    searcher = builder.build()
+    for asked in (-1, None, k, np.int64(k)):
+        assert searcher.search(QUERIES[0], asked).indices.shape == (20,)
+        assert searcher.search_batched(QUERIES, asked).distances.shape == (7, 20)
+        assert searcher.search_batched_parallel(QUERIES, asked).indices.shape == (7, 20)
+    if k > 2**20:
+        with pytest.raises(ConfigError, match=r"final_num_neighbors is \d+, of 20 datapoints"):
+            searcher.searcher.search(QUERIES[0], k)
+        with pytest.raises(ConfigError, match="expected as many at most, or 1048576"):
+            searcher.searcher.search_batched(QUERIES)
+
+
+def test_a_tree_may_find_fewer() -> None:
+    builder = scann_ops_pybind.builder(DB, 5, "dot_product").tree(60, 1).score_brute_force()
+    found = builder.build().search_batched(QUERIES, 300)
+    assert found.indices.shape == (7, 300)
+    assert (found.indices[:, -1] == -1).all()
+
+
+@pytest.mark.parametrize("docids", [DOCIDS, list(range(7, 607))], ids=["str", "int"])
+def test_docid_to_id(docids: list[Any]) -> None:
+    searcher = brute_force(docids)
+    places = searcher.docid_to_id
+    assert places is not None
+    searcher.delete(docids[:2])
+    new: Any = "new" if isinstance(docids[0], str) else 10_000
+    searcher.upsert([new], DB[:1])
+    expected = {docid: place for place, docid in enumerate([*docids[2:], new])}
+    assert places == expected
+    assert dict(places) == expected
+    assert len(places) == 599
+    assert places[docids[5]] == 3
+    assert places[new] == 598
+    assert new in places
+    assert repr(places) == repr(expected)
+    other: Any
+    for other in (docids[0], None, 1.5, "nobody", -1, 10**30, True, (1,), np.int64(3)):
+        assert other not in places
+        assert other not in searcher.searcher
+        assert places.get(other) is None
+    assert np.asarray(docids)[9] in places
 
 
 @pytest.mark.parametrize(

@@ -346,3 +346,15 @@ def test_a_change_stays_done_where_leaves_cannot_be_kept_up(
     assert searcher._index.num_leaves == leaves
     searcher.upsert(None, db[:300] + np.float32(9))
     assert searcher._index.num_leaves > leaves
+
+
+@pytest.mark.parametrize("how", ["brute force", "tree"])
+def test_a_row_id_is_in_the_index_or_not(how: str) -> None:
+    searcher = build(how)
+    assert 0 in searcher
+    assert np.uint32(N - 1) in searcher
+    searcher.delete([0])
+    (added,) = searcher.upsert(None, DB[:1]).tolist()
+    assert added in searcher
+    for other in (0, N + 1, -1, 2**32, 2**32 - 1, 10**30, "0", 1.0, None, True):
+        assert other not in searcher

@@ -9,8 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann.config import AHConfig, IncrementalMode, IndexConfig, ReorderType, check_count
+from swann.errors import ConfigError
 
-__all__ = ["Limits", "Resolved", "described", "room"]
+__all__ = ["MANY", "Limits", "Resolved", "check_many", "described", "room"]
+
+MANY = 1 << 20
+"""Neighbors that may be asked for even where there are fewer datapoints; results are filled up."""
 
 _MOST = 2**63 - 1
 
@@ -73,6 +77,21 @@ class Limits:
             visited = check_count("leaves_to_search", leaves)
         c = max(k, c) if self.reorders else k
         return Resolved(k, min(math.ceil(c * self._overretrieve), _MOST), min(visited, _MOST))
+
+
+def check_many(neighbors: int, datapoints: int) -> None:
+    """Refuse more than `MANY` neighbors where there are fewer datapoints.
+
+    Raises
+    ------
+    ConfigError
+        Results of that size, which hold nothing, may take all the memory that there is.
+    """
+    if neighbors > max(MANY, datapoints):
+        raise ConfigError(
+            f"final_num_neighbors is {neighbors}, of {datapoints} datapoints; expected as many at "
+            f"most, or {MANY}"
+        )
 
 
 def room(shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -17,7 +17,7 @@ from swann.index.changing.live import LiveIndex
 from swann.index.disk.store import SUFFIX, save_bundle, save_state
 from swann.index.packed import PackedIndex
 from swann.index.state import State
-from swann.limits import Limits, Resolved, described, room
+from swann.limits import MANY, Limits, Resolved, check_many, described, room
 from swann.upkeep import Upkeep
 from swann.vectors import as_queries, bad_query
 
@@ -114,16 +114,18 @@ class Searcher:
         Returns
         -------
         SearchResult
-            Arrays of shape (k,).
+            Arrays of shape (k,), filled up with -1 (None) and NaN where fewer were found.
 
         Raises
         ------
         ShapeError, DTypeError, NonFiniteError, ZeroVectorError
             If `q` is not a finite vector of d numbers (not all zero under cosine).
         ConfigError
-            If a limit is below 1.
+            If a limit is below 1, or k beyond 2^20 and the number of datapoints.
         """
         limits = self._resolve(final_num_neighbors, pre_reorder_num_neighbors, leaves_to_search)
+        if limits[0] > MANY:
+            check_many(limits[0], len(self))
         view = self._live.view
         found = view.packed.native.search_one(q, *limits)
         if not found:  # what is no plain float32 array, or has bad values
@@ -189,6 +191,7 @@ class Searcher:
     def _search(self, given: object, limits: Resolved, threads: int) -> SearchResult:
         queries = as_queries(given, self._dimension, 2, "queries", finite=False)
         k, candidates, leaves = limits
+        check_many(k, len(self))
         count = len(queries)
         ids, distances = room((count, k))
         view = self._live.view
@@ -368,7 +371,10 @@ class Searcher:
 
     @property
     def docids(self) -> list[Any] | None:
-        """The docids of all datapoints, a new list; None for an index without."""
+        """The docids of all datapoints, a new list; None for an index without.
+
+        It takes 100 milliseconds for a million: ``docid in searcher`` asks for one.
+        """
         return self._live.docids()
 
     @property
@@ -412,6 +418,10 @@ class Searcher:
             If it is below 1.
         """
         self.num_threads = num_threads
+
+    def __contains__(self, docid: object) -> bool:
+        """Whether there is a datapoint with this docid or, in an index without, this row id."""
+        return self._live.number_of(docid) is not None
 
     def __len__(self) -> int:
         return self._live.size()

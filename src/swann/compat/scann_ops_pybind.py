@@ -22,15 +22,16 @@ refused with a `ConfigError` that names it. Differences that a program may notic
 - Errors are those of `swann.errors`: most are ValueErrors, where ScaNN raises RuntimeErrors too.
 - ``leaves_to_search=0`` is refused; ScaNN takes the default. `upper_tree` called twice adds a
   level; ScaNN refuses it.
-- A batched search pads with -1 (among docids that are strings, None), not 0, where it finds fewer
-  neighbors than asked for; as in ScaNN, a single search comes back shorter.
+- A batched search pads with -1 (among docids that are strings, None), not 0, where a query finds
+  fewer neighbors than asked for. As in ScaNN, there are no more columns than datapoints, and a
+  single search comes back shorter.
 - A search that asks for more neighbors than it reorders gets as many as it asked for.
 - ``distance_measure`` may also be ``"cosine"``, and residuals serve every measure.
 - Texts of configurations are ScaNN's, and mean the same; `swann.compat.scann_config` says which
   fields are read. What ScaNN refuses or skips in silence is a `ConfigError` here.
 - Docids are strings, or ints from 0 on. The caller's list is copied, never changed; the searcher's
-  `docids` is a new list every time. `upsert` and `delete` take any sequence of docids, do all or
-  nothing, and refuse a docid that comes twice.
+  `docids` is a new list every time (``docid in searcher.docid_to_id`` looks one up). `upsert` and
+  `delete` take any sequence of docids, do all or nothing, and refuse a docid that comes twice.
 - An index keeps rows once. `score_brute_force(quantize)` and a `reorder` of finer precision keep
   and score the finer rows: more exact than ScaNN, which scores coarse rows first, and less memory.
 - `autopilot` beside other stages is refused; ScaNN drops the others.

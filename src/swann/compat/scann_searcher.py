@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import ItemsView, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,35 @@ from swann.searcher import Searcher, SearchResult
 __all__ = ["ScannSearcher", "read_config", "write_config"]
 
 _DEFAULT = -1
+_FEW = 1024  # neighbors: so many are asked for whether they are there or not
+
+
+class _Places(Mapping[Any, int]):
+    """The place of each docid among the docids of a searcher, as they are when it is asked for.
+
+    A docid is looked up; its place is counted (a millisecond for 300,000).
+    """
+
+    def __init__(self, searcher: Searcher) -> None:
+        self._searcher = searcher
+
+    def __contains__(self, docid: object) -> bool:
+        return docid in self._searcher
+
+    def __getitem__(self, docid: Any) -> int:
+        return self._searcher._live.place_of(docid)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._searcher.docids or ())
+
+    def __len__(self) -> int:
+        return len(self._searcher)
+
+    def items(self) -> ItemsView[Any, int]:
+        return {docid: place for place, docid in enumerate(self)}.items()
+
+    def __repr__(self) -> str:
+        return repr(dict(self.items()))
 
 
 class ScannSearcher:
@@ -35,14 +65,13 @@ class ScannSearcher:
 
     @property
     def docids(self) -> list[Any] | None:
-        """The docids of all datapoints, a new list; None for an index without."""
+        """The docids of all datapoints, a new list of n; None for an index without."""
         return self.searcher.docids
 
     @property
-    def docid_to_id(self) -> dict[Any, int] | None:
-        """The place of each docid in `docids`, a new dict; None for an index without."""
-        docids = self.docids
-        return None if docids is None else {docid: place for place, docid in enumerate(docids)}
+    def docid_to_id(self) -> Mapping[Any, int] | None:
+        """The place of each docid in `docids`, always up to date; None for an index without."""
+        return _Places(self.searcher) if self.searcher.has_docids else None
 
     def search(
         self,
@@ -53,11 +82,12 @@ class ScannSearcher:
     ) -> SearchResult:
         """Find the neighbors of one query; fewer come back where there are fewer."""
         if final_num_neighbors is pre_reorder_num_neighbors is leaves_to_search is _DEFAULT:
-            found = self.searcher.search(q)
+            many = self.searcher._limits.defaults.neighbors > _FEW
+            found = self.searcher.search(q, self._at_most(None, _FEW) if many else None)
         else:
             found = self.searcher.search(
                 q,
-                _or_default(final_num_neighbors),
+                self._at_most(final_num_neighbors, _FEW),
                 _or_default(pre_reorder_num_neighbors),
                 _or_default(leaves_to_search),
             )
@@ -66,6 +96,14 @@ class ScannSearcher:
             count = int(np.count_nonzero(~np.isnan(found.distances)))
             found = SearchResult(found.indices[:count], found.distances[:count])
         return self._named(found)
+
+    def _at_most(self, asked: int | None, few: int = 0) -> int | None:
+        """Return how many neighbors to ask for: of more than `few`, no more than there are."""
+        asked = _or_default(asked)
+        wanted = self.searcher._limits.defaults.neighbors if asked is None else asked
+        if isinstance(wanted, (int, np.integer)) and few < wanted < 2**63:
+            return min(wanted, max(1, len(self.searcher)))
+        return asked
 
     def _named(self, found: SearchResult) -> SearchResult:
         """Return docids in lists."""
@@ -84,7 +122,7 @@ class ScannSearcher:
         return self._named(
             self.searcher.search_batched(
                 queries,
-                _or_default(final_num_neighbors),
+                self._at_most(final_num_neighbors),
                 _or_default(pre_reorder_num_neighbors),
                 _or_default(leaves_to_search),
             )
@@ -102,7 +140,7 @@ class ScannSearcher:
         return self._named(
             self.searcher.search_batched_parallel(
                 queries,
-                _or_default(final_num_neighbors),
+                self._at_most(final_num_neighbors),
                 _or_default(pre_reorder_num_neighbors),
                 _or_default(leaves_to_search),
                 batch_size=batch_size,

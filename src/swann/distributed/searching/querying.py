@@ -15,7 +15,7 @@ from swann.distributed.searching.fanout import Fanout, Pace
 from swann.distributed.workers.generation import Generation
 from swann.errors import IncompleteError, InvalidInputError
 from swann.index.shards import merge
-from swann.limits import Resolved, room
+from swann.limits import Resolved, check_many, room
 from swann.vectors import as_queries, bad_query
 
 __all__ = ["Querying"]
@@ -75,6 +75,10 @@ class Querying:
         dimension = generation.description.dimension
         queries = as_queries(given, dimension, axes, name).reshape(-1, dimension)
         limits = generation.limits.resolve(*asked)
+        whole = generation.description.index
+        check_many(
+            limits.neighbors, whole.num_datapoints if logged is None else logged.changes.count
+        )
         count = len(queries)
         ids, distances = room((count, limits.neighbors))
         coverage = np.ones(count)

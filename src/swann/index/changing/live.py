@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from swann import kernels
 from swann.config import IndexConfig
-from swann.errors import InvalidInputError, ShapeError
+from swann.errors import DTypeError, InvalidInputError, ShapeError
 from swann.index import updates
 from swann.index.building.build import Progress
 from swann.index.changing.folding import folded, measured, rebuilt, state_of
@@ -96,6 +96,29 @@ class LiveIndex(Turns):
                 return None
             listed: list[Any] = view.docids.names(updates.live_numbers(view.packed)).tolist()
             return listed
+
+    def number_of(self, docid: object) -> int | None:
+        """Return the number of the datapoint of a docid or row id; None if it is not there."""
+        if isinstance(docid, np.generic):
+            docid = docid.item()
+        if not is_plain(docid):
+            return None
+        with self._lock:
+            view = self._settled()
+            if view.docids is None:
+                return _row_id(view.packed, docid)
+            try:
+                return view.docids.number_of(docid)
+            except DTypeError:  # docids are of the other kind
+                return None
+
+    def place_of(self, docid: object) -> int:
+        """Return how many datapoints are older than one; a KeyError if it is not there."""
+        with self._lock:
+            number = self.number_of(docid)
+            if number is None:
+                raise KeyError(docid)
+            return int(np.searchsorted(updates.live_numbers(self.view.packed), number))
 
     def numbers(self) -> NDArray[np.int64]:
         """Return the numbers of all live datapoints, ascending."""
@@ -389,3 +412,10 @@ class LiveIndex(Turns):
         except MemoryError:
             return  # what was asked for is done; this can wait
         self.view.books.changes = changes
+
+
+def _row_id(packed: PackedIndex, given: object) -> int | None:
+    """Return a row id that there is, else None."""
+    if not isinstance(given, int) or given >= updates.NOWHERE:
+        return None
+    return None if updates.begin(packed).row_of(given) == updates.NOWHERE else given
