@@ -179,7 +179,7 @@ void means(In<float, 2> rows, In<uint32_t, 1> order, In<uint32_t, 1> starts, Out
 
 void tiles(In<float, 2> rows, MaybeF32x2 centroids, MaybeU32 labels, Out<float, 3> targets,
            std::optional<Out<float, 3>> directions, size_t threads) {
-  const size_t count = rows.shape(0), dim = rows.shape(1), n = (count + kLanes - 1) / kLanes;
+  const size_t count = rows.shape(0), dim = rows.shape(1), n = tiles_of(count);
   const auto fits = [&](const Out<float, 3>& a) {
     return a.shape(0) == n && a.shape(1) == dim && a.shape(2) == kLanes;
   };
@@ -207,7 +207,7 @@ TileSet tile_set(const In<float, 3>& targets, const std::optional<In<float, 3>>&
                weights->shape(1) == kLanes,
            "directions must be [tiles][dim][16], weights [tiles][16]");
   return {targets.data(), pointer(directions), pointer(weights), n, dim, dims_per_block,
-          (dim + dims_per_block - 1) / dims_per_block, codewords_of(codebook.shape(1))};
+          blocks_of(dim, dims_per_block), codewords_of(codebook.shape(1))};
 }
 
 void encode(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF32x2 weights,
@@ -258,7 +258,7 @@ void pack(In<float, 2> rows, std::optional<In<float, 1>> weights, MaybeF32x2 cen
           std::optional<In<float, 1>> center, size_t threads) {
   const size_t count = rows.shape(0), dim = rows.shape(1), slots = codes.shape(0) * kGroup;
   expect(dims_per_block >= 1 && dims_per_block <= dim, "dims_per_block must be in 1..dim");
-  const size_t blocks = (dim + dims_per_block - 1) / dims_per_block;
+  const size_t blocks = blocks_of(dim, dims_per_block);
   expect(codebook.shape(0) == dim, "codebook must be [dim][codewords]");
   const size_t codewords = codewords_of(codebook.shape(1));
   expect(codes.shape(1) == blocks && codes.shape(2) == block_bytes(codewords),

@@ -19,8 +19,6 @@ inline size_t codewords_of(size_t columns) {
   return columns;
 }
 
-inline size_t groups_of(size_t rows) { return (rows + kGroup - 1) / kGroup; }
-
 inline std::vector<size_t> first_groups(const uint32_t* leaf_starts, size_t num_leaves) {
   std::vector<size_t> starts(num_leaves + 1, 0);
   for (size_t l = 0; l < num_leaves; ++l) {

@@ -53,8 +53,8 @@ struct RoundedCentroids {
   static bool are_faster(size_t dim) noexcept;
 
   bool empty() const noexcept { return num == 0; }
-  size_t quads() const noexcept { return (dim + 3) / 4; }
-  size_t groups() const noexcept { return (num + kI8Group - 1) / kI8Group; }
+  size_t quads() const noexcept { return quads_of(dim); }
+  size_t groups() const noexcept { return ceil_div(num, kI8Group); }
   size_t nbytes() const noexcept;
 
  private:

@@ -109,7 +109,7 @@ class IndexArrays {
       expect(dims_per_block >= 1 && dims_per_block <= reduced_dim,
              "dims_per_block must be in 1..reduced_dim");
       view_.dims_per_block = dims_per_block;
-      view_.blocks = (reduced_dim + dims_per_block - 1) / dims_per_block;
+      view_.blocks = blocks_of(reduced_dim, dims_per_block);
       expect(view_.blocks < 65000, "too many blocks");
       expect(codebook && codebook->shape(0) == reduced_dim,
              "codebook must be [reduced_dim][codewords]");

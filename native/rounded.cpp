@@ -15,8 +15,8 @@ void RoundedQueries::set_weights(const std::vector<float>& of_dimensions) {
 }
 
 void RoundedQueries::resize(size_t count, size_t dim) {
-  const size_t tiles = (count + kI8Queries - 1) / kI8Queries;
-  bytes.assign(tiles * kI8Queries * ((dim + 3) / 4 * 4), 0);
+  const size_t tiles = ceil_div(count, kI8Queries);
+  bytes.assign(tiles * kI8Queries * quads_of(dim) * 4, 0);
   starts.resize(count);
   for (auto* values : {&inverses, &lengths, &errors, &halves}) values->resize(count);
 }
@@ -78,7 +78,7 @@ void RoundedQueries::round(const float* query, size_t dim, size_t q) {
   }
   const float greatest = std::max(greatest_of(values, dim), 1e-18f);
   const float inverse = float(kernels().i8_most) / greatest, step = 1.0f / inverse;
-  int8_t* to = bytes.data() + q * ((dim + 3) / 4 * 4);
+  int8_t* to = bytes.data() + q * quads_of(dim) * 4;
   Lanes lanes;
   size_t j = 0;
   for (; j + kSums <= dim; j += kSums) lanes.round(values + j, kSums, inverse, step, to + j);
@@ -129,8 +129,8 @@ WideQuery WideQueries::view(size_t q) const noexcept {
 }
 
 void RoundedRows::resize(size_t rows, size_t dim) {
-  const size_t groups = (rows + kI8Group - 1) / kI8Group;
-  bytes.resize(groups * kI8Group * ((dim + 3) / 4 * 4));
+  const size_t groups = ceil_div(rows, kI8Group);
+  bytes.resize(groups * kI8Group * quads_of(dim) * 4);
   for (auto* values : {&inverses, &errors, &lengths}) values->resize(groups);
   halves.resize(groups * kI8Group);
 }

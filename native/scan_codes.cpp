@@ -77,7 +77,7 @@ void take_found(const Block& block, const uint32_t* slots, Candidates& best, Sca
 void scan_codes(const Block& block, const PackedLeaf& packed, const uint32_t* slots,
                 const uint32_t* visits, size_t count) {
   const IndexView& index = block.index;
-  const size_t groups = (packed.count + kGroup - 1) / kGroup;
+  const size_t groups = groups_of(packed.count);
   ScanQuery scans[kMaxScanQueries];
   Candidates* candidates[kMaxScanQueries];
   bool wide = false;
@@ -103,7 +103,7 @@ void scan_codes(const Block& block, const PackedLeaf& packed, const uint32_t* sl
 // In as few passes as there can be, of the same size: a pass of one query costs most.
 void scan_in_passes(const Block& block, const PackedLeaf& leaf, const uint32_t* slots,
                     const uint32_t* visits, size_t count) {
-  const size_t together = kernels().scan_queries, passes = (count + together - 1) / together;
+  const size_t together = kernels().scan_queries, passes = ceil_div(count, together);
   for (size_t i = 0; i < passes; ++i) {
     const size_t begin = count * i / passes, end = count * (i + 1) / passes;
     scan_codes(block, leaf, slots, visits + begin, end - begin);
@@ -141,7 +141,7 @@ void scan_part(const Block& block, const PackedLeaf& part, const uint32_t* visit
   Scratch& s = block.scratch;
   const KernelTable& k = kernels();
   const size_t quads = index.tiles.quads(), bytes = quads * 4;
-  const size_t sixteens = 2 * ((part.count + kGroup - 1) / kGroup);
+  const size_t sixteens = 2 * groups_of(part.count);
   RoundedRows& rows = s.rounded_rows;
   rows.resize(sixteens * kI8Group, bytes);
   std::fill_n(rows.inverses.begin(), sixteens, 1.0f);

@@ -24,7 +24,7 @@ struct Leaf {
   PackedLeaf leaf;
 
   Leaf(const KernelTable& k, Random& random, size_t n, size_t b, size_t width)
-      : count(n), blocks(b), sixteens(2 * ((n + kGroup - 1) / kGroup)), fours((b + 3) / 4),
+      : count(n), blocks(b), sixteens(2 * groups_of(n)), fours(ceil_div(b, 4)),
         packed(random.bytes(sixteens / 2 * b * 16, 256)),
         codes(sixteens * 16 * unpacked_bytes(b)), rows(sixteens * fours * width * 64),
         words(random.bytes(fours * width * 64, 256)),
@@ -195,7 +195,7 @@ void test_emulated(const KernelTable& vnni) {
       for (const size_t count : {1, 15, 16, 17, 31, 32, 33, 50})
         for (const bool squared_l2 : {false, true}) {
           auto bytes = random.bytes(groups * quads * 64, 256);
-          const size_t padded = (count + kI8Queries - 1) / kI8Queries * kI8Queries;
+          const size_t padded = ceil_div(count, kI8Queries) * kI8Queries;
           const auto noise = random.bytes(padded * quads * 4, 256);
           std::vector<int8_t> query(noise.begin(), noise.end());
           std::vector<int32_t> starts(count);

@@ -65,7 +65,7 @@ void prepare_tiles(IndexView& index) {
       index.reduced_dim > kMostI8Dimensions)
     return;
   TileCodebook& tiles = index.tiles;
-  const size_t width = index.dims_per_block, fours = (index.blocks + 3) / 4;
+  const size_t width = index.dims_per_block, fours = ceil_div(index.blocks, 4);
   tiles.words.assign(fours * width * 64, 128);
   tiles.steps.assign(index.blocks, 0.0f);
   for (size_t j = 0; j < index.reduced_dim; ++j)

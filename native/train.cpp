@@ -14,18 +14,12 @@
 namespace swann {
 namespace {
 
-size_t tasks(size_t count, size_t each) { return (count + each - 1) / each; }
-
-}  // namespace
-
-namespace {
-
 double norm_of(const float* x, size_t dim) { return std::sqrt(kernels().square_f64(x, dim)); }
 
 }  // namespace
 
 void square_rows(const float* rows, size_t count, size_t dim, size_t threads, double* squares) {
-  parallel_for(tasks(count, 1024), threads, [&](size_t task) {
+  parallel_for(ceil_div(count, 1024), threads, [&](size_t task) {
     for (size_t i = task * 1024; i < std::min(count, (task + 1) * 1024); ++i)
       squares[i] = kernels().square_f64(rows + i * dim, dim);
   });
@@ -33,7 +27,7 @@ void square_rows(const float* rows, size_t count, size_t dim, size_t threads, do
 
 size_t normalize_rows(const float* rows, size_t count, size_t dim, size_t threads, float* out) {
   std::atomic<size_t> zero{count};
-  parallel_for(tasks(count, 256), threads, [&](size_t task) {
+  parallel_for(ceil_div(count, 256), threads, [&](size_t task) {
     for (size_t i = task * 256; i < std::min(count, (task + 1) * 256); ++i) {
       const float* x = rows + i * dim;
       const double norm = norm_of(x, dim);
@@ -47,7 +41,7 @@ size_t normalize_rows(const float* rows, size_t count, size_t dim, size_t thread
 
 size_t check_rows(const float* rows, size_t count, size_t dim, float* norms, size_t threads) {
   std::atomic<size_t> bad{count};
-  parallel_for(tasks(count, 1024), threads, [&](size_t task) {
+  parallel_for(ceil_div(count, 1024), threads, [&](size_t task) {
     const size_t end = std::min(count, (task + 1) * 1024);
     for (size_t i = task * 1024; i < end; ++i) {
       const double norm = norm_of(rows + i * dim, dim);
@@ -102,7 +96,7 @@ void put_row(const float* row, const float* centroid, size_t dim, size_t lane, f
 
 void make_tiles(const float* rows, size_t count, size_t dim, const float* centroids,
                 const uint32_t* labels, size_t threads, float* targets, float* directions) {
-  parallel_for(tasks(count, kLanes), threads, [&](size_t tile) {
+  parallel_for(tiles_of(count), threads, [&](size_t tile) {
     const size_t n = std::min(kLanes, count - tile * kLanes);
     float* t = targets + tile * dim * kLanes;
     float* d = directions == nullptr ? nullptr : directions + tile * dim * kLanes;
@@ -178,7 +172,7 @@ std::vector<uint8_t> shaped_codes(const PackJob& job, size_t threads) {
     const float* centroid = job.centroids + size_t(job.leaves[i]) * job.dim;
     for (size_t j = 0; j < job.dim; ++j) targets[i * job.dim + j] -= centroid[j];
   }
-  std::vector<uint8_t> codes(tasks(job.count, kLanes) * job.blocks * kLanes);
+  std::vector<uint8_t> codes(tiles_of(job.count) * job.blocks * kLanes);
   const Shaped how{job.metric, job.codebook, job.codewords, job.dim, job.dims_per_block, job.sweeps};
   encode_shaped(how, targets.data(), job.directions, job.weights, job.count, threads, codes.data());
   return codes;
@@ -186,9 +180,9 @@ std::vector<uint8_t> shaped_codes(const PackJob& job, size_t threads) {
 
 std::vector<uint8_t> codes_of(const PackJob& job, size_t threads) {
   if (job.metric != nullptr) return shaped_codes(job, threads);
-  const size_t tiles = tasks(job.count, kLanes), tile_floats = job.dim * kLanes;
+  const size_t tiles = tiles_of(job.count), tile_floats = job.dim * kLanes;
   std::vector<uint8_t> codes(tiles * job.blocks * kLanes);
-  parallel_for(tasks(tiles, kTilesPerTask), threads, [&](size_t task) {
+  parallel_for(ceil_div(tiles, kTilesPerTask), threads, [&](size_t task) {
     thread_local std::vector<float> target, direction;
     for (size_t tile = task * kTilesPerTask; tile < std::min(tiles, (task + 1) * kTilesPerTask);
          ++tile) {

@@ -90,7 +90,7 @@ void Updates::assign(size_t count, size_t threads) {
 
 void Updates::encode_by_metric(size_t count, size_t threads) {
   Encoded& e = *encoded_;
-  const size_t dim = index_.reduced_dim, tiles = (count + kLanes - 1) / kLanes;
+  const size_t dim = index_.reduced_dim, tiles = tiles_of(count);
   const float* metric = settings_.code_metric.data();
   const bool anisotropic = !settings_.code_weights.empty();
   if (anisotropic) {
@@ -127,7 +127,7 @@ void Updates::encode(size_t count, size_t threads) {
   if (!settings_.code_metric.empty()) return encode_by_metric(count, threads);
   Encoded& e = *encoded_;
   const size_t dim = index_.reduced_dim, blocks = index_.blocks;
-  const size_t tiles = (count + kLanes - 1) / kLanes;
+  const size_t tiles = tiles_of(count);
   const float* centroids = index_.codes_of_residuals() ? index_.centroids : nullptr;
   const bool anisotropic = !settings_.code_weights.empty();
   if (count > kFew) e.targets.resize(tiles * dim * kLanes);
