@@ -277,12 +277,11 @@ void pack(In<float, 2> rows, std::optional<In<float, 1>> weights, MaybeF32x2 cen
   expect(directions.has_value() == (metric && weights) &&
              (!directions || (directions->shape(0) == count && directions->shape(1) == dim)),
          "directions must be [count][dim], with a metric and weights");
-  const PackJob job{rows.data(), pointer(weights), pointer(centroids), leaves.data(),
-                    places.data(), count, dim, dims_per_block, blocks, sweeps, codewords,
-                    codebook.data(), codes.data(), pointer(corrections), pointer(metric),
-                    pointer(directions), pointer(center)};
+  const EncodeJob job{rows.data(), pointer(weights), pointer(centroids), leaves.data(), count, dim,
+                      dims_per_block, blocks, sweeps, codewords, codebook.data(), pointer(metric),
+                      pointer(directions), pointer(center)};
   const Building building;
-  pack_codes(job, threads);
+  pack_codes(job, {places.data(), codes.data(), pointer(corrections)}, threads);
 }
 
 void directions_under(In<float, 2> rows, In<float, 2> metric, Out<float, 2> directions,

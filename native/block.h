@@ -100,4 +100,8 @@ void end_rows(const Block& block);
 void scan_rows(const Block& block, size_t leaf, const uint32_t* visits, size_t count);
 void scan_new_rows(const Block& block, const NewLeaf& leaf, const uint32_t* visits, size_t count);
 
+// What was found for query q, from its candidates: the result, or what gather_block says.
+void write_result(const Block& block, size_t q, int64_t* ids, float* distances);
+void write_found(const Block& block, size_t q, const uint32_t* whole_starts, const Found& found);
+
 }  // namespace swann

@@ -153,7 +153,7 @@ void merge_found(const FoundPart* parts, size_t num_parts, const SearchLimits& l
 // so few that a thread's working memory stays small also where many neighbors are asked for.
 size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept;
 
-// ---- Parts shared by the files of the pipeline (query.cpp, centroids.cpp, search.cpp).
+// ---- Parts shared by the files of the pipeline (centroids.cpp, tables.cpp, candidates.cpp, search.cpp).
 
 // A float as an int32 of the same order.
 int32_t ordered(float value) noexcept;

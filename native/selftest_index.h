@@ -104,10 +104,9 @@ struct SmallIndex {
     for (size_t l = 0; l < view.num_leaves; ++l)
       for (size_t i = starts[l]; i < starts[l + 1]; ++i)
         leaf[i] = uint32_t(l), places[i] = view.group_starts[l] * kGroup + i - starts[l];
-    pack_codes({rows.data(), nullptr, view.centroids, leaf.data(), places.data(), view.num_rows,
-                view.dim, per_block, view.blocks, 1, view.codewords, codebook.data(), codes.data(),
-                corrected ? cross.data() : nullptr},
-               2);
+    pack_codes({rows.data(), nullptr, view.centroids, leaf.data(), view.num_rows, view.dim, per_block,
+                view.blocks, 1, view.codewords, codebook.data()},
+               {places.data(), codes.data(), corrected ? cross.data() : nullptr}, 2);
     view.codes = codes.data(), view.codebook = codebook.data();
     if (!corrected) return;
     const auto [low, high] = std::minmax_element(cross.begin(), cross.end());

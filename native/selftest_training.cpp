@@ -346,9 +346,9 @@ void test_packing(size_t codewords) {
     std::vector<float> corrections(groups.back() * kGroup), corrections_pieces(corrections);
     const auto pack = [&](size_t first, size_t last, size_t threads, uint8_t* out, float* cross) {
       pack_codes({rows.data() + first * dim, anisotropic ? weights.data() + first : nullptr,
-                  centroids.data(), leaf.data() + first, places.data() + first, last - first, dim,
-                  per_block, blocks, 5, codewords, codebook.data(), out, cross},
-                 threads);
+                  centroids.data(), leaf.data() + first, last - first, dim, per_block, blocks, 5,
+                  codewords, codebook.data()},
+                 {places.data() + first, out, cross}, threads);
     };
     pack(0, count, 1, codes.data(), corrections.data());
     for (const size_t cut : {90, 32, 3, 0})
