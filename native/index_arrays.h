@@ -48,94 +48,94 @@ class IndexArrays {
     view_.distance = distance_of(distance);
     view_.dim = dim;
     view_.reduced_dim = reduced_dim;
-    view_.projection = pointer(projection_);
-    expect(reduced_dim >= 1 && reduced_dim <= dim, "reduced_dim must be in 1..dim");
-    expect(!projection || (projection->shape(0) == reduced_dim && projection->shape(1) == dim),
-           "projection must be [reduced_dim][dim]");
-    if (projection) view_.rounded_projection = rounded_basis(projection->data(), reduced_dim, dim);
     view_.residual = residual;
-    view_.num_leaves = leaf_starts.shape(0) - 1;
-    view_.leaf_starts = leaf_starts.data();
-    expect(view_.leaf_starts[0] == 0, "leaf_starts must begin with 0");
-    view_.num_entries = view_.leaf_starts[view_.num_leaves];
-    view_.num_rows = entry_rows ? (ids ? ids->shape(0) : 0) : view_.num_entries;
-    view_.group_starts = first_groups(view_.leaf_starts, view_.num_leaves);
-    const size_t n = view_.num_rows, groups = view_.group_starts.back();
-    expect(centroids.has_value() || view_.num_leaves == 1, "many leaves need centroids");
-    if (centroids)
-      expect(centroids->shape(0) == view_.num_leaves && centroids->shape(1) == reduced_dim,
-             "centroids must be [num_leaves][reduced_dim]");
-    expect(!spreads || (centroids && spreads->shape(0) == view_.num_leaves),
-           "spreads must be [num_leaves] and need centroids");
-    expect(!entry_rows || entry_rows->shape(0) == view_.num_entries, "entry_rows: [entries]");
-    view_.spills = entry_rows && spills;
-    expect(!view_.spills || centroids, "rows in two leaves need centroids");
-    expect(view_.spills || view_.num_entries == n, "a row has one entry where nothing spills");
-    if (entry_rows)
-      expect_below(entry_rows->data(), view_.num_entries, n,
-                   "entry_rows must be below the number of rows");
-    expect(!ids || ids->shape(0) == n, "ids must be [num_rows]");
-    expect(int(rows.has_value()) + int(rows_bf16.has_value()) + int(rows_i8.has_value()) <= 1,
-           "rows have one precision");
-    expect(rows || rows_bf16 || rows_i8 || codes, "an index needs rows or codes");
-    const auto are_rows = [&](const auto& a) { return a.shape(0) == n && a.shape(1) == dim; };
-    expect((!rows || are_rows(*rows)) && (!rows_bf16 || are_rows(*rows_bf16)) &&
-               (!rows_i8 || are_rows(*rows_i8)),
-           "rows must be [num_rows][dim]");
-    expect(!rows_i8 || (row_scales && row_scales->shape(0) == n), "row_scales: [num_rows]");
-    expect(!rows_i8 || distance != "squared_l2" || (row_squares && row_squares->shape(0) == n),
-           "row_squares: [num_rows]");
-    expect(row_labels.has_value() == row_origins.has_value() && (!row_labels || rows_i8),
-           "row_labels and row_origins go together, with rows_i8");
-    if (row_labels) {
-      expect(row_labels->shape(0) == n, "row_labels: [num_rows]");
-      expect(row_origins->shape(0) >= 1 && row_origins->shape(0) <= 256 &&
-                 row_origins->shape(1) == dim,
-             "row_origins must be [1..256][dim]");
-      expect_below(row_labels->data(), n, row_origins->shape(0),
-                   "row_labels must be below the number of origins");
-    }
-    view_.centroids = pointer(centroids_);
-    view_.spreads = pointer(spreads_);
+    set_projection();
+    set_leaves();
+    set_entries(spills);
+    set_rows();
     set_levels();
     bound_centroids(view_);
-    view_.ids = pointer(ids_);
-    view_.entry_rows = pointer(entry_rows_);
-    view_.rows = {pointer(rows_),       pointer(rows_bf16_),   pointer(rows_i8_),
-                  pointer(row_scales_), pointer(row_squares_), dim,
-                  pointer(row_labels_), pointer(row_origins_),
-                  row_origins ? row_origins->shape(0) : 0};
-    if (codes) {
-      expect(dims_per_block >= 1 && dims_per_block <= reduced_dim,
-             "dims_per_block must be in 1..reduced_dim");
-      view_.dims_per_block = dims_per_block;
-      view_.blocks = blocks_of(reduced_dim, dims_per_block);
-      expect(view_.blocks < 65000, "too many blocks");
-      expect(codebook && codebook->shape(0) == reduced_dim,
-             "codebook must be [reduced_dim][codewords]");
-      view_.codewords = codewords_of(codebook->shape(1));
-      expect(codes->shape(0) == groups && codes->shape(1) == view_.blocks &&
-                 codes->shape(2) == block_bytes(view_.codewords),
-             "codes must be [groups][blocks][16], or [32] with 256 codewords");
-      expect(!corrections || (residual && centroids && corrections->shape(0) == groups * kGroup),
-             "corrections must be [groups * 32] and are of residuals");
-      view_.codes = pointer(codes_);
-      view_.codebook = codebook->data();
-      expect(!code_center || (corrections && code_center->shape(0) == reduced_dim),
-             "code_center must be [reduced_dim] and needs corrections");
-      view_.corrections = pointer(corrections_);
-      view_.code_center = pointer(code_center_);
-      if (corrections) {
-        view_.correction_low = correction_low;
-        view_.correction_span = correction_span;
-      }
-      prepare_tiles(view_);
-      find_outliers(view_);
-    }
+    if (codes_) set_codes(dims_per_block, correction_low, correction_span);
     prepare_byte_rows(view_);
   }
 
  protected:
+  IndexView view_;
+
+ private:
+  void set_projection() {
+    const size_t dim = view_.dim, reduced_dim = view_.reduced_dim;
+    expect(reduced_dim >= 1 && reduced_dim <= dim, "reduced_dim must be in 1..dim");
+    expect(!projection_ || (projection_->shape(0) == reduced_dim && projection_->shape(1) == dim),
+           "projection must be [reduced_dim][dim]");
+    view_.projection = pointer(projection_);
+    if (projection_) view_.rounded_projection = rounded_basis(projection_->data(), reduced_dim, dim);
+  }
+
+  void set_leaves() {
+    view_.num_leaves = leaf_starts_.shape(0) - 1;
+    view_.leaf_starts = leaf_starts_.data();
+    expect(view_.leaf_starts[0] == 0, "leaf_starts must begin with 0");
+    view_.num_entries = view_.leaf_starts[view_.num_leaves];
+    view_.group_starts = first_groups(view_.leaf_starts, view_.num_leaves);
+    expect(centroids_.has_value() || view_.num_leaves == 1, "many leaves need centroids");
+    if (centroids_)
+      expect(centroids_->shape(0) == view_.num_leaves && centroids_->shape(1) == view_.reduced_dim,
+             "centroids must be [num_leaves][reduced_dim]");
+    expect(!spreads_ || (centroids_ && spreads_->shape(0) == view_.num_leaves),
+           "spreads must be [num_leaves] and need centroids");
+    view_.centroids = pointer(centroids_);
+    view_.spreads = pointer(spreads_);
+  }
+
+  // The row of each entry, and the number of each row.
+  void set_entries(bool spills) {
+    view_.num_rows = entry_rows_ ? (ids_ ? ids_->shape(0) : 0) : view_.num_entries;
+    expect(!entry_rows_ || entry_rows_->shape(0) == view_.num_entries, "entry_rows: [entries]");
+    view_.spills = entry_rows_ && spills;
+    expect(!view_.spills || centroids_, "rows in two leaves need centroids");
+    expect(view_.spills || view_.num_entries == view_.num_rows,
+           "a row has one entry where nothing spills");
+    if (entry_rows_)
+      expect_below(entry_rows_->data(), view_.num_entries, view_.num_rows,
+                   "entry_rows must be below the number of rows");
+    expect(!ids_ || ids_->shape(0) == view_.num_rows, "ids must be [num_rows]");
+    view_.ids = pointer(ids_);
+    view_.entry_rows = pointer(entry_rows_);
+  }
+
+  // Rows that are scored one by one, where there are any.
+  void set_rows() {
+    const size_t n = view_.num_rows, dim = view_.dim;
+    expect(int(rows_.has_value()) + int(rows_bf16_.has_value()) + int(rows_i8_.has_value()) <= 1,
+           "rows have one precision");
+    expect(rows_ || rows_bf16_ || rows_i8_ || codes_, "an index needs rows or codes");
+    const auto fit = [&](const auto& a) {
+      return !a || (a->shape(0) == n && a->shape(1) == dim);
+    };
+    expect(fit(rows_) && fit(rows_bf16_) && fit(rows_i8_), "rows must be [num_rows][dim]");
+    expect(!rows_i8_ || (row_scales_ && row_scales_->shape(0) == n), "row_scales: [num_rows]");
+    expect(!rows_i8_ || !view_.squared_l2() || (row_squares_ && row_squares_->shape(0) == n),
+           "row_squares: [num_rows]");
+    check_origins();
+    view_.rows = {pointer(rows_),       pointer(rows_bf16_),   pointer(rows_i8_),
+                  pointer(row_scales_), pointer(row_squares_), dim,
+                  pointer(row_labels_), pointer(row_origins_),
+                  row_origins_ ? row_origins_->shape(0) : 0};
+  }
+
+  void check_origins() const {
+    expect(row_labels_.has_value() == row_origins_.has_value() && (!row_labels_ || rows_i8_),
+           "row_labels and row_origins go together, with rows_i8");
+    if (!row_labels_) return;
+    expect(row_labels_->shape(0) == view_.num_rows, "row_labels: [num_rows]");
+    expect(row_origins_->shape(0) >= 1 && row_origins_->shape(0) <= 256 &&
+               row_origins_->shape(1) == view_.dim,
+           "row_origins must be [1..256][dim]");
+    expect_below(row_labels_->data(), view_.num_rows, row_origins_->shape(0),
+                 "row_labels must be below the number of origins");
+  }
+
   // What stands between a query and the centroids.
   void set_levels() {
     const bool squared_l2 = view_.squared_l2();
@@ -153,9 +153,39 @@ class IndexArrays {
     }
   }
 
-  IndexView view_;
+  void set_codes(size_t dims_per_block, double correction_low, double correction_span) {
+    const size_t reduced_dim = view_.reduced_dim, groups = view_.group_starts.back();
+    expect(dims_per_block >= 1 && dims_per_block <= reduced_dim,
+           "dims_per_block must be in 1..reduced_dim");
+    view_.dims_per_block = dims_per_block;
+    view_.blocks = blocks_of(reduced_dim, dims_per_block);
+    expect(view_.blocks < 65000, "too many blocks");
+    expect(codebook_ && codebook_->shape(0) == reduced_dim,
+           "codebook must be [reduced_dim][codewords]");
+    view_.codewords = codewords_of(codebook_->shape(1));
+    expect(codes_->shape(0) == groups && codes_->shape(1) == view_.blocks &&
+               codes_->shape(2) == block_bytes(view_.codewords),
+           "codes must be [groups][blocks][16], or [32] with 256 codewords");
+    view_.codes = pointer(codes_);
+    view_.codebook = codebook_->data();
+    set_corrections(correction_low, correction_span);
+    prepare_tiles(view_);
+    find_outliers(view_);
+  }
 
- private:
+  void set_corrections(double low, double span) {
+    expect(!corrections_ || (view_.residual && centroids_ &&
+                             corrections_->shape(0) == view_.group_starts.back() * kGroup),
+           "corrections must be [groups * 32] and are of residuals");
+    expect(!code_center_ || (corrections_ && code_center_->shape(0) == view_.reduced_dim),
+           "code_center must be [reduced_dim] and needs corrections");
+    view_.corrections = pointer(corrections_);
+    view_.code_center = pointer(code_center_);
+    if (!corrections_) return;
+    view_.correction_low = low;
+    view_.correction_span = span;
+  }
+
   In<uint32_t, 1> leaf_starts_;
   MaybeF32x2 centroids_;
   MaybeF32 spreads_;

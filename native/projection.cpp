@@ -17,16 +17,16 @@ constexpr size_t kSlab = 512;       // rows whose products are added up in float
 constexpr size_t kDimsPerTask = 32;
 constexpr int kBasisSteps = 127, kQuerySteps = 63;  // AVX2 adds two products in 16 bits
 
-// A query in whole steps; false where its values differ too much for that.
+// A query in whole steps; false where its values differ too much for that, which is told from the steps:
+// so it is no round_i8, which knows lengths and errors as floats.
 bool round_query(const float* query, size_t dim, int8_t* bytes, int32_t& start, float& step) {
-  constexpr float kWhole = 12582912.0f;  // next to it floats are whole numbers: sums are rounded
-  constexpr int64_t kSpike = 64;         // square of the greatest value over the mean square
+  constexpr int64_t kSpike = 64;  // square of the greatest value over the mean square
   const float greatest = std::max(greatest_of(query, dim), 1e-30f);
   const float inverse = float(kQuerySteps) / greatest;
   step = greatest / float(kQuerySteps);
   int32_t sum = 0, squares = 0;
   for (size_t j = 0; j < dim; ++j) {
-    const int32_t whole = int32_t((query[j] * inverse + kWhole) - kWhole);
+    const int32_t whole = int32_t(nearest_whole(query[j] * inverse));
     bytes[j] = int8_t(whole);
     sum += whole;
     squares += whole * whole;

@@ -44,9 +44,8 @@ struct Lanes {
   int32_t sums[kSums] = {};
 
   void round(const float* x, size_t count, float inverse, float step, int8_t* to) {
-    constexpr float kWhole = 12582912.0f;  // next to it floats are whole numbers: sums are rounded
     for (size_t l = 0; l < count; ++l) {
-      const float whole = (x[l] * inverse + kWhole) - kWhole;
+      const float whole = nearest_whole(x[l] * inverse);
       const double off = double(x[l]) - double(whole * step);
       errors[l] += off * off;
       squares[l] += double(x[l]) * double(x[l]);
@@ -98,7 +97,6 @@ I8Queries RoundedQueries::view() const noexcept {
 }
 
 void WideQueries::round(const float* queries, size_t count, size_t dim) {
-  constexpr float kWhole = 12582912.0f;  // next to it floats are whole numbers: sums are rounded
   values.resize(count * dim);
   for (auto* each : {&steps, &offs, &halves}) each->resize(count);
   for (size_t q = 0; q < count; ++q) {
@@ -107,7 +105,7 @@ void WideQueries::round(const float* queries, size_t count, size_t dim) {
     const float inverse = float(most_wide(dim)) / greatest, step = 1.0f / inverse;
     double error = 0, square = 0;
     for (size_t j = 0; j < dim; ++j) {
-      const float whole = (x[j] * inverse + kWhole) - kWhole;
+      const float whole = nearest_whole(x[j] * inverse);
       const double off = double(x[j]) - double(whole) * double(step);
       error += off * off;
       square += double(x[j]) * double(x[j]);
