@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "arrays.h"
+#include "bind_arrays.h"
 #include "kernels.h"
 #include "search.h"
 #include "tiles.h"

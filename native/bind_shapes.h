@@ -5,7 +5,7 @@
 #include <optional>
 #include <vector>
 
-#include "arrays.h"
+#include "bind_arrays.h"
 #include "kernels.h"
 
 namespace swann {

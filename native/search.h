@@ -5,10 +5,11 @@
 #include <memory>
 #include <vector>
 
+#include "bounds.h"
+#include "bounds_trial.h"
 #include "byte_rows.h"
 #include "kernels.h"
 #include "projection.h"
-#include "bounds.h"
 #include "rounded.h"
 #include "rows.h"
 #include "tiles.h"

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "arrays.h"
+#include "bind_arrays.h"
 #include "bind_shapes.h"
 #include "bind_upper.h"
 #include "search.h"
