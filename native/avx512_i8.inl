@@ -1,5 +1,6 @@
 // Rows and queries of 8 bits: packing, filtering, products (kernels.h, I8Rows).
-// Included inside avx512vnni.cpp's unnamed namespace, after avx512_i8_masks.inl.
+// Included inside avx512vnni.cpp's unnamed namespace, after avx512_i8_masks.inl. It packs rows as i8.inl does,
+// but rounds and loads by instructions that F16 has not.
 
 // One row, as `place` of its group. Adds up squared lengths of the error and of what stands for the
 // row, in steps (so that they are no less than a float may be), and of the row.

@@ -24,7 +24,7 @@ SWANN_INLINE inline void add_products(__m512i& sum, __m512i unsigned_bytes,
 
 #include "avx512vnni_scan.inl"
 
-// ---- Codes of 4 bits as tiles
+// ---- Codes of 4 bits, unpacked
 
 // Which of the four blocks from `block` on there are, 16 bytes each.
 inline __mmask64 present_blocks(size_t blocks, size_t block) noexcept {

@@ -169,7 +169,7 @@ class IndexArrays {
     view_.codes = pointer(codes_);
     view_.codebook = codebook_->data();
     set_corrections(correction_low, correction_span);
-    prepare_tiles(view_);
+    prepare_byte_codebook(view_);
     find_outliers(view_);
   }
 

@@ -9,7 +9,7 @@
 #include "bind_arrays.h"
 #include "kernels.h"
 #include "search.h"
-#include "tiles.h"
+#include "unpacked_codes.h"
 
 namespace swann {
 namespace {
@@ -236,10 +236,10 @@ void bind_kernels(nb::module_& m) {
     return names;
   });
   m.def("active_level", [] { return std::string(kernels().level); });
-  // Batches of 4-bit codes by "tables" or by "tiles", where these are; "faster" as usual.
+  // Batches of 4-bit codes by "tables" or "unpacked", where they can be; "faster" as usual.
   m.def("force_scan", [](const std::string& way) {
-    expect(way == "tables" || way == "tiles" || way == "faster", "tables, tiles or faster");
-    force_scan(way != "faster", way == "tiles" ? ScanWay::tiles : ScanWay::tables);
+    expect(way == "tables" || way == "unpacked" || way == "faster", "tables, unpacked or faster");
+    force_scan(way != "faster", way == "unpacked" ? ScanWay::unpacked : ScanWay::tables);
   });
   m.def("level_error", [] {
     const char* error = level_error();

@@ -25,7 +25,7 @@ struct Scratch {
   std::vector<uint32_t> rows, slots;
   std::vector<uint64_t> places;
   RoundedQueries rounded, visiting;
-  bool is_rounded = false;  // the block's queries are, for rows or for tiles
+  bool is_rounded = false;  // the block's queries are, for rows or for unpacked codes
   RoundedRows rounded_rows;
   WideQueries wide;
   RowCopies row_copies;           // of new rows, for many queries
@@ -37,11 +37,11 @@ struct Scratch {
   bool rounds = false;            // else rows may be rounded for the block
   bool widens = false;            // else rows of int8 are held against queries in 16 bits
   size_t num_filtered = 0, num_passed = 0;  // pairs of a query and an entry
-  std::vector<int8_t> tile_bytes;        // [count][quads][4] of the queries, rounded for tiles
-  std::vector<TileQuery> tile_queries;   // [count]
+  std::vector<int8_t> query_bytes;       // [count][quads][4] of the queries, rounded for unpacked codes
+  std::vector<UnpackedQuery> unpacked_queries;  // [count]
   std::vector<uint8_t> leaf_codes;       // of a leaf, unpacked
-  std::vector<ScanQuery> tile_scans;
-  std::vector<uint32_t> tile_visits;     // of those scans
+  std::vector<ScanQuery> unpacked_scans;
+  std::vector<uint32_t> unpacked_visits;  // of those scans
 };
 
 struct Block {

@@ -87,7 +87,7 @@ struct I8Rows {
 };
 
 // Queries rounded to 8 bits: a byte b stands for b / inverse.
-constexpr size_t kI8Queries = 16;  // of a tile
+constexpr size_t kI8Queries = 16;  // go together
 struct I8Queries {
   const int8_t* bytes;      // [count, up to a multiple of 16][quads][4]
   const int32_t* starts;    // [count] -128 times the sum of the bytes

@@ -12,7 +12,7 @@
 #include "projection.h"
 #include "rounded.h"
 #include "rows.h"
-#include "tiles.h"
+#include "unpacked_codes.h"
 #include "updates.h"
 
 namespace swann {
@@ -70,7 +70,7 @@ struct IndexView {
   const float* code_center = nullptr;      // [reduced_dim] what tables and corrections count from, or null
   bool residual = true;                    // with centroids: codes are of residuals, not datapoints
   std::vector<size_t> group_starts;        // [num_leaves + 1] first group of each leaf
-  TileCodebook tiles;                      // of the codebook, or empty: see prepare_tiles
+  ByteCodebook byte_codebook;              // the codebook again, or empty: see prepare_byte_codebook
 
   size_t group_bytes() const noexcept { return blocks * block_bytes(codewords); }
   bool squared_l2() const noexcept { return distance == Distance::squared_l2; }
