@@ -157,7 +157,7 @@ coverage: $(DEV) ## which lines and branches of native/ the tests run (half an h
 	-PYTHONPATH=$(CURDIR)/build/coverage-site $(BIN)/python -m coverage run --branch \
 		--source=$(CURDIR)/build/coverage-site/swann -m pytest $(COVERAGE_TESTS) $(ARGS)
 	SWANN_SIMD=emulated PYTHONPATH=$(CURDIR)/build/coverage-site $(BIN)/python -m pytest \
-		tests/test_rounded_rows.py tests/test_tiles.py
+		tests/test_rounded_rows.py tests/test_unpacked_codes.py
 	$(BIN)/python -m coverage report --include='*/swann/index/*' --show-missing
 	$(BIN)/python tools/coverage_report build/coverage-levels build/coverage-selftest \
 		build/coverage-module $$(test ! -d build/coverage-arm64 || \

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "selftest_tiles.h"
+#include "selftest_amx.h"
 
 namespace {
 

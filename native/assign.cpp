@@ -18,8 +18,7 @@ constexpr size_t kRowsPerTask = 96;      // a multiple of the rows that a kernel
 constexpr size_t kCentroidsAtOnce = 512; // keeps a task's scores in the second-level cache
 constexpr size_t kFew = 32;              // centroids that are scored in no time
 
-size_t tasks(size_t count, size_t each) { return (count + each - 1) / each; }
-size_t up_to_lanes(size_t count) { return tasks(count, kLanes) * kLanes; }
+size_t up_to_lanes(size_t count) { return tiles_of(count) * kLanes; }
 
 // The scores of up to kRowsPerTask rows and some centroids.
 struct Scores {
@@ -156,7 +155,7 @@ void assign_by_tiles(const float* rows, size_t count, const TiledCentroids& cent
   const AnisotropicCost cost(eta, centroids.halves);
   const std::vector<float> no_bias(etas == nullptr ? 0 : kCentroidsAtOnce);
   const bool need_lengths = eta > 1.0f || etas != nullptr;
-  parallel_for(tasks(count, kRowsPerTask), threads, [&](size_t task) {
+  parallel_for(ceil_div(count, kRowsPerTask), threads, [&](size_t task) {
     thread_local Scores seen;
     thread_local std::vector<float> costs;
     costs.resize(kCentroidsAtOnce);
@@ -223,7 +222,7 @@ void assign_leaves(const float* rows, size_t count, const TiledCentroids& centro
   if (eta > 1.0f || etas != nullptr || centroids.num <= kFew)
     return assign_by_tiles(rows, count, centroids, threads, labels, scores, eta, etas);
   const size_t dim = centroids.dim;
-  parallel_for(tasks(count, kRowsPerTask), threads, [&](size_t task) {
+  parallel_for(ceil_div(count, kRowsPerTask), threads, [&](size_t task) {
     thread_local Nearest nearest;
     const size_t end = std::min(count, (task + 1) * kRowsPerTask);
     size_t first = task * kRowsPerTask;
@@ -263,7 +262,7 @@ std::vector<uint32_t> near_centroids(const float* origins, const TiledCentroids&
                                      size_t width, size_t threads) {
   const size_t num = centroids.num, dim = centroids.dim;
   std::vector<uint32_t> near(num * width);
-  parallel_for(tasks(num, kRowsPerTask), threads, [&](size_t task) {
+  parallel_for(ceil_div(num, kRowsPerTask), threads, [&](size_t task) {
     thread_local Scores seen;
     thread_local std::vector<uint32_t> found;
     found.resize(num);

@@ -1,5 +1,6 @@
 // Rows and queries of 8 bits: packing, filtering, products (kernels.h, I8Rows).
-// Included inside avx512vnni.cpp's unnamed namespace, after avx512_i8_masks.inl.
+// Included inside avx512vnni.cpp's unnamed namespace, after avx512_i8_masks.inl. It packs rows as i8.inl does,
+// but rounds and loads by instructions that F16 has not.
 
 // One row, as `place` of its group. Adds up squared lengths of the error and of what stands for the
 // row, in steps (so that they are no less than a float may be), and of the row.
@@ -25,7 +26,7 @@ inline void pack_row(const float* row, size_t dim, const float* weights, float i
 
 void i8_pack(const float* rows, size_t count, size_t dim, const float* weights,
              const I8Rows* out) noexcept {
-  const size_t quads = (dim + 3) / 4, group_bytes = quads * kI8Group * 4;
+  const size_t quads = quads_of(dim), group_bytes = quads * kI8Group * 4;
   for (size_t first = 0, g = 0; first < count; first += kI8Group, ++g) {
     const size_t here = count - first < kI8Group ? count - first : kI8Group;
     __m512 most = _mm512_setzero_ps();

@@ -11,7 +11,7 @@ struct Ahead {
   const uint8_t* codes[G];
 
   Ahead(const PackedLeaf& leaf, size_t group) noexcept {
-    const size_t bytes = leaf.blocks * 16, leaf_bytes = (leaf.count + kGroup - 1) / kGroup * bytes;
+    const size_t bytes = leaf.blocks * 16, leaf_bytes = groups_of(leaf.count) * bytes;
     const size_t distance = Q > 1 ? kAheadOfMany : leaf_bytes < kAhead ? leaf_bytes : kAhead;
 #pragma GCC unroll 4
     for (size_t g = 0; g < G; ++g) codes[g] = codes_ahead(leaf, (group + g) * bytes, distance);

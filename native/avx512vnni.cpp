@@ -24,7 +24,7 @@ SWANN_INLINE inline void add_products(__m512i& sum, __m512i unsigned_bytes,
 
 #include "avx512vnni_scan.inl"
 
-// ---- Codes of 4 bits as tiles
+// ---- Codes of 4 bits, unpacked
 
 // Which of the four blocks from `block` on there are, 16 bytes each.
 inline __mmask64 present_blocks(size_t blocks, size_t block) noexcept {
@@ -101,8 +101,8 @@ inline void unpack_blocks(const uint8_t* packed, size_t blocks, const uint8_t* w
 
 void lut16_unpack(const PackedLeaf* leaf, const uint8_t* words, size_t dims_per_block,
                   uint8_t* rows, uint8_t* codes) noexcept {
-  const size_t groups = (leaf->count + kGroup - 1) / kGroup, blocks = leaf->blocks;
-  const size_t row_bytes = (blocks + 3) / 4 * dims_per_block * 64;
+  const size_t groups = groups_of(leaf->count), blocks = leaf->blocks;
+  const size_t row_bytes = ceil_div(blocks, 4) * dims_per_block * 64;
   const size_t code_bytes = unpacked_bytes(blocks);
   for (size_t g = 0; g < groups; ++g, rows += 2 * row_bytes, codes += kGroup * code_bytes)
     for (size_t m = 0; m < blocks; m += 64)

@@ -9,9 +9,9 @@
 #include <cmath>
 #include <vector>
 
-#include "arrays.h"
+#include "bind_arrays.h"
+#include "bind_long_call.h"
 #include "bind_shapes.h"
-#include "building.h"
 #include "kernels.h"
 #include "rows.h"
 #include "threads.h"
@@ -22,13 +22,13 @@ namespace {
 
 size_t check(In<float, 2> rows, std::optional<Out<float, 1>> norms, size_t threads) {
   expect(!norms || norms->shape(0) == rows.shape(0), "norms must be [count]");
-  const Building building;
+  const LongCall call;
   return check_rows(rows.data(), rows.shape(0), rows.shape(1), pointer(norms), threads);
 }
 
 void square(In<float, 2> rows, Out<double, 1> squares, size_t threads) {
   expect(squares.shape(0) == rows.shape(0), "squares must be [count]");
-  const Building building;
+  const LongCall call;
   square_rows(rows.data(), rows.shape(0), rows.shape(1), threads, squares.data());
 }
 
@@ -47,7 +47,7 @@ class Centroids {
  public:
   Centroids(In<float, 2> rows, size_t threads) : rows_(std::move(rows)) {
     expect(rows_.shape(0) >= 1 && rows_.shape(1) >= 1, "centroids must not be empty");
-    const Building building;
+    const LongCall call;
     tiled_ = TiledCentroids(rows_.data(), rows_.shape(0), rows_.shape(1), threads);
   }
   const TiledCentroids& tiled() const noexcept { return tiled_; }
@@ -65,7 +65,7 @@ void assign(In<float, 2> rows, const Centroids& centroids, Out<uint32_t, 1> labe
   expect(labels.shape(0) == rows.shape(0) && scores.shape(0) == rows.shape(0),
          "labels and scores must be [count]");
   expect(!etas || etas->shape(0) == rows.shape(0), "etas must be [count]");
-  const Building building;
+  const LongCall call;
   assign_leaves(rows.data(), rows.shape(0), tiled, threads, labels.data(), scores.data(), eta,
                 pointer(etas));
 }
@@ -82,7 +82,7 @@ void reassign(In<float, 2> rows, In<float, 2> origins, In<float, 2> centroids, s
   expect(labels.shape(0) == count && scores.shape(0) == count, "labels and scores: [count]");
   check_order(order, starts, count, leaves);
   expect(starts.data()[0] == 0 && starts.data()[leaves] == count, "starts must cover the rows");
-  const Building building;
+  const LongCall call;
   const TiledCentroids tiled(centroids.data(), leaves, rows.shape(1), threads);
   assign_near(rows.data(), origins.data(), tiled, width, order.data(), starts.data(), threads,
               labels.data(), scores.data());
@@ -96,7 +96,7 @@ void move_centroids(In<float, 2> rows, In<uint32_t, 1> order, In<uint32_t, 1> st
   expect((!etas || etas->shape(0) == count) && (!scales || scales->shape(0) == count),
          "etas and scales must be [count]");
   check_order(order, starts, count, leaves);
-  const Building building;
+  const LongCall call;
   anisotropic_centroids(rows.data(), rows.shape(1), order.data(), starts.data(), leaves, eta,
                         threads, centroids.data(), pointer(etas), pointer(scales));
 }
@@ -104,7 +104,7 @@ void move_centroids(In<float, 2> rows, In<uint32_t, 1> order, In<uint32_t, 1> st
 void to_bf16(In<float, 2> rows, MaybeF32 weights, Out<uint16_t, 2> out, size_t threads) {
   expect(out.shape(0) == rows.shape(0) && out.shape(1) == rows.shape(1), "out: [count][dim]");
   expect(!weights || weights->shape(0) == rows.shape(0), "weights must be [count]");
-  const Building building;
+  const LongCall call;
   round_to_bf16(rows.data(), rows.shape(0), rows.shape(1), pointer(weights), threads, out.data());
 }
 
@@ -121,7 +121,7 @@ void to_i8(In<float, 2> rows, MaybeF32 weights, MaybeF32x2 origins,
     expect(labels->shape(0) == rows.shape(0), "labels must be [count]");
     expect_below(labels->data(), labels->shape(0), origins->shape(0), "labels must be there");
   }
-  const Building building;
+  const LongCall call;
   round_to_i8(rows.data(), rows.shape(0), rows.shape(1), pointer(weights), threads,
               pointer(origins), pointer(labels), out.data(), scales.data(), squares.data());
 }
@@ -132,7 +132,7 @@ void take(In<float, 2> rows, In<int64_t, 1> ids, Out<float, 2> out, size_t threa
   expect(std::all_of(first, first + ids.shape(0),
                      [&](int64_t id) { return id >= 0 && uint64_t(id) < rows.shape(0); }),
          "ids must be there");
-  const Building building;
+  const LongCall call;
   take_rows(rows.data(), first, ids.shape(0), rows.shape(1), threads, out.data());
 }
 
@@ -140,7 +140,7 @@ void put(In<uint8_t, 2> rows, In<uint32_t, 1> places, Out<uint8_t, 2> out, size_
   expect(places.shape(0) == rows.shape(0) && out.shape(1) == rows.shape(1),
          "places must be [count], out [rows][bytes]");
   expect_below(places.data(), places.shape(0), out.shape(0), "places must be there");
-  const Building building;
+  const LongCall call;
   put_rows(rows.data(), rows.shape(0), rows.shape(1), places.data(), threads, out.data());
 }
 
@@ -153,7 +153,7 @@ void spill(In<float, 2> rows, const Centroids& centroids, In<uint32_t, 1> labels
   expect(labels.shape(0) == rows.shape(0) && spilled.shape(0) == rows.shape(0),
          "labels and spilled must be [count]");
   expect_below(labels.data(), labels.shape(0), tiled.num, "labels must be below num_leaves");
-  const Building building;
+  const LongCall call;
   spill_leaves(rows.data(), rows.shape(0), tiled, labels.data(), lambda, threads, spilled.data());
 }
 
@@ -162,7 +162,7 @@ void sort_rows(In<uint32_t, 1> labels, Out<uint32_t, 1> order, Out<uint32_t, 1> 
   expect(starts.shape(0) >= 2, "starts must be [num_leaves + 1]");
   const size_t leaves = starts.shape(0) - 1;
   expect_below(labels.data(), labels.shape(0), leaves, "labels must be below num_leaves");
-  const Building building;
+  const LongCall call;
   sort_by_leaf(labels.data(), labels.shape(0), leaves, order.data(), starts.data());
 }
 
@@ -172,14 +172,14 @@ void means(In<float, 2> rows, In<uint32_t, 1> order, In<uint32_t, 1> starts, Out
   expect(starts.shape(0) == out.shape(0) + 1 && out.shape(1) == rows.shape(1),
          "means must be [num_leaves][dim]");
   check_order(order, starts, rows.shape(0), out.shape(0));
-  const Building building;
+  const LongCall call;
   leaf_means(rows.data(), rows.shape(1), order.data(), starts.data(), out.shape(0), threads,
              out.data());
 }
 
 void tiles(In<float, 2> rows, MaybeF32x2 centroids, MaybeU32 labels, Out<float, 3> targets,
            std::optional<Out<float, 3>> directions, size_t threads) {
-  const size_t count = rows.shape(0), dim = rows.shape(1), n = (count + kLanes - 1) / kLanes;
+  const size_t count = rows.shape(0), dim = rows.shape(1), n = tiles_of(count);
   const auto fits = [&](const Out<float, 3>& a) {
     return a.shape(0) == n && a.shape(1) == dim && a.shape(2) == kLanes;
   };
@@ -188,7 +188,7 @@ void tiles(In<float, 2> rows, MaybeF32x2 centroids, MaybeU32 labels, Out<float, 
   expect(!labels || labels->shape(0) == count, "labels must be [count]");
   if (labels)
     expect_below(labels->data(), count, centroids->shape(0), "labels must be below num_leaves");
-  const Building building;
+  const LongCall call;
   make_tiles(rows.data(), count, dim, pointer(centroids), pointer(labels), threads,
              targets.data(), pointer(directions));
 }
@@ -207,7 +207,7 @@ TileSet tile_set(const In<float, 3>& targets, const std::optional<In<float, 3>>&
                weights->shape(1) == kLanes,
            "directions must be [tiles][dim][16], weights [tiles][16]");
   return {targets.data(), pointer(directions), pointer(weights), n, dim, dims_per_block,
-          (dim + dims_per_block - 1) / dims_per_block, codewords_of(codebook.shape(1))};
+          blocks_of(dim, dims_per_block), codewords_of(codebook.shape(1))};
 }
 
 void encode(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF32x2 weights,
@@ -217,7 +217,7 @@ void encode(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF
   expect(codes.shape(0) == set.tiles && codes.shape(1) == set.blocks && codes.shape(2) == kLanes,
          "codes must be [tiles][blocks][16]");
   expect(losses.shape(0) == set.tiles && losses.shape(1) == kLanes, "losses: [tiles][16]");
-  const Building building;
+  const LongCall call;
   if (warm)
     expect_below(codes.data(), codes.size(), set.codewords,
                  "codes must be below the number of codewords");
@@ -231,7 +231,7 @@ void start(In<float, 3> targets, size_t dims_per_block, In<uint32_t, 1> first,
              draws.shape(1) == set.blocks,
          "first must be [blocks], draws [codewords - 1][blocks]");
   expect_below(first.data(), set.blocks, set.tiles * kLanes, "first must be there");
-  const Building building;
+  const LongCall call;
   start_codebook(set, first.data(), draws.data(), threads, codebook.data());
 }
 
@@ -244,7 +244,7 @@ void update(In<float, 3> targets, std::optional<In<float, 3>> directions, MaybeF
   set.scales = pointer(scales);
   expect(codes.shape(0) == set.tiles && codes.shape(1) == set.blocks && codes.shape(2) == kLanes,
          "codes must be [tiles][blocks][16]");
-  const Building building;
+  const LongCall call;
   expect_below(codes.data(), codes.size(), set.codewords,
                "codes must be below the number of codewords");
   (joint ? update_codebook_jointly : update_codebook)(set, codes.data(), threads,
@@ -258,7 +258,7 @@ void pack(In<float, 2> rows, std::optional<In<float, 1>> weights, MaybeF32x2 cen
           std::optional<In<float, 1>> center, size_t threads) {
   const size_t count = rows.shape(0), dim = rows.shape(1), slots = codes.shape(0) * kGroup;
   expect(dims_per_block >= 1 && dims_per_block <= dim, "dims_per_block must be in 1..dim");
-  const size_t blocks = (dim + dims_per_block - 1) / dims_per_block;
+  const size_t blocks = blocks_of(dim, dims_per_block);
   expect(codebook.shape(0) == dim, "codebook must be [dim][codewords]");
   const size_t codewords = codewords_of(codebook.shape(1));
   expect(codes.shape(1) == blocks && codes.shape(2) == block_bytes(codewords),
@@ -277,12 +277,11 @@ void pack(In<float, 2> rows, std::optional<In<float, 1>> weights, MaybeF32x2 cen
   expect(directions.has_value() == (metric && weights) &&
              (!directions || (directions->shape(0) == count && directions->shape(1) == dim)),
          "directions must be [count][dim], with a metric and weights");
-  const PackJob job{rows.data(), pointer(weights), pointer(centroids), leaves.data(),
-                    places.data(), count, dim, dims_per_block, blocks, sweeps, codewords,
-                    codebook.data(), codes.data(), pointer(corrections), pointer(metric),
-                    pointer(directions), pointer(center)};
-  const Building building;
-  pack_codes(job, threads);
+  const EncodeJob job{rows.data(), pointer(weights), pointer(centroids), leaves.data(), count, dim,
+                      dims_per_block, blocks, sweeps, codewords, codebook.data(), pointer(metric),
+                      pointer(directions), pointer(center)};
+  const LongCall call;
+  pack_codes(job, {places.data(), codes.data(), pointer(corrections)}, threads);
 }
 
 void directions_under(In<float, 2> rows, In<float, 2> metric, Out<float, 2> directions,
@@ -291,7 +290,7 @@ void directions_under(In<float, 2> rows, In<float, 2> metric, Out<float, 2> dire
   expect(metric.shape(0) == dim && metric.shape(1) == dim, "metric must be [dim][dim]");
   expect(directions.shape(0) == count && directions.shape(1) == dim && norms.shape(0) == count,
          "directions must be [count][dim], norms [count]");
-  const Building building;
+  const LongCall call;
   metric_directions(rows.data(), count, dim, metric.data(), threads, directions.data(),
                     norms.data());
 }
@@ -305,7 +304,7 @@ void release_memory() {
 
 size_t normalize(In<float, 2> rows, Out<float, 2> out, size_t threads) {
   expect(out.shape(0) == rows.shape(0) && out.shape(1) == rows.shape(1), "out: [count][dim]");
-  const Building building;
+  const LongCall call;
   return normalize_rows(rows.data(), rows.shape(0), rows.shape(1), threads, out.data());
 }
 

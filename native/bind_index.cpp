@@ -6,11 +6,11 @@
 #include <utility>
 #include <vector>
 
-#include "arrays.h"
-#include "building.h"
-#include "index_changes.h"
+#include "bind_arrays.h"
+#include "bind_index_changes.h"
+#include "bind_long_call.h"
+#include "bind_numpy.h"
 #include "kernels.h"
-#include "numpy_arrays.h"
 #include "search.h"
 #include "threads.h"
 #include "train.h"
@@ -155,7 +155,7 @@ class Index : public ChangingIndex {
       const nb::gil_scoped_release released;
       return answer(q, count, asked, threads, ids, distances);
     }
-    const Building heard;
+    const LongCall call;
     return answer(q, count, asked, threads, ids, distances);
   }
 

@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "arrays.h"
+#include "bind_arrays.h"
 #include "kernels.h"
 #include "search.h"
-#include "tiles.h"
+#include "unpacked_codes.h"
 
 namespace swann {
 namespace {
@@ -95,7 +95,7 @@ void lut(const std::string& level, In<float, 1> query, In<float, 2> codebook,
          Out<float, 1> highs) {
   expect(dims_per_block >= 1, "dims_per_block must be positive");
   const size_t dim = query.shape(0);
-  const size_t blocks = (dim + dims_per_block - 1) / dims_per_block;
+  const size_t blocks = blocks_of(dim, dims_per_block);
   const size_t words = codebook.shape(1);
   expect(codebook.shape(0) == dim && are_codewords(words), "codebook: [dim][16 or 256]");
   expect(out.shape(0) == blocks && out.shape(1) == words, "lut: [blocks][codewords]");
@@ -125,7 +125,7 @@ size_t scan(const std::string& level, In<uint8_t, 3> codes,
   const size_t words = luts.shape(2);
   expect(are_codewords(words) && luts.shape(1) == blocks && codes.shape(2) == block_bytes(words),
          "codes and luts");
-  expect((count + kGroup - 1) / kGroup == groups && first_group <= groups, "count and groups");
+  expect(groups_of(count) == groups && first_group <= groups, "count and groups");
   expect(!corrections || corrections->shape(0) == groups * kGroup, "corrections: [groups * 32]");
   expect(queries >= 1 && queries <= at_level(level).scan_queries, "queries in one pass");
   expect(thresholds.size() == queries && biases.size() == queries &&
@@ -193,7 +193,7 @@ void encode(const std::string& level, In<float, 2> target,
   expect(!direction || (direction->shape(0) == dim && direction->shape(1) == kLanes),
          "direction: [dim][16]");
   expect(weight.shape(0) == kLanes && loss.shape(0) == kLanes && codes.shape(1) == kLanes &&
-             codes.shape(0) == (dim + dims_per_block - 1) / dims_per_block,
+             codes.shape(0) == blocks_of(dim, dims_per_block),
          "weight, loss: [16]; codes: [blocks][16]");
   at_level(level).encode_tile(target.data(), pointer(direction), weight.data(), codebook.data(),
                               codebook.shape(1), dim, dims_per_block, sweeps, warm, codes.data(),
@@ -205,7 +205,7 @@ float encode_one(const std::string& level, In<float, 1> target,
                  size_t dims_per_block, size_t sweeps, Out<uint8_t, 1> codes) {
   const size_t dim = target.shape(0);
   expect(dims_per_block >= 1 && dims_per_block <= dim, "dims_per_block must be in 1..dim");
-  const size_t blocks = (dim + dims_per_block - 1) / dims_per_block;
+  const size_t blocks = blocks_of(dim, dims_per_block);
   const size_t words = codebook.shape(1);
   expect(codebook.shape(0) == dim && are_codewords(words), "codebook: [dim][16 or 256]");
   expect(!direction || direction->shape(0) == dim, "direction: [dim]");
@@ -236,10 +236,10 @@ void bind_kernels(nb::module_& m) {
     return names;
   });
   m.def("active_level", [] { return std::string(kernels().level); });
-  // Batches of 4-bit codes by "tables" or by "tiles", where these are; "faster" as usual.
+  // Batches of 4-bit codes by "tables" or "unpacked", where they can be; "faster" as usual.
   m.def("force_scan", [](const std::string& way) {
-    expect(way == "tables" || way == "tiles" || way == "faster", "tables, tiles or faster");
-    force_scan(way != "faster", way == "tiles" ? ScanWay::tiles : ScanWay::tables);
+    expect(way == "tables" || way == "unpacked" || way == "faster", "tables, unpacked or faster");
+    force_scan(way != "faster", way == "unpacked" ? ScanWay::unpacked : ScanWay::tables);
   });
   m.def("level_error", [] {
     const char* error = level_error();

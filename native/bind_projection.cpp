@@ -1,8 +1,8 @@
 // The Python side of projections: arrays are checked here, and trusted behind this file.
 #include <nanobind/stl/optional.h>
 
-#include "arrays.h"
-#include "building.h"
+#include "bind_arrays.h"
+#include "bind_long_call.h"
 #include "projection.h"
 
 namespace swann {
@@ -14,7 +14,7 @@ void project(In<float, 2> rows, std::optional<In<float, 2>> basis, Out<float, 2>
   expect(out.shape(0) == count && reduced >= 1, "out must be [count][reduced]");
   expect(basis ? basis->shape(0) == reduced && basis->shape(1) == dim : reduced <= dim,
          "basis must be [reduced][dim]; without one, reduced must be at most dim");
-  const Building building;
+  const LongCall call;
   project_rows(rows.data(), count, dim, pointer(basis), reduced, threads, out.data());
 }
 
@@ -23,7 +23,7 @@ void moments(In<float, 2> rows, In<double, 1> shift, double scale, Out<double, 1
   const size_t dim = rows.shape(1);
   expect(shift.shape(0) == dim && sums.shape(0) == dim, "shift and sums must be [dim]");
   expect(products.shape(0) == dim && products.shape(1) == dim, "products must be [dim][dim]");
-  const Building building;
+  const LongCall call;
   add_moments(rows.data(), rows.shape(0), dim, shift.data(), scale, threads, sums.data(),
               products.data());
 }
@@ -31,7 +31,7 @@ void moments(In<float, 2> rows, In<double, 1> shift, double scale, Out<double, 1
 void eigen(Out<double, 2> matrix, Out<double, 1> values, size_t threads) {
   const size_t n = matrix.shape(0);
   expect(n >= 1 && matrix.shape(1) == n && values.shape(0) == n, "matrix: [n][n], values: [n]");
-  const Building building;
+  const LongCall call;
   symmetric_eigen(matrix.data(), n, threads, values.data());
 }
 

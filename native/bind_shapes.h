@@ -5,7 +5,7 @@
 #include <optional>
 #include <vector>
 
-#include "arrays.h"
+#include "bind_arrays.h"
 #include "kernels.h"
 
 namespace swann {
@@ -18,8 +18,6 @@ inline size_t codewords_of(size_t columns) {
   expect(columns == kWords16 || columns == kWords256, "a block has 16 or 256 codewords");
   return columns;
 }
-
-inline size_t groups_of(size_t rows) { return (rows + kGroup - 1) / kGroup; }
 
 inline std::vector<size_t> first_groups(const uint32_t* leaf_starts, size_t num_leaves) {
   std::vector<size_t> starts(num_leaves + 1, 0);

@@ -9,7 +9,7 @@
 #include <tuple>
 #include <vector>
 
-#include "arrays.h"
+#include "bind_arrays.h"
 #include "search.h"
 
 namespace swann {

@@ -1,7 +1,7 @@
 // The Python module. Arrays arrive checked by swann.kernels; the binding files check sizes again,
 // because behind them pointers are trusted.
-#include "arrays.h"
-#include "numpy_arrays.h"
+#include "bind_arrays.h"
+#include "bind_numpy.h"
 #include "threads.h"
 
 NB_MODULE(_native, m) {

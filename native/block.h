@@ -25,7 +25,7 @@ struct Scratch {
   std::vector<uint32_t> rows, slots;
   std::vector<uint64_t> places;
   RoundedQueries rounded, visiting;
-  bool is_rounded = false;  // the block's queries are, for rows or for tiles
+  bool is_rounded = false;  // the block's queries are, for rows or for unpacked codes
   RoundedRows rounded_rows;
   WideQueries wide;
   RowCopies row_copies;           // of new rows, for many queries
@@ -37,11 +37,11 @@ struct Scratch {
   bool rounds = false;            // else rows may be rounded for the block
   bool widens = false;            // else rows of int8 are held against queries in 16 bits
   size_t num_filtered = 0, num_passed = 0;  // pairs of a query and an entry
-  std::vector<int8_t> tile_bytes;        // [count][quads][4] of the queries, rounded for tiles
-  std::vector<TileQuery> tile_queries;   // [count]
+  std::vector<int8_t> query_bytes;       // [count][quads][4] of the queries, rounded for unpacked codes
+  std::vector<UnpackedQuery> unpacked_queries;  // [count]
   std::vector<uint8_t> leaf_codes;       // of a leaf, unpacked
-  std::vector<ScanQuery> tile_scans;
-  std::vector<uint32_t> tile_visits;     // of those scans
+  std::vector<ScanQuery> unpacked_scans;
+  std::vector<uint32_t> unpacked_visits;  // of those scans
 };
 
 struct Block {
@@ -63,7 +63,7 @@ struct Block {
   // A query's table begins on a cache line.
   uint8_t* lut(size_t q) const { return scratch.luts.data() + q * table_bytes(index); }
   static size_t table_bytes(const IndexView& index) {
-    return (index.blocks * index.codewords + index.blocks / 6 + 63) / 64 * 64;
+    return ceil_div(index.blocks * index.codewords + index.blocks / 6, 64) * 64;
   }
   // Behind the table, where it is wide.
   uint8_t* sixes(size_t q) const { return lut(q) + index.blocks * index.codewords; }
@@ -99,5 +99,9 @@ void end_rows(const Block& block);
 // scratch.choices. New ones likewise.
 void scan_rows(const Block& block, size_t leaf, const uint32_t* visits, size_t count);
 void scan_new_rows(const Block& block, const NewLeaf& leaf, const uint32_t* visits, size_t count);
+
+// What was found for query q, from its candidates: the result, or what gather_block says.
+void write_result(const Block& block, size_t q, int64_t* ids, float* distances);
+void write_found(const Block& block, size_t q, const uint32_t* whole_starts, const Found& found);
 
 }  // namespace swann

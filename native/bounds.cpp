@@ -102,7 +102,7 @@ void CentroidBounds::round(const RoundedCentroids& centroids, Ranking ranking,
   ranking_ = ranking;
   count_ = planes_ = count;
   bytes_.resize(2 * kVectors * width);
-  rest_.resize((dim + 15) / 16 * 16);
+  rest_.resize(ceil_div(dim, 16) * 16);
   const auto store = [&](size_t plane, const RoundedVector& rounded) {
     starts_[plane] = rounded.start, steps_[plane] = rounded.step;
   };

@@ -134,10 +134,10 @@ void ByteRows::look_at(const IndexView& index, const float* queries, size_t coun
 }
 
 void ByteRows::turn_on(const IndexView& index) {
-  const size_t parts = (entries_ + kPart - 1) / kPart, groups = parts * kPart / kI8Group;
+  const size_t parts = ceil_div(entries_, kPart), groups = parts * kPart / kI8Group;
   try {
     weights_ = weights_of(index, squares_);
-    bytes_.resize(groups * kI8Group * ((dim_ + 3) / 4 * 4));
+    bytes_.resize(groups * kI8Group * quads_of(dim_) * 4);
     want_large_pages(bytes_.data(), bytes_.nbytes());
     for (auto* values : {&inverses_, &errors_, &lengths_}) values->resize(groups);
     halves_.resize(groups * kI8Group);
@@ -174,7 +174,7 @@ bool ByteRows::make_part(const IndexView& index, size_t part) {
 }
 
 I8Rows ByteRows::from_group(size_t group) noexcept {
-  return {bytes_.data() + group * kI8Group * ((dim_ + 3) / 4 * 4), inverses_.data() + group,
+  return {bytes_.data() + group * kI8Group * quads_of(dim_) * 4, inverses_.data() + group,
           errors_.data() + group, lengths_.data() + group, halves_.data() + group * kI8Group};
 }
 

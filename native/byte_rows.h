@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "aligned.h"
-#include "bounds.h"
+#include "bounds_trial.h"
 #include "kernels.h"
 
 namespace swann {

@@ -71,6 +71,12 @@ void best_keys(const float* scores, const Reach& reach, size_t count, size_t wan
   std::copy_n(s.keys.data(), wanted, best);
 }
 
+// The centroids as they are scored to choose leaves.
+ExactRows choosing_rows(const IndexView& index) {
+  if (index.rounded.present()) return index.rounded;
+  return {.f32 = index.centroids, .dim = index.reduced_dim};
+}
+
 class Descent {
  public:
   Descent(const IndexView& index, std::vector<Scratch>& scratch)
@@ -101,10 +107,9 @@ class Descent {
     const bool lowest = level == 0;
     const size_t n = lowest ? index_.num_leaves : index_.upper[level - 1].num_leaves;
     const float* spreads = lowest ? index_.spreads : index_.upper[level - 1].spreads;
-    ExactRows rows;
-    rows.f32 = lowest ? index_.centroids : index_.upper[level - 1].centroids;
-    rows.dim = index_.reduced_dim;
-    if (lowest && index_.rounded.present()) rows = index_.rounded;
+    const ExactRows rows = lowest ? choosing_rows(index_)
+                                  : ExactRows{.f32 = index_.upper[level - 1].centroids,
+                                              .dim = index_.reduced_dim};
     s.scores.resize(queries.count * n);
     score_run(rows, index_.squared_l2(), queries.rows, queries.count, 0, n, s.scores.data(), n);
     for (size_t q = 0; q < queries.count; ++q) {
@@ -229,15 +234,6 @@ void arrange(Key* keys, size_t leaves) {
   std::partial_sort(keys, keys + first, keys + leaves, std::greater<>());
 }
 
-// The centroids as they are scored to choose leaves.
-ExactRows choosing_rows(const IndexView& index) {
-  if (index.rounded.present()) return index.rounded;
-  ExactRows rows;
-  rows.f32 = index.centroids;
-  rows.dim = index.reduced_dim;
-  return rows;
-}
-
 // In 8 bits centroids are a quarter as long and several times as fast to score, and bounds of their
 // scores leave few to be scored exactly.
 class NearCentroids {
@@ -355,9 +351,7 @@ void score_choices(const IndexView& index, const Queries& all, size_t leaves,
                    LeafChoice* choices) {
   thread_local std::vector<float> scores;
   thread_local std::vector<uint32_t> numbers;
-  ExactRows centroids;
-  centroids.f32 = index.centroids;
-  centroids.dim = index.reduced_dim;
+  const ExactRows centroids = {.f32 = index.centroids, .dim = index.reduced_dim};
   numbers.resize(leaves), scores.resize(leaves);
   for (size_t q = 0; q < all.count; ++q, choices += leaves) {
     for (size_t i = 0; i < leaves; ++i) numbers[i] = choices[i].leaf;

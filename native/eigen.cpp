@@ -35,7 +35,7 @@ double dot(const double* a, const double* b, size_t n) {
 
 template <typename Task>
 void for_rows(size_t begin, size_t end, size_t threads, const Task& task) {
-  const size_t tasks = (end - begin + kRowsPerTask - 1) / kRowsPerTask;
+  const size_t tasks = ceil_div(end - begin, kRowsPerTask);
   parallel_for(tasks, end - begin < kWorthThreads ? 1 : threads, [&](size_t t) {
     const size_t first = begin + t * kRowsPerTask;
     for (size_t i = first; i < std::min(end, first + kRowsPerTask); ++i) task(i);
@@ -88,7 +88,7 @@ Tridiagonal reduce(double* a, size_t n, size_t threads) {
 // Q^T, from the reflections: row j is the last j of them applied to the unit vector j.
 std::vector<double> transposed_q(const double* a, const Tridiagonal& t, size_t n, size_t threads) {
   std::vector<double> q(n * n, 0.0);
-  const size_t tasks = (n + kRowsPerTask - 1) / kRowsPerTask;
+  const size_t tasks = ceil_div(n, kRowsPerTask);
   parallel_for(tasks, n < kWorthThreads ? 1 : threads, [&](size_t task) {
     const size_t first = task * kRowsPerTask, end = std::min(n, first + kRowsPerTask);
     for (size_t j = first; j < end; ++j) q[j * n + j] = 1.0;
@@ -112,7 +112,7 @@ struct Rotation {
 
 // Columns are the work of one task each, which takes all rotations while they are in its cache.
 void rotate(double* rows, size_t n, const std::vector<Rotation>& rotations, size_t threads) {
-  parallel_for((n + kColumnsPerTask - 1) / kColumnsPerTask, threads, [&](size_t task) {
+  parallel_for(ceil_div(n, kColumnsPerTask), threads, [&](size_t task) {
     const size_t begin = task * kColumnsPerTask, width = std::min(kColumnsPerTask, n - begin);
     for (const Rotation& r : rotations) {
       double* const upper = rows + r.row * n + begin;

@@ -11,7 +11,7 @@ namespace {
 
 void i8_pack(const float* rows, size_t count, size_t dim, const float* weights,
              const I8Rows* out) noexcept {
-  const size_t quads = (dim + 3) / 4;
+  const size_t quads = quads_of(dim);
   constexpr double kUp = 1.0001;  // the results are rounded to floats
   for (size_t g = 0; g * kI8Group < count; ++g) {
     const size_t first = g * kI8Group, here = std::min(kI8Group, count - first);
@@ -82,10 +82,10 @@ void i8_filter(const I8Rows* rows, size_t groups, size_t quads, const I8Queries*
 void lut16_unpack(const PackedLeaf* leaf, const uint8_t* words, size_t dims_per_block,
                   uint8_t* rows, uint8_t* codes) noexcept {
   const size_t blocks = leaf->blocks, width = dims_per_block, bytes = unpacked_bytes(blocks);
-  const size_t quads = (blocks + 3) / 4 * width, count = (leaf->count + kGroup - 1) / kGroup * kGroup;
+  const size_t quads = ceil_div(blocks, 4) * width, count = groups_of(leaf->count) * kGroup;
   std::memset(codes, 0, count * bytes);
   for (size_t at = 0; at < count; ++at)
-    for (size_t m = 0; m < (blocks + 3) / 4 * 4; ++m) {
+    for (size_t m = 0; m < ceil_div(blocks, 4) * 4; ++m) {
       const uint8_t* const packed = leaf->codes + (at / kGroup * blocks + m) * 16;
       const bool present = m < blocks, low = at % kGroup < 16;
       const size_t code = !present ? 0 : low ? packed[at % 16] & 15 : packed[at % 16] >> 4;

@@ -253,7 +253,7 @@ template <size_t words>
 inline void encode_alone(const float* target, const float* direction, float weight,
                          const float* codebook, size_t dim, size_t dims_per_block, size_t sweeps,
                          float* scratch, uint8_t* codes, float* reached) noexcept {
-  const size_t blocks = (dim + dims_per_block - 1) / dims_per_block;
+  const size_t blocks = blocks_of(dim, dims_per_block);
   float* const errors = scratch;
   float* const squares = scratch + words * dim;
   float* const alongs = squares + words * blocks;

@@ -15,9 +15,8 @@ struct Encoded {
   const float* reduced = nullptr;    // [count][reduced_dim], for centroids and codes
   std::vector<float> unit, norms, projected, mapped, reduced_norms, scores;
   std::vector<uint32_t> leaves, spilled, origins;
-  std::vector<float> targets, directions, weights, losses, row_weights;
+  std::vector<float> directions, weights, row_weights, found_corrections;
   std::vector<uint8_t> codes[kCopies];  // [tiles][blocks][16]
-  std::vector<uint8_t> one;             // [blocks]
   std::vector<uint16_t> corrections[kCopies];
   size_t copies = 1;
 

@@ -49,7 +49,7 @@ inline float greatest_of(const float* rows, size_t count, size_t dim,
 
 void i8_pack(const float* rows, size_t count, size_t dim, const float* weights,
              const I8Rows* out) noexcept {
-  const size_t quads = (dim + 3) / 4, group_bytes = quads * kI8Group * 4;
+  const size_t quads = quads_of(dim), group_bytes = quads * kI8Group * 4;
   for (size_t first = 0, g = 0; first < count; first += kI8Group, ++g) {
     const size_t here = count - first < kI8Group ? count - first : kI8Group;
     const float greatest = greatest_of(rows + first * dim, here, dim, weights);

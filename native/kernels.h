@@ -9,11 +9,20 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ceil_div.h"
+
 namespace swann {
 
 constexpr size_t kGroup = 32;         // datapoints in one group of packed codes
 constexpr size_t kLanes = 16;         // datapoints in a training tile
 constexpr size_t kMaxScanQueries = 12;  // queries that share one pass over a leaf, at most
+
+constexpr size_t groups_of(size_t datapoints) noexcept { return ceil_div(datapoints, kGroup); }
+constexpr size_t tiles_of(size_t datapoints) noexcept { return ceil_div(datapoints, kLanes); }
+constexpr size_t quads_of(size_t dim) noexcept { return ceil_div(dim, 4); }
+constexpr size_t blocks_of(size_t dim, size_t dims_per_block) noexcept {
+  return ceil_div(dim, dims_per_block);
+}
 
 // A block has 16 codewords, and codes of 4 bits (LUT16), or 256, and codes of 8 bits (LUT256). The
 // greatest entries of their quantized lookup tables: three of LUT16 add up in 8 bits.
@@ -78,7 +87,7 @@ struct I8Rows {
 };
 
 // Queries rounded to 8 bits: a byte b stands for b / inverse.
-constexpr size_t kI8Queries = 16;  // of a tile
+constexpr size_t kI8Queries = 16;  // go together
 struct I8Queries {
   const int8_t* bytes;      // [count, up to a multiple of 16][quads][4]
   const int32_t* starts;    // [count] -128 times the sum of the bytes
@@ -121,7 +130,7 @@ struct WideQuery {
 };
 // The greatest value of a WideQuery: a lane sums up ceil(dim / 32) pairs of products with 2^7 at most.
 constexpr int32_t most_wide(size_t dim) noexcept {
-  const size_t most = ((size_t(1) << 31) - 1) / ((dim + 31) / 32 * 256);
+  const size_t most = ((size_t(1) << 31) - 1) / (ceil_div(dim, 32) * 256);
   return most < 32767 ? int32_t(most) : 32767;
 }
 
@@ -138,7 +147,7 @@ constexpr size_t kMostBest = 1024;      // that least_of_best_f32 finds
 constexpr size_t kMostUnpacked = 1024;  // datapoints of a leaf at a time
 constexpr size_t kAllScanned = ~size_t(0);
 // Bytes of a datapoint's unpacked codes.
-constexpr size_t unpacked_bytes(size_t blocks) noexcept { return (blocks + 63) / 64 * 64; }
+constexpr size_t unpacked_bytes(size_t blocks) noexcept { return ceil_div(blocks, 64) * 64; }
 
 struct KernelTable {
   const char* level;

@@ -73,7 +73,7 @@ void merge_found(const FoundPart* parts, size_t num_parts, const SearchLimits& l
   constexpr size_t kAtOnce = 64;
   const std::vector<uint32_t> places = places_of(parts, num_parts, count);
   const size_t k = limits.neighbors;
-  parallel_for((count + kAtOnce - 1) / kAtOnce, threads, [&](size_t task) {
+  parallel_for(ceil_div(count, kAtOnce), threads, [&](size_t task) {
     thread_local std::vector<Candidate> all;
     thread_local Seen seen;
     for (size_t q = task * kAtOnce; q < std::min(count, (task + 1) * kAtOnce); ++q) {

@@ -17,18 +17,16 @@ constexpr size_t kSlab = 512;       // rows whose products are added up in float
 constexpr size_t kDimsPerTask = 32;
 constexpr int kBasisSteps = 127, kQuerySteps = 63;  // AVX2 adds two products in 16 bits
 
-size_t quads_of(size_t dim) { return (dim + 3) / 4; }
-
-// A query in whole steps; false where its values differ too much for that.
+// A query in whole steps; false where its values differ too much for that, which is told from the steps:
+// so it is no round_i8, which knows lengths and errors as floats.
 bool round_query(const float* query, size_t dim, int8_t* bytes, int32_t& start, float& step) {
-  constexpr float kWhole = 12582912.0f;  // next to it floats are whole numbers: sums are rounded
-  constexpr int64_t kSpike = 64;         // square of the greatest value over the mean square
+  constexpr int64_t kSpike = 64;  // square of the greatest value over the mean square
   const float greatest = std::max(greatest_of(query, dim), 1e-30f);
   const float inverse = float(kQuerySteps) / greatest;
   step = greatest / float(kQuerySteps);
   int32_t sum = 0, squares = 0;
   for (size_t j = 0; j < dim; ++j) {
-    const int32_t whole = int32_t((query[j] * inverse + kWhole) - kWhole);
+    const int32_t whole = int32_t(nearest_whole(query[j] * inverse));
     bytes[j] = int8_t(whole);
     sum += whole;
     squares += whole * whole;
@@ -93,7 +91,7 @@ RoundedBasis rounded_basis(const float* basis, size_t reduced, size_t dim) {
   const size_t quads = quads_of(dim);
   RoundedBasis out;
   out.step = step;
-  out.groups = (reduced + kI8Group - 1) / kI8Group;
+  out.groups = ceil_div(reduced, kI8Group);
   out.bytes.assign(out.groups * quads * 4 * kI8Group, 128);
   for (size_t r = 0; r < reduced; ++r)
     for (size_t j = 0; j < dim; ++j)
@@ -105,7 +103,7 @@ RoundedBasis rounded_basis(const float* basis, size_t reduced, size_t dim) {
 void project_queries(const float* queries, size_t count, size_t dim, const float* basis,
                      const RoundedBasis& rounded, size_t reduced, size_t threads, float* out) {
   if (rounded.empty()) return project_rows(queries, count, dim, basis, reduced, threads, out);
-  parallel_for((count + kRowsPerTask - 1) / kRowsPerTask, threads, [&](size_t task) {
+  parallel_for(ceil_div(count, kRowsPerTask), threads, [&](size_t task) {
     const size_t first = task * kRowsPerTask, n = std::min(kRowsPerTask, count - first);
     project_some(queries + first * dim, n, dim, basis, rounded, reduced, out + first * reduced);
   });
@@ -113,7 +111,7 @@ void project_queries(const float* queries, size_t count, size_t dim, const float
 
 void project_rows(const float* rows, size_t count, size_t dim, const float* basis, size_t reduced,
                   size_t threads, float* out) {
-  parallel_for((count + kRowsPerTask - 1) / kRowsPerTask, threads, [&](size_t task) {
+  parallel_for(ceil_div(count, kRowsPerTask), threads, [&](size_t task) {
     const size_t first = task * kRowsPerTask, n = std::min(kRowsPerTask, count - first);
     if (basis != nullptr)
       kernels().dot_f32(rows + first * dim, n, basis, reduced, dim, out + first * reduced, reduced);
@@ -137,7 +135,7 @@ void unproject_row(const float* row, size_t dim, const float* basis, size_t redu
 void add_moments(const float* rows, size_t count, size_t dim, const double* shift, double scale,
                  size_t threads, double* sums, double* products) {
   std::vector<float> columns(dim * kSlab);
-  const size_t tasks = (dim + kDimsPerTask - 1) / kDimsPerTask;
+  const size_t tasks = ceil_div(dim, kDimsPerTask);
   for (size_t first = 0; first < count; first += kSlab) {
     const size_t n = std::min(kSlab, count - first);
     parallel_for(tasks, threads, [&](size_t task) {

@@ -15,8 +15,8 @@ void RoundedQueries::set_weights(const std::vector<float>& of_dimensions) {
 }
 
 void RoundedQueries::resize(size_t count, size_t dim) {
-  const size_t tiles = (count + kI8Queries - 1) / kI8Queries;
-  bytes.assign(tiles * kI8Queries * ((dim + 3) / 4 * 4), 0);
+  const size_t tiles = ceil_div(count, kI8Queries);
+  bytes.assign(tiles * kI8Queries * quads_of(dim) * 4, 0);
   starts.resize(count);
   for (auto* values : {&inverses, &lengths, &errors, &halves}) values->resize(count);
 }
@@ -44,9 +44,8 @@ struct Lanes {
   int32_t sums[kSums] = {};
 
   void round(const float* x, size_t count, float inverse, float step, int8_t* to) {
-    constexpr float kWhole = 12582912.0f;  // next to it floats are whole numbers: sums are rounded
     for (size_t l = 0; l < count; ++l) {
-      const float whole = (x[l] * inverse + kWhole) - kWhole;
+      const float whole = nearest_whole(x[l] * inverse);
       const double off = double(x[l]) - double(whole * step);
       errors[l] += off * off;
       squares[l] += double(x[l]) * double(x[l]);
@@ -78,7 +77,7 @@ void RoundedQueries::round(const float* query, size_t dim, size_t q) {
   }
   const float greatest = std::max(greatest_of(values, dim), 1e-18f);
   const float inverse = float(kernels().i8_most) / greatest, step = 1.0f / inverse;
-  int8_t* to = bytes.data() + q * ((dim + 3) / 4 * 4);
+  int8_t* to = bytes.data() + q * quads_of(dim) * 4;
   Lanes lanes;
   size_t j = 0;
   for (; j + kSums <= dim; j += kSums) lanes.round(values + j, kSums, inverse, step, to + j);
@@ -98,7 +97,6 @@ I8Queries RoundedQueries::view() const noexcept {
 }
 
 void WideQueries::round(const float* queries, size_t count, size_t dim) {
-  constexpr float kWhole = 12582912.0f;  // next to it floats are whole numbers: sums are rounded
   values.resize(count * dim);
   for (auto* each : {&steps, &offs, &halves}) each->resize(count);
   for (size_t q = 0; q < count; ++q) {
@@ -107,7 +105,7 @@ void WideQueries::round(const float* queries, size_t count, size_t dim) {
     const float inverse = float(most_wide(dim)) / greatest, step = 1.0f / inverse;
     double error = 0, square = 0;
     for (size_t j = 0; j < dim; ++j) {
-      const float whole = (x[j] * inverse + kWhole) - kWhole;
+      const float whole = nearest_whole(x[j] * inverse);
       const double off = double(x[j]) - double(whole) * double(step);
       error += off * off;
       square += double(x[j]) * double(x[j]);
@@ -129,8 +127,8 @@ WideQuery WideQueries::view(size_t q) const noexcept {
 }
 
 void RoundedRows::resize(size_t rows, size_t dim) {
-  const size_t groups = (rows + kI8Group - 1) / kI8Group;
-  bytes.resize(groups * kI8Group * ((dim + 3) / 4 * 4));
+  const size_t groups = ceil_div(rows, kI8Group);
+  bytes.resize(groups * kI8Group * quads_of(dim) * 4);
   for (auto* values : {&inverses, &errors, &lengths}) values->resize(groups);
   halves.resize(groups * kI8Group);
 }

@@ -18,7 +18,15 @@ float rounding(size_t dim) noexcept;
 // The greatest size of a value.
 float greatest_of(const float* values, size_t dim);
 
-// Queries, one after the other.
+// The nearest whole number, of sizes below 2^22: next to `kWhole` floats are whole numbers, so that sums
+// are rounded.
+inline float nearest_whole(float x) noexcept {
+  constexpr float kWhole = 12582912.0f;
+  return (x + kWhole) - kWhole;
+}
+
+// Queries, one after the other. Bytes are those of round_i8, but lengths and errors are added up in
+// double, and what exact scores lose is among the errors.
 struct RoundedQueries {
   std::vector<int8_t> bytes;                     // [count, in sixteens][quads][4]
   std::vector<int32_t> starts;                   // [count]

@@ -105,7 +105,7 @@ struct Rounding {
 
 template <typename Task>
 void for_rows(size_t count, size_t threads, const Task& task) {
-  parallel_for((count + kRowsPerTask - 1) / kRowsPerTask, threads, [&](size_t t) {
+  parallel_for(ceil_div(count, kRowsPerTask), threads, [&](size_t t) {
     task(t * kRowsPerTask, std::min(count, (t + 1) * kRowsPerTask));
   });
 }

@@ -31,7 +31,7 @@ inline void append(ScanQuery& query, uint32_t row, uint32_t mask, const uint16_t
 // queries have room for.
 inline size_t groups_from(const PackedLeaf& leaf, size_t group, const ScanQuery* queries,
                           size_t num_queries, size_t most) noexcept {
-  const size_t left = (leaf.count + kGroup - 1) / kGroup - group;
+  const size_t left = groups_of(leaf.count) - group;
   most = left < most ? left : most;
   for (size_t q = 0; q < num_queries; ++q) {
     const size_t room = (queries[q].capacity - queries[q].size) / kGroup;
@@ -69,7 +69,7 @@ inline void take_found(const PackedLeaf& leaf, size_t& group, size_t count, cons
 // What to ask for while the codes from `at` on are scanned: those that come `distance` later, in the
 // leaf or in what is scanned after it. Without `next` only what follows in memory is of use.
 inline const uint8_t* codes_ahead(const PackedLeaf& leaf, size_t at, size_t distance) noexcept {
-  const size_t end = (leaf.count + kGroup - 1) / kGroup * leaf.blocks * 16;
+  const size_t end = groups_of(leaf.count) * leaf.blocks * 16;
   const bool inside = at + distance < end || leaf.next == nullptr;
   return inside ? leaf.codes + at + distance : leaf.next + (at + distance - end);
 }

@@ -1,4 +1,4 @@
-// Scoring the codes of leaves: by tables, or by tiles (tiles.h), whichever is faster.
+// Scoring the codes of leaves: by tables, or unpacked (unpacked_codes.h), whichever is faster.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -77,7 +77,7 @@ void take_found(const Block& block, const uint32_t* slots, Candidates& best, Sca
 void scan_codes(const Block& block, const PackedLeaf& packed, const uint32_t* slots,
                 const uint32_t* visits, size_t count) {
   const IndexView& index = block.index;
-  const size_t groups = (packed.count + kGroup - 1) / kGroup;
+  const size_t groups = groups_of(packed.count);
   ScanQuery scans[kMaxScanQueries];
   Candidates* candidates[kMaxScanQueries];
   bool wide = false;
@@ -103,7 +103,7 @@ void scan_codes(const Block& block, const PackedLeaf& packed, const uint32_t* sl
 // In as few passes as there can be, of the same size: a pass of one query costs most.
 void scan_in_passes(const Block& block, const PackedLeaf& leaf, const uint32_t* slots,
                     const uint32_t* visits, size_t count) {
-  const size_t together = kernels().scan_queries, passes = (count + together - 1) / together;
+  const size_t together = kernels().scan_queries, passes = ceil_div(count, together);
   for (size_t i = 0; i < passes; ++i) {
     const size_t begin = count * i / passes, end = count * (i + 1) / passes;
     scan_codes(block, leaf, slots, visits + begin, end - begin);
@@ -115,7 +115,7 @@ void scan_by_tables(const Block& block, const PackedLeaf& leaf, const uint32_t* 
   scan_in_passes(block, leaf, nullptr, visits, count);
 }
 
-// ---- By tiles
+// ---- Unpacked
 
 constexpr size_t kManyVisits = 12;  // from here on it may pay to unpack a leaf
 
@@ -124,13 +124,13 @@ void round_queries(const Block& block) {
   const IndexView& index = block.index;
   Scratch& s = block.scratch;
   if (s.is_rounded) return;
-  const size_t bytes = index.tiles.quads() * 4;
-  s.tile_bytes.resize(block.count * bytes);
-  s.tile_queries.resize(block.count);
+  const size_t bytes = index.byte_codebook.quads() * 4;
+  s.query_bytes.resize(block.count * bytes);
+  s.unpacked_queries.resize(block.count);
   for (size_t q = 0; q < block.count; ++q)
-    s.tile_queries[q] =
-        round_for_tiles(index, block.reduced_query(q), block.lut(q), s.tables[q].scale,
-                        s.tile_bytes.data() + q * bytes);
+    s.unpacked_queries[q] =
+        round_for_unpacked(index, block.reduced_query(q), block.lut(q), s.tables[q].scale,
+                           s.query_bytes.data() + q * bytes);
   s.is_rounded = true;
 }
 
@@ -140,25 +140,25 @@ void scan_part(const Block& block, const PackedLeaf& part, const uint32_t* visit
   const IndexView& index = block.index;
   Scratch& s = block.scratch;
   const KernelTable& k = kernels();
-  const size_t quads = index.tiles.quads(), bytes = quads * 4;
-  const size_t sixteens = 2 * ((part.count + kGroup - 1) / kGroup);
+  const size_t quads = index.byte_codebook.quads(), bytes = quads * 4;
+  const size_t sixteens = 2 * groups_of(part.count);
   RoundedRows& rows = s.rounded_rows;
   rows.resize(sixteens * kI8Group, bytes);
   std::fill_n(rows.inverses.begin(), sixteens, 1.0f);
   std::fill_n(rows.errors.begin(), sixteens, 0.0f);
   std::fill_n(rows.lengths.begin(), sixteens, 0.0f);
   s.leaf_codes.resize(sixteens * kI8Group * unpacked_bytes(index.blocks));
-  k.lut16_unpack(&part, index.tiles.words.data(), index.dims_per_block, rows.bytes.data(),
+  k.lut16_unpack(&part, index.byte_codebook.words.data(), index.dims_per_block, rows.bytes.data(),
                  s.leaf_codes.data());
   RoundedQueries& queries = s.visiting;
   queries.resize(count, bytes);
   s.thresholds.resize(count);
   for (size_t i = 0; i < count; ++i) {
     const size_t q = visits[i] / block.limits.leaves;
-    std::copy_n(s.tile_bytes.data() + q * bytes, bytes, queries.bytes.data() + i * bytes);
-    queries.starts[i] = s.tile_queries[q].start;
+    std::copy_n(s.query_bytes.data() + q * bytes, bytes, queries.bytes.data() + i * bytes);
+    queries.starts[i] = s.unpacked_queries[q].start;
     queries.inverses[i] = 1, queries.lengths[i] = 0, queries.errors[i] = 0;
-    s.thresholds[i] = s.tile_queries[q].least(scans[i].threshold);
+    s.thresholds[i] = s.unpacked_queries[q].least(scans[i].threshold);
   }
   s.masks.resize(sixteens * count);
   const I8Rows view = rows.view();
@@ -174,25 +174,25 @@ void scan_part(const Block& block, const PackedLeaf& part, const uint32_t* visit
     }
 }
 
-void scan_by_tiles(const Block& block, const PackedLeaf& leaf, const uint32_t* visits,
+void scan_unpacked(const Block& block, const PackedLeaf& leaf, const uint32_t* visits,
                    size_t count) {
   Scratch& s = block.scratch;
   round_queries(block);
-  s.tile_scans.resize(count);
-  s.tile_visits.resize(count);
+  s.unpacked_scans.resize(count);
+  s.unpacked_visits.resize(count);
   size_t used = 0;
   for (size_t i = 0; i < count; ++i)
-    if (begin_scan(block, visits[i], s.tile_scans[used])) s.tile_visits[used++] = visits[i];
+    if (begin_scan(block, visits[i], s.unpacked_scans[used])) s.unpacked_visits[used++] = visits[i];
   for (size_t at = 0; at < leaf.count && used > 0; at += kMostUnpacked)
-    scan_part(block, part_of(block.index, leaf, at, kMostUnpacked), s.tile_visits.data(),
-              s.tile_scans.data(), used);
+    scan_part(block, part_of(block.index, leaf, at, kMostUnpacked), s.unpacked_visits.data(),
+              s.unpacked_scans.data(), used);
 }
 
 // ---- By what is faster
 
 void scan_by(ScanWay way, const Block& block, const PackedLeaf& leaf, const uint32_t* visits,
              size_t count) {
-  (way == ScanWay::tiles ? scan_by_tiles : scan_by_tables)(block, leaf, visits, count);
+  (way == ScanWay::unpacked ? scan_unpacked : scan_by_tables)(block, leaf, visits, count);
 }
 
 // In short parts, by both ways in turns: a leaf may be the whole index, and one way far slower.
@@ -200,7 +200,7 @@ void scan_in_turns(const Block& block, const PackedLeaf& leaf, const uint32_t* v
                    size_t count) {
   constexpr size_t kPairs = 1 << 17, kLeast = 4 * kGroup;  // of a datapoint and a query
   const size_t most = std::clamp(kPairs / count / kGroup * kGroup, kLeast, kMostUnpacked);
-  ScanTrial& trial = *block.index.tiles.trial;
+  ScanTrial& trial = *block.index.byte_codebook.trial;
   round_queries(block);  // done for many leaves, not for this one
   for (size_t at = 0; at < leaf.count; at += most) {
     const PackedLeaf part = part_of(block.index, leaf, at, most);
@@ -214,9 +214,9 @@ void scan_in_turns(const Block& block, const PackedLeaf& leaf, const uint32_t* v
 
 void scan_datapoints(const Block& block, const PackedLeaf& leaf, const uint32_t* visits,
                      size_t count) {
-  const TileCodebook& tiles = block.index.tiles;
-  if (tiles.empty() || count < kManyVisits) return scan_by_tables(block, leaf, visits, count);
-  const ScanTrial& trial = *tiles.trial;
+  const ByteCodebook& book = block.index.byte_codebook;
+  if (book.empty() || count < kManyVisits) return scan_by_tables(block, leaf, visits, count);
+  const ScanTrial& trial = *book.trial;
   if (trial.decided()) return scan_by(trial.next(), block, leaf, visits, count);
   scan_in_turns(block, leaf, visits, count);
 }

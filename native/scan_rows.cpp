@@ -122,7 +122,7 @@ const RoundedQueries& rounded_visiting(const Block& block, const uint32_t* visit
   Scratch& s = block.scratch;
   round_queries(block);
   if (count == block.count) return s.rounded;
-  const size_t bytes = (block.index.dim + 3) / 4 * 4;
+  const size_t bytes = quads_of(block.index.dim) * 4;
   RoundedQueries& some = s.visiting;
   some.resize(count, block.index.dim);
   for (size_t i = 0; i < count; ++i) {
@@ -185,7 +185,7 @@ void filter_part(const Block& block, const I8Rows& rows, size_t base, size_t fir
   const IndexView& index = block.index;
   Scratch& s = block.scratch;
   const float slack = rounding(index.dim);
-  const size_t groups = (first + n - base + kI8Group - 1) / kI8Group;
+  const size_t groups = ceil_div(first + n - base, kI8Group);
   s.thresholds.resize(count);
   s.masks.resize(groups * count);
   for (size_t i = 0; i < count; ++i) {
@@ -196,7 +196,7 @@ void filter_part(const Block& block, const I8Rows& rows, size_t base, size_t fir
   I8Queries side = queries.view();
   side.thresholds = s.thresholds.data();
   side.count = count;
-  kernels().i8_filter(&rows, groups, (index.dim + 3) / 4, &side, index.squared_l2(), 4 * slack,
+  kernels().i8_filter(&rows, groups, quads_of(index.dim), &side, index.squared_l2(), 4 * slack,
                       s.masks.data());
   const uint16_t from_first = uint16_t(0xFFFFu << (first - base) % kI8Group);
   const uint16_t to_last = uint16_t(0xFFFFu >> (kI8Group * groups - (first + n - base)));

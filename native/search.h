@@ -5,13 +5,14 @@
 #include <memory>
 #include <vector>
 
+#include "bounds.h"
+#include "bounds_trial.h"
 #include "byte_rows.h"
 #include "kernels.h"
 #include "projection.h"
-#include "bounds.h"
 #include "rounded.h"
 #include "rows.h"
-#include "tiles.h"
+#include "unpacked_codes.h"
 #include "updates.h"
 
 namespace swann {
@@ -69,7 +70,7 @@ struct IndexView {
   const float* code_center = nullptr;      // [reduced_dim] what tables and corrections count from, or null
   bool residual = true;                    // with centroids: codes are of residuals, not datapoints
   std::vector<size_t> group_starts;        // [num_leaves + 1] first group of each leaf
-  TileCodebook tiles;                      // of the codebook, or empty: see prepare_tiles
+  ByteCodebook byte_codebook;              // the codebook again, or empty: see prepare_byte_codebook
 
   size_t group_bytes() const noexcept { return blocks * block_bytes(codewords); }
   bool squared_l2() const noexcept { return distance == Distance::squared_l2; }
@@ -153,7 +154,7 @@ void merge_found(const FoundPart* parts, size_t num_parts, const SearchLimits& l
 // so few that a thread's working memory stays small also where many neighbors are asked for.
 size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept;
 
-// ---- Parts shared by the files of the pipeline (query.cpp, centroids.cpp, search.cpp).
+// ---- Parts shared by the files of the pipeline (centroids.cpp, tables.cpp, candidates.cpp, search.cpp).
 
 // A float as an int32 of the same order.
 int32_t ordered(float value) noexcept;

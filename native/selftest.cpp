@@ -128,7 +128,7 @@ int main(int count, char** arguments) {
   test_centroids();
   test_updates();
   test_together();
-  test_code_tiles();
+  test_unpacked_codes();
   test_threads();
   if (count < 2 || std::strcmp(arguments[1], "no-fork") != 0) test_fork();
   std::printf("%zu passed, %zu failed\n", passed, failed);

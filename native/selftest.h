@@ -103,6 +103,6 @@ void test_centroids();  // selftest_centroids.cpp
 void test_projection();  // selftest_projection.cpp
 void test_updates();  // selftest_updates.cpp
 void test_together();  // selftest_together.cpp
-void test_code_tiles();  // selftest_tiles.cpp
+void test_unpacked_codes();  // selftest_unpacked.cpp
 
 }  // namespace selftest

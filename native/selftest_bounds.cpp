@@ -30,13 +30,13 @@ double length_of(const float* x, const float* origin, size_t dim) {
 }
 
 void test_round(const KernelTable& k, Random& random, size_t dim, int32_t most, float scale) {
-  const size_t quads = (dim + 3) / 4;
+  const size_t quads = quads_of(dim);
   auto x = random.reals(dim), origin = random.reals(dim);
   for (auto* values : {&x, &origin})
     for (float& value : *values) value *= scale;
   for (const float* from : {static_cast<const float*>(nullptr), static_cast<const float*>(origin.data())}) {
     std::vector<int8_t> bytes(quads * 4 + 1, 77);
-    std::vector<float> rest((dim + 15) / 16 * 16);
+    std::vector<float> rest(ceil_div(dim, 16) * 16);
     RoundedVector rounded;
     k.round_i8(x.data(), from, dim, most, bytes.data(), rest.data(), &rounded);
     int32_t sum = 0;
@@ -301,7 +301,7 @@ void test_i8_entries(Random& random, Distance distance, size_t dim) {
     bool near = true;
     for (size_t j = 0; j < dim; ++j) {
       const double weight = double(weights[j]), number = double(index.scales[at]) * index.i8[at * dim + j];
-      const uint8_t byte = view.bytes[((g * ((dim + 3) / 4) + j / 4) * kI8Group + i % kI8Group) * 4 + j % 4];
+      const uint8_t byte = view.bytes[((g * quads_of(dim) + j / 4) * kI8Group + i % kI8Group) * 4 + j % 4];
       const double value = number + double(origin[j]);
       near &= std::fabs(double(row[j]) - value) < 1e-6;
       off += std::pow(weight * value - (double(byte) - 128) / double(view.inverses[g]), 2);

@@ -16,7 +16,7 @@ namespace {
 // Every row that reaches a query's threshold is named; of rows that stay far below it, none.
 void test_i8_filter_once(const KernelTable& k, Random& random, size_t dim, size_t rows,
                          size_t count, bool squared_l2) {
-  const size_t quads = (dim + 3) / 4, groups = (rows + kI8Group - 1) / kI8Group;
+  const size_t quads = quads_of(dim), groups = ceil_div(rows, kI8Group);
   const auto db = random.reals(rows * dim), wanted = random.reals(count * dim);
   std::vector<float> weights(dim);
   for (float& w : weights) w = 0.5f + float(random.below(100)) / 50;
@@ -24,7 +24,7 @@ void test_i8_filter_once(const KernelTable& k, Random& random, size_t dim, size_
   std::vector<float> inverses(groups), errors(groups), lengths(groups), halves(groups * kI8Group);
   const I8Rows packed{bytes.data(), inverses.data(), errors.data(), lengths.data(), halves.data()};
   k.i8_pack(db.data(), rows, dim, weights.data(), &packed);
-  std::vector<int8_t> query_bytes((count + kI8Queries - 1) / kI8Queries * kI8Queries * quads * 4);
+  std::vector<int8_t> query_bytes(ceil_div(count, kI8Queries) * kI8Queries * quads * 4);
   std::vector<int32_t> starts(count);
   std::vector<float> query_inverses(count), query_lengths(count), query_errors(count),
       thresholds(count);
@@ -72,7 +72,7 @@ void test_i8_filter_once(const KernelTable& k, Random& random, size_t dim, size_
 }
 
 void test_i8_products(const KernelTable& k, Random& random, size_t dim, size_t rows, size_t count) {
-  const size_t quads = (dim + 3) / 4, groups = (rows + kI8Group - 1) / kI8Group;
+  const size_t quads = quads_of(dim), groups = ceil_div(rows, kI8Group);
   const size_t stride = groups * kI8Group + 3;
   const auto bytes = random.bytes(groups * quads * 64, 256);
   std::vector<int8_t> queries(count * quads * 4);
@@ -120,7 +120,7 @@ void test_upper_i8(const KernelTable& k) {
       }
       auto scales = random.reals(count);
       const WideQuery query{values.data(), 1.0f / 1024, 3};
-      std::vector<float> out((count + 15) / 16 * 16);
+      std::vector<float> out(ceil_div(count, 16) * 16);
       k.upper_i8(&query, rows.data(), scales.data(), count, dim, out.data());
       bool right = true;
       for (size_t r = 0; r < count; ++r) {

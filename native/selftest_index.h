@@ -38,7 +38,7 @@ struct SmallIndex {
     view.group_starts.assign(view.num_leaves + 1, 0);
     for (size_t l = 0; l < view.num_leaves; ++l)
       view.group_starts[l + 1] =
-          view.group_starts[l] + (starts[l + 1] - starts[l] + kGroup - 1) / kGroup;
+          view.group_starts[l] + groups_of(starts[l + 1] - starts[l]);
     if (per_block > 0) make_codes(random, per_block);
   }
 
@@ -94,7 +94,7 @@ struct SmallIndex {
   }
 
   void make_codes(Random& random, size_t per_block) {
-    view.dims_per_block = per_block, view.blocks = (view.dim + per_block - 1) / per_block;
+    view.dims_per_block = per_block, view.blocks = blocks_of(view.dim, per_block);
     codebook = random.reals(view.dim * view.codewords);
     codes.resize(view.group_starts.back() * view.group_bytes());
     std::vector<float> cross(view.group_starts.back() * kGroup);
@@ -104,10 +104,9 @@ struct SmallIndex {
     for (size_t l = 0; l < view.num_leaves; ++l)
       for (size_t i = starts[l]; i < starts[l + 1]; ++i)
         leaf[i] = uint32_t(l), places[i] = view.group_starts[l] * kGroup + i - starts[l];
-    pack_codes({rows.data(), nullptr, view.centroids, leaf.data(), places.data(), view.num_rows,
-                view.dim, per_block, view.blocks, 1, view.codewords, codebook.data(), codes.data(),
-                corrected ? cross.data() : nullptr},
-               2);
+    pack_codes({rows.data(), nullptr, view.centroids, leaf.data(), view.num_rows, view.dim, per_block,
+                view.blocks, 1, view.codewords, codebook.data()},
+               {places.data(), codes.data(), corrected ? cross.data() : nullptr}, 2);
     view.codes = codes.data(), view.codebook = codebook.data();
     if (!corrected) return;
     const auto [low, high] = std::minmax_element(cross.begin(), cross.end());

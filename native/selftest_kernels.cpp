@@ -219,7 +219,7 @@ void test_tables(const KernelTable& k, const Reference& reference, size_t n) {
   for (const size_t dim : {1, 2, 3, 7, 16, 25, 100})
     for (const size_t per_block : {1, 2, 3, 4, 7})
       for (const bool l2 : {false, true}) {
-        const size_t blocks = (dim + per_block - 1) / per_block;
+        const size_t blocks = blocks_of(dim, per_block);
         const auto q = random.reals(dim), words = random.reals(dim * n);
         std::vector<float> lut(blocks * n), want(lut), lows(blocks), highs(blocks);
         k.lut_f32(q.data(), words.data(), n, dim, per_block, l2, lut.data(), lows.data(),
@@ -329,7 +329,7 @@ void test_encode(const KernelTable& k, const Reference& reference, size_t n) {
       for (const bool anisotropic : {false, true})
         for (const bool warm : {false, true}) {
           if (per_block > dim) continue;
-          const size_t blocks = (dim + per_block - 1) / per_block;
+          const size_t blocks = blocks_of(dim, per_block);
           const auto target = random.reals(dim * 16), words = random.reals(dim * n);
           auto direction = random.reals(dim * 16), weight = random.reals(16);
           for (float& w : weight) w = std::fabs(w) * 5;

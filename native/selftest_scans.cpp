@@ -28,7 +28,7 @@ using Scan = decltype(KernelTable::lut16_scan);
 // then every full group so far was offered, and the scan goes on where it stopped.
 void test_scan_once(Scan scan, size_t codewords, int most, Random& random, size_t count,
                     size_t blocks, size_t num_queries, bool corrected, bool greatest) {
-  const size_t groups = (count + kGroup - 1) / kGroup;
+  const size_t groups = groups_of(count);
   const auto codes = random.bytes(groups * blocks * block_bytes(codewords), 256);
   std::vector<uint16_t> corrections(groups * kGroup);
   for (uint16_t& c : corrections) c = uint16_t(random.next());

@@ -48,7 +48,7 @@ struct FoldedIndex {
     const size_t n = updates.fold_starts(skip, starts.data());
     for (size_t l = 0; l < leaves; ++l)
       view.group_starts[l + 1] =
-          view.group_starts[l] + (starts[l + 1] - starts[l] + kGroup - 1) / kGroup;
+          view.group_starts[l] + groups_of(starts[l + 1] - starts[l]);
     ids.resize(n), rows.resize(n * view.dim);
     if (view.entry_rows != nullptr) entry_rows.resize(starts.back());
     codes.resize(view.group_starts.back() * view.group_bytes());

@@ -197,14 +197,14 @@ struct Tiles {
   Tiles(Random& random, const std::vector<float>& rows, size_t count, size_t dim,
         size_t per_block, size_t codewords, const float* centroids, const uint32_t* labels,
         bool anisotropic) {
-    const size_t tiles = (count + kLanes - 1) / kLanes;
+    const size_t tiles = tiles_of(count);
     targets.resize(tiles * dim * kLanes, -1.0f);
     directions.resize(targets.size(), -1.0f);
     weights.resize(tiles * kLanes);
     for (size_t i = 0; i < count; ++i) weights[i] = float(random.below(5));
     make_tiles(rows.data(), count, dim, centroids, labels, 3, targets.data(), directions.data());
     set = {targets.data(), anisotropic ? directions.data() : nullptr, weights.data(), tiles, dim,
-           per_block, (dim + per_block - 1) / per_block, codewords};
+           per_block, blocks_of(dim, per_block), codewords};
   }
 
   double loss(const uint8_t* codes, const float* codebook, const float* scales = nullptr) const {
@@ -331,7 +331,7 @@ void test_packing(size_t codewords) {
   const size_t leaves = 5, count = 122, dim = 7, per_block = 2, blocks = 4;
   std::vector<size_t> groups(leaves + 1, 0);
   for (size_t l = 0; l < leaves; ++l)
-    groups[l + 1] = groups[l] + (starts[l + 1] - starts[l] + kGroup - 1) / kGroup;
+    groups[l + 1] = groups[l] + groups_of(starts[l + 1] - starts[l]);
   const auto rows = random.reals(count * dim), centroids = random.reals(leaves * dim);
   const auto codebook = random.reals(dim * codewords);
   auto weights = random.reals(count);
@@ -346,9 +346,9 @@ void test_packing(size_t codewords) {
     std::vector<float> corrections(groups.back() * kGroup), corrections_pieces(corrections);
     const auto pack = [&](size_t first, size_t last, size_t threads, uint8_t* out, float* cross) {
       pack_codes({rows.data() + first * dim, anisotropic ? weights.data() + first : nullptr,
-                  centroids.data(), leaf.data() + first, places.data() + first, last - first, dim,
-                  per_block, blocks, 5, codewords, codebook.data(), out, cross},
-                 threads);
+                  centroids.data(), leaf.data() + first, last - first, dim, per_block, blocks, 5,
+                  codewords, codebook.data()},
+                 {places.data() + first, out, cross}, threads);
     };
     pack(0, count, 1, codes.data(), corrections.data());
     for (const size_t cut : {90, 32, 3, 0})

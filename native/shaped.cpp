@@ -14,8 +14,6 @@ namespace {
 
 constexpr size_t kRowsPerTask = 64;
 
-size_t tasks(size_t count, size_t each) { return (count + each - 1) / each; }
-
 // Four codewords at a time, what every machine has: spelled out, since loops of sixteen are unrolled
 // before they are vectorised.
 using F4 = float __attribute__((vector_size(16)));
@@ -125,7 +123,7 @@ void descend(const Shaped& how, BlockCosts<words>& costs, float* rest, size_t bl
 
 void metric_directions(const float* rows, size_t count, size_t dim, const float* metric,
                        size_t threads, float* directions, float* norms) {
-  parallel_for(tasks(count, kRowsPerTask), threads, [&](size_t task) {
+  parallel_for(ceil_div(count, kRowsPerTask), threads, [&](size_t task) {
     const size_t first = task * kRowsPerTask, n = std::min(kRowsPerTask, count - first);
     float* const out = directions + first * dim;
     kernels().dot_f32(rows + first * dim, n, metric, dim, dim, out, dim);
@@ -179,9 +177,9 @@ void encode_some(const Shaped& how, const float* targets, const float* direction
 
 void encode_shaped(const Shaped& how, const float* targets, const float* directions,
                    const float* weights, size_t count, size_t threads, uint8_t* codes) {
-  const size_t blocks = tasks(how.dim, how.dims_per_block);
+  const size_t blocks = blocks_of(how.dim, how.dims_per_block);
   const auto run = how.codewords == kWords16 ? encode_some<kWords16> : encode_some<kWords256>;
-  parallel_for(tasks(count, kLanes), threads, [&](size_t tile) {
+  parallel_for(tiles_of(count), threads, [&](size_t tile) {
     const size_t first = tile * kLanes;
     run(how, targets + first * how.dim,
         directions == nullptr ? nullptr : directions + first * how.dim,

@@ -149,7 +149,7 @@ class Second {
 void spill_leaves(const float* rows, size_t count, const TiledCentroids& centroids,
                   const uint32_t* labels, float lambda, size_t threads, uint32_t* spilled) {
   constexpr size_t kRowsPerTask = 8 * kRows;
-  parallel_for((count + kRowsPerTask - 1) / kRowsPerTask, threads, [&](size_t task) {
+  parallel_for(ceil_div(count, kRowsPerTask), threads, [&](size_t task) {
     thread_local Second second;
     second.among(centroids, lambda);
     const size_t end = std::min(count, (task + 1) * kRowsPerTask);

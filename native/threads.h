@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <functional>
 
+#include "ceil_div.h"
+
 namespace swann {
 
 // Calls task(i) once for each i below count, from the caller and up to num_threads - 1 workers.
@@ -17,9 +19,9 @@ template <typename Do>
 void for_blocks(size_t count, size_t threads, size_t most, const Do& each) {
   if (count == 0) return;
   threads = std::clamp<size_t>(threads, 1, count);
-  const size_t rounds = (count + threads * most - 1) / (threads * most);
-  const size_t blocks = std::min(count, rounds * threads), block = (count + blocks - 1) / blocks;
-  parallel_for((count + block - 1) / block, threads, [&](size_t i) {
+  const size_t rounds = ceil_div(count, threads * most);
+  const size_t blocks = std::min(count, rounds * threads), block = ceil_div(count, blocks);
+  parallel_for(ceil_div(count, block), threads, [&](size_t i) {
     each(i * block, std::min(block, count - i * block));
   });
 }

@@ -133,22 +133,29 @@ void encode_shaped(const Shaped& how, const float* targets, const float* directi
 float correction_of(const float* centroid, const float* center, const float* codebook,
                     size_t codewords, size_t dim, size_t dims_per_block, const uint8_t* code);
 
-// Encodes rows in any order into the places of packed codes that they have.
-struct PackJob {
+// Rows, and how an index encodes them.
+struct EncodeJob {
   const float* rows;
   const float* weights;    // [count] eta - 1, or null for plain l2
   const float* centroids;  // [num_leaves][dim], or null
   const uint32_t* leaves;  // [count], of the rows
-  const uint64_t* places;  // [count]: group * 32 + place in it; all different
   size_t count, dim, dims_per_block, blocks, sweeps;
-  size_t codewords;    // of a block: 16 or 256
+  size_t codewords;        // of a block: 16 or 256
   const float* codebook;
-  uint8_t* codes;      // [groups][blocks][block_bytes], the whole index's; zeros in these places
-  float* corrections;  // [groups * 32] correction_of each, or null
   const float* metric = nullptr;      // [dim][dim]: codes are those of encode_shaped
   const float* directions = nullptr;  // [count][dim], with a metric and weights
   const float* center = nullptr;      // [dim] of the corrections
 };
-void pack_codes(const PackJob& job, size_t threads);
+// Codes [ceil(count / 16)][blocks][16], and correction_of each row [count] where not null: not with a
+// metric. What a row gets does not depend on the others.
+void encode_rows(const EncodeJob& job, size_t threads, uint8_t* codes, float* corrections);
+
+// Places of rows, in any order, among packed codes.
+struct Packed {
+  const uint64_t* places;  // [count]: group * 32 + place in it; all different
+  uint8_t* codes;          // [groups][blocks][block_bytes], the whole index's; zeros in these places
+  float* corrections;      // [groups * 32], or null
+};
+void pack_codes(const EncodeJob& rows, const Packed& out, size_t threads);
 
 }  // namespace swann

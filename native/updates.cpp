@@ -56,7 +56,7 @@ void Updates::begin(EncoderSettings settings) {
     origins_ = TiledCentroids(index_.rows.origins, index_.rows.num_origins, index_.dim, 1);
   Ref<Changes> first(new Changes());
   first->base_rows = n;
-  first->pages.resize((index_.num_leaves + LeafPage::kLeaves - 1) / LeafPage::kLeaves);
+  first->pages.resize(ceil_div(index_.num_leaves, LeafPage::kLeaves));
   first->dead_pages.resize(n / DeadPage::kRows + 1);
   changes_ = std::move(first);
   begun_.store(true, std::memory_order_release);

@@ -233,8 +233,7 @@ class Updates {
   size_t check(const float* rows, size_t count, size_t threads, bool as_kept);
   void assign(size_t count, size_t threads);
   void encode(size_t count, size_t threads);
-  void encode_by_metric(size_t count, size_t threads);
-  void encode_few(size_t copy, size_t count);
+  void weigh(size_t count, size_t threads);
   Ref<RowStore> store_for(size_t slots) const;
   void write_rows(RowStore& store, size_t first, const uint32_t* ids, size_t count,
                   size_t threads, const KeptRows* kept);

@@ -11,8 +11,6 @@
 namespace swann {
 namespace {
 
-constexpr size_t kFew = 4;  // datapoints that are encoded one by one, not as a part of a tile
-
 float interpolated(const std::vector<double>& steps, double threshold, double largest,
                    double norm) {
   const double ratio = norm > 0 ? std::min(threshold / norm, largest) : largest;
@@ -88,116 +86,45 @@ void Updates::assign(size_t count, size_t threads) {
                  e.spilled.data());
 }
 
-void Updates::encode_by_metric(size_t count, size_t threads) {
+// eta - 1 of each datapoint, and with a metric the directions that errors along count by.
+void Updates::weigh(size_t count, size_t threads) {
   Encoded& e = *encoded_;
-  const size_t dim = index_.reduced_dim, tiles = (count + kLanes - 1) / kLanes;
-  const float* metric = settings_.code_metric.data();
-  const bool anisotropic = !settings_.code_weights.empty();
-  if (anisotropic) {
+  const size_t dim = index_.reduced_dim;
+  e.reduced_norms = e.norms;
+  if (!settings_.code_metric.empty()) {
     e.directions.resize(count * dim);
-    e.reduced_norms.resize(count);
-    metric_directions(e.reduced, count, dim, metric, threads, e.directions.data(),
-                      e.reduced_norms.data());
-    e.weights.resize(count);
-    for (size_t i = 0; i < count; ++i)
-      e.weights[i] = interpolated(settings_.code_weights, settings_.code_threshold,
-                                  settings_.largest_ratio, e.reduced_norms[i]);
+    metric_directions(e.reduced, count, dim, settings_.code_metric.data(), threads,
+                      e.directions.data(), e.reduced_norms.data());
+  } else if (index_.projects()) {
+    check_rows(e.reduced, count, dim, e.reduced_norms.data(), threads);
   }
-  const Shaped how{metric, index_.codebook, index_.codewords, dim, index_.dims_per_block,
-                   settings_.sweeps};
-  e.targets.resize(count * dim);
-  for (size_t copy = 0; copy < e.copies; ++copy) {
-    for (size_t i = 0; i < count; ++i) {
-      const float* x = e.reduced + i * dim;
-      float* target = e.targets.data() + i * dim;
-      if (!index_.codes_of_residuals()) {
-        std::copy_n(x, dim, target);
-        continue;
-      }
-      const float* centroid = index_.centroids + size_t(e.leaf(copy, i)) * dim;
-      for (size_t j = 0; j < dim; ++j) target[j] = x[j] - centroid[j];
-    }
-    e.codes[copy].resize(tiles * index_.blocks * kLanes);
-    encode_shaped(how, e.targets.data(), anisotropic ? e.directions.data() : nullptr,
-                  anisotropic ? e.weights.data() : nullptr, count, threads, e.codes[copy].data());
-  }
+  e.weights.resize(count);
+  for (size_t i = 0; i < count; ++i)
+    e.weights[i] = interpolated(settings_.code_weights, settings_.code_threshold,
+                                settings_.largest_ratio, e.reduced_norms[i]);
 }
 
 void Updates::encode(size_t count, size_t threads) {
-  if (!settings_.code_metric.empty()) return encode_by_metric(count, threads);
   Encoded& e = *encoded_;
-  const size_t dim = index_.reduced_dim, blocks = index_.blocks;
-  const size_t tiles = (count + kLanes - 1) / kLanes;
-  const float* centroids = index_.codes_of_residuals() ? index_.centroids : nullptr;
-  const bool anisotropic = !settings_.code_weights.empty();
-  if (count > kFew) e.targets.resize(tiles * dim * kLanes);
-  e.losses.resize(tiles * kLanes);
-  if (anisotropic) {
-    if (count > kFew) e.directions.resize(tiles * dim * kLanes);
-    e.weights.assign(tiles * kLanes, 0.0f);
-    e.reduced_norms = e.norms;
-    if (index_.projects())
-      check_rows(e.reduced, count, dim, e.reduced_norms.data(), threads);
-    for (size_t i = 0; i < count; ++i)
-      e.weights[i] = interpolated(settings_.code_weights, settings_.code_threshold,
-                                  settings_.largest_ratio, e.reduced_norms[i]);
-  }
+  const bool anisotropic = !settings_.code_weights.empty(), metric = !settings_.code_metric.empty();
+  if (anisotropic) weigh(count, threads);
+  EncodeJob job{e.reduced, anisotropic ? e.weights.data() : nullptr,
+                index_.codes_of_residuals() ? index_.centroids : nullptr, nullptr, count,
+                index_.reduced_dim, index_.dims_per_block, index_.blocks, settings_.sweeps,
+                index_.codewords, index_.codebook};
+  if (metric) job.metric = settings_.code_metric.data();
+  if (metric && anisotropic) job.directions = e.directions.data();
+  job.center = index_.code_center;
+  if (index_.corrections != nullptr) e.found_corrections.resize(count);
   for (size_t copy = 0; copy < e.copies; ++copy) {
-    if (count <= kFew) {
-      encode_few(copy, count);
-      continue;
-    }
-    make_tiles(e.reduced, count, dim, centroids,
-               centroids == nullptr ? nullptr : (copy == 0 ? e.leaves : e.spilled).data(), threads, e.targets.data(), anisotropic ? e.directions.data() : nullptr);
-    std::vector<uint8_t>& codes = e.codes[copy];
-    codes.resize(tiles * blocks * kLanes);
-    const TileSet set{e.targets.data(), anisotropic ? e.directions.data() : nullptr,
-                      anisotropic ? e.weights.data() : nullptr, tiles, dim,
-                      index_.dims_per_block, blocks, index_.codewords};
-    encode_tiles(set, index_.codebook, settings_.sweeps, false, threads, codes.data(),
-                 e.losses.data());
-  }
-  if (index_.corrections == nullptr) return;
-  for (size_t copy = 0; copy < e.copies; ++copy) {
+    job.leaves = (copy == 0 ? e.leaves : e.spilled).data();
+    e.codes[copy].resize(tiles_of(count) * index_.blocks * kLanes);
+    encode_rows(job, threads, e.codes[copy].data(),
+                index_.corrections == nullptr ? nullptr : e.found_corrections.data());
+    if (index_.corrections == nullptr) continue;
     e.corrections[copy].resize(count);
-    for (size_t i = 0; i < count; ++i) {
-      const float correction = correction_of(
-          centroids + size_t(e.leaf(copy, i)) * dim, index_.code_center, index_.codebook,
-          index_.codewords, dim, index_.dims_per_block, e.code(copy, i, blocks));
-      e.corrections[copy][i] = packed_correction(index_, correction);
-    }
-  }
-}
-
-// Datapoint by datapoint, into the lanes of a tile of codes.
-void Updates::encode_few(size_t copy, size_t count) {
-  Encoded& e = *encoded_;
-  const size_t dim = index_.reduced_dim, blocks = index_.blocks;
-  e.codes[copy].resize(blocks * kLanes);
-  const size_t scratch_floats = (dim + 2 * blocks) * index_.codewords;
-  e.targets.resize(scratch_floats + 2 * dim);
-  e.one.resize(blocks);
-  float* const scratch = e.targets.data();
-  float* const target = scratch + scratch_floats;
-  float* const direction = target + dim;
-  for (size_t i = 0; i < count; ++i) {
-    const float* x = e.reduced + i * dim;
-    const float* centroid = index_.codes_of_residuals()
-                                ? index_.centroids + size_t(e.leaf(copy, i)) * dim
-                                : nullptr;
-    double square = 0;
-    for (size_t j = 0; j < dim; ++j) {
-      target[j] = centroid == nullptr ? x[j] : x[j] - centroid[j];
-      square += double(x[j]) * double(x[j]);
-    }
-    const double inverse = square > 0 ? 1.0 / std::sqrt(square) : 0.0;
-    const bool anisotropic = !settings_.code_weights.empty();
-    for (size_t j = 0; j < dim; ++j) direction[j] = float(x[j] * inverse);
-    kernels().encode_one(target, anisotropic ? direction : nullptr,
-                         anisotropic ? e.weights[i] : 0.0f, index_.codebook,
-                         index_.codewords, dim, index_.dims_per_block, settings_.sweeps, scratch, e.one.data(),
-                         e.losses.data());
-    for (size_t b = 0; b < blocks; ++b) e.codes[copy][b * kLanes + i] = e.one[b];
+    for (size_t i = 0; i < count; ++i)
+      e.corrections[copy][i] = packed_correction(index_, e.found_corrections[i]);
   }
 }
 

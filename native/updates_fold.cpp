@@ -212,7 +212,7 @@ void Updates::fold(const uint8_t* skip, const Folded& out) const {
       if (out.corrections != nullptr) out.corrections[group * kGroup + at] = correction;
       ++at;
     });
-    group += (at + kGroup - 1) / kGroup;
+    group += groups_of(at);
   }
   for (size_t row = 0; row < rows; ++row) {
     const size_t to = places[row];

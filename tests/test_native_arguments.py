@@ -445,7 +445,7 @@ KERNELS: list[tuple[str, tuple[Any, ...], Refusals]] = [
         [(2, 0, "limit must be positive"), (3, 1, "limit must be positive")],
     ),
     ("kernel_least_of_best_f32", (LEVEL, f32(4), 2), [(2, 0, "limit must be positive")]),
-    ("force_scan", ("faster",), [(0, "stairs", "tables, tiles or faster")]),
+    ("force_scan", ("faster",), [(0, "stairs", "tables, unpacked or faster")]),
 ]  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def force_scan(way: str) -> None:
     Parameters
     ----------
     way : str
-        ``"tables"``, ``"tiles"``, or ``"faster"``: as usual, whichever takes less time.
+        ``"tables"``, ``"unpacked"``, or ``"faster"``: as usual, whichever takes less time.
 
     Raises
     ------

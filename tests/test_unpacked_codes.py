@@ -1,4 +1,4 @@
-"""Batches by lookup tables and by tiles give the same answers, those of single queries."""
+"""Batches by lookup tables and by unpacked codes give the same answers, those of single queries."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def test_both_ways_give_the_same(
     queries[0] *= np.float32(1e-20)  # all products round to zero
     queries[1] *= np.float32(1e12)
     by_tables = answers(searcher, queries, "tables")
-    assert answers(searcher, queries, "tiles") == by_tables
+    assert answers(searcher, queries, "unpacked") == by_tables
     assert answers(searcher, queries, "faster") == by_tables
-    force_scan("tiles")
+    force_scan("unpacked")
     alone = [searcher.search(query, 10) for query in queries]
     assert np.array([found.indices for found in alone], np.int64).tobytes() == by_tables[0]
 
@@ -61,7 +61,7 @@ def test_changes_are_seen_by_both_ways() -> None:
     searcher.upsert(None, vectors(2, 500, 16))
     after = answers(searcher, queries, "tables")
     assert after != before
-    assert answers(searcher, queries, "tiles") == after
+    assert answers(searcher, queries, "unpacked") == after
 
 
 def test_other_codes_go_by_tables() -> None:
@@ -69,9 +69,9 @@ def test_other_codes_go_by_tables() -> None:
         builder = swann.builder(vectors(0, N, 16), 10, measure)  # type: ignore[arg-type]
         searcher = builder.tree(10, 4).score_ah(2, hash_type=hash_type).build()
         queries = vectors(1, QUERIES, 16)
-        assert answers(searcher, queries, "tiles") == answers(searcher, queries, "tables")
+        assert answers(searcher, queries, "unpacked") == answers(searcher, queries, "tables")
 
 
 def test_a_way_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="tables, tiles or faster"):
+    with pytest.raises(ValueError, match="tables, unpacked or faster"):
         force_scan("stairs")

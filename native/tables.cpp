@@ -1,51 +1,12 @@
-// What the files of the pipeline share, and the lookup table of a query.
+// The lookup table of a query.
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <functional>
 #include <utility>
+#include <vector>
 
-#include "projection.h"
 #include "search.h"
 
 namespace swann {
-
-int32_t ordered(float value) noexcept {
-  const int32_t bits = std::bit_cast<int32_t>(value + 0.0f);  // no negative zero
-  return bits ^ ((bits >> 31) & 0x7FFFFFFF);
-}
-
-float from_ordered(int32_t value) noexcept {
-  return std::bit_cast<float>(value ^ ((value >> 31) & 0x7FFFFFFF));
-}
-
-size_t cut_to(Key* keys, size_t size, size_t limit) noexcept {
-  Key least;
-  const size_t kept = kernels().keep_best(keys, size, limit, limit, &least);
-  if (kept <= limit) return kept;
-  // Of those with the least score, which come last then, some have to go.
-  size_t above = 0;
-  for (size_t i = 0; i < kept; ++i)
-    if (key_score(keys[i]) > key_score(least)) std::swap(keys[above++], keys[i]);
-  std::nth_element(keys + above, keys + (limit - 1), keys + kept, std::greater<>());
-  return limit;
-}
-
-void Candidates::trim() noexcept {
-  if (size < limit) return;
-  Key least;
-  size = kernels().keep_best(keys, size, limit, most(limit), &least);
-  if (size > most(limit)) size = cut_to(keys, size, limit), least = 0;
-  worst = least != 0 ? least : *std::min_element(keys, keys + size);
-}
-
-void Candidates::cut() noexcept {
-  if (size < limit) return;
-  Key least;
-  size = kernels().keep_best(keys, size, limit, limit, &least);
-  worst = least != 0 ? least : *std::min_element(keys, keys + size);
-}
-
 namespace {
 
 // The widest block over the root mean square of all: from here on a table is uneven.
@@ -55,24 +16,6 @@ constexpr double kUneven = 3.0;
 constexpr double kOutlying = 16.0, kSaturated = 10.0;
 
 }  // namespace
-
-const float* reduce(const IndexView& index, const float* vectors, size_t count, size_t threads,
-                    std::vector<float>& buffer) {
-  if (!index.projects()) return vectors;
-  buffer.resize(count * index.reduced_dim);
-  project_rows(vectors, count, index.dim, index.projection, index.reduced_dim, threads,
-               buffer.data());
-  return buffer.data();
-}
-
-const float* reduce_queries(const IndexView& index, const float* queries, size_t count,
-                            size_t threads, std::vector<float>& buffer) {
-  if (!index.projects()) return queries;
-  buffer.resize(count * index.reduced_dim);
-  project_queries(queries, count, index.dim, index.projection, index.rounded_projection,
-                  index.reduced_dim, threads, buffer.data());
-  return buffer.data();
-}
 
 void mark_sixes(const uint8_t* lut, size_t blocks, uint8_t* sixes) noexcept {
   for (size_t six = 0; six < blocks / 6; ++six) {

@@ -1,6 +1,6 @@
-// Codes multiplied as tiles: unpacking, bounds, the marked scan, the tiles of level amx in plain
+// Codes unpacked and multiplied: unpacking, bounds, the marked scan, the tiles of level amx in plain
 // C++, and that batches find the same by either way.
-#include "selftest_tiles.h"
+#include "selftest_amx.h"
 
 #include <algorithm>
 #include <cmath>
@@ -10,7 +10,7 @@
 #include "search.h"
 #include "selftest.h"
 #include "selftest_index.h"
-#include "tiles.h"
+#include "unpacked_codes.h"
 
 using namespace swann;
 
@@ -24,7 +24,7 @@ struct Leaf {
   PackedLeaf leaf;
 
   Leaf(const KernelTable& k, Random& random, size_t n, size_t b, size_t width)
-      : count(n), blocks(b), sixteens(2 * ((n + kGroup - 1) / kGroup)), fours((b + 3) / 4),
+      : count(n), blocks(b), sixteens(2 * groups_of(n)), fours(ceil_div(b, 4)),
         packed(random.bytes(sixteens / 2 * b * 16, 256)),
         codes(sixteens * 16 * unpacked_bytes(b)), rows(sixteens * fours * width * 64),
         words(random.bytes(fours * width * 64, 256)),
@@ -92,20 +92,20 @@ void test_marked(const KernelTable& k) {
 // Whatever a datapoint's codes are: a sum of entries that reaches a threshold has a product that
 // reaches what the threshold becomes.
 void test_bounds() {
-  Group group("tiles: bounds of products");
+  Group group("unpacked: bounds of products");
   Random random;
   for (const size_t dim : {1, 9, 50, 100})
     for (const size_t width : {1, 2, 3}) {
       if (width > dim) continue;
       SmallIndex index(random, Distance::dot_product, 300, dim, 4, width);
-      prepare_tiles(index.view);
+      prepare_byte_codebook(index.view);
       const auto query = random.reals(dim);
       std::vector<uint8_t> lut(index.view.blocks * kWords16);
       const Table table = build_table(index.view, query.data(), 1, lut.data());
-      const TileCodebook& tiles = index.view.tiles;
-      std::vector<int8_t> bytes(tiles.quads() * 4);
-      const TileQuery rounded =
-          round_for_tiles(index.view, query.data(), lut.data(), table.scale, bytes.data());
+      const ByteCodebook& book = index.view.byte_codebook;
+      std::vector<int8_t> bytes(book.quads() * 4);
+      const UnpackedQuery rounded =
+          round_for_unpacked(index.view, query.data(), lut.data(), table.scale, bytes.data());
       size_t missed = 0, far = 0;
       for (size_t trial = 0; trial < 400; ++trial) {
         int32_t sum = 0, product = rounded.start;
@@ -114,7 +114,7 @@ void test_bounds() {
           sum += lut[m * kWords16 + code];
           for (size_t i = 0; i < width; ++i) {
             const size_t at = (m / 4 * width + i) * 4 + m % 4;
-            product += bytes[at] * tiles.words[at * kWords16 + code];
+            product += bytes[at] * book.words[at * kWords16 + code];
           }
         }
         missed += float(product) < rounded.least(sum);
@@ -128,42 +128,42 @@ void test_bounds() {
 }
 
 void test_trial() {
-  Group group("tiles: which way is faster");
-  for (const bool tiles_win : {false, true}) {
+  Group group("unpacked: which way is faster");
+  for (const bool unpacked_wins : {false, true}) {
     ScanTrial trial;
     size_t calls[2] = {};
     while (!trial.decided() && calls[0] + calls[1] < 1000) {
       const ScanWay way = trial.next();
-      const bool slow = (way == ScanWay::tiles) != tiles_win;
+      const bool slow = (way == ScanWay::unpacked) != unpacked_wins;
       // Now and then something disturbs the faster way, too.
       const double cost = slow ? 2.0 : calls[size_t(way)] % 3 == 0 ? 50.0 : 1.0;
       trial.report(way, 100, 100 * cost);
       ++calls[size_t(way)];
     }
     check(trial.decided() && calls[0] == calls[1], "ways in turns", calls[0], calls[1]);
-    check((trial.next() == ScanWay::tiles) == tiles_win, "the faster way", tiles_win);
+    check((trial.next() == ScanWay::unpacked) == unpacked_wins, "the faster way", unpacked_wins);
     for (size_t i = 0; i < 100; ++i) trial.report(trial.next(), 1, 1e9);
-    check((trial.next() == ScanWay::tiles) == tiles_win, "and for good", tiles_win);
-    force_scan(true, ScanWay::tiles);
-    check(trial.next() == ScanWay::tiles, "forced");
+    check((trial.next() == ScanWay::unpacked) == unpacked_wins, "and for good", unpacked_wins);
+    force_scan(true, ScanWay::unpacked);
+    check(trial.next() == ScanWay::unpacked, "forced");
     force_scan(false, ScanWay::tables);
   }
 }
 
-// Batches by tiles, by tables, and queries alone.
+// Batches by unpacked codes, by tables, and queries alone.
 void test_ways() {
-  Group group("tiles: batches find what tables find");
+  Group group("unpacked: batches find what tables find");
   Random random;
   for (const size_t dim : {9, 70})
     for (const size_t leaves : {0, 6}) {
       SmallIndex index(random, Distance::dot_product, 2500, dim, leaves, 2);
-      prepare_tiles(index.view);
+      prepare_byte_codebook(index.view);
       constexpr size_t kQueries = 40, kNeighbors = 8;
       const size_t searched = leaves == 0 ? 1 : 5;
       const auto queries = random.reals(kQueries * dim);
       const SearchLimits limits{kNeighbors, kNeighbors, searched};
       std::vector<std::vector<int64_t>> ids;
-      for (const ScanWay way : {ScanWay::tables, ScanWay::tiles}) {
+      for (const ScanWay way : {ScanWay::tables, ScanWay::unpacked}) {
         force_scan(true, way);
         ids.emplace_back(kQueries * kNeighbors);
         std::vector<float> distances(kQueries * kNeighbors);
@@ -195,7 +195,7 @@ void test_emulated(const KernelTable& vnni) {
       for (const size_t count : {1, 15, 16, 17, 31, 32, 33, 50})
         for (const bool squared_l2 : {false, true}) {
           auto bytes = random.bytes(groups * quads * 64, 256);
-          const size_t padded = (count + kI8Queries - 1) / kI8Queries * kI8Queries;
+          const size_t padded = ceil_div(count, kI8Queries) * kI8Queries;
           const auto noise = random.bytes(padded * quads * 4, 256);
           std::vector<int8_t> query(noise.begin(), noise.end());
           std::vector<int32_t> starts(count);
@@ -232,7 +232,7 @@ void test_emulated(const KernelTable& vnni) {
 
 }  // namespace
 
-void test_code_tiles() {
+void test_unpacked_codes() {
   test_trial();
   size_t count;
   const Level* all = levels(&count);

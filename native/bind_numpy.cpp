@@ -1,4 +1,4 @@
-#include "numpy_arrays.h"
+#include "bind_numpy.h"
 
 #define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
 #include <numpy/arrayobject.h>

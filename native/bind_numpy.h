@@ -1,7 +1,7 @@
 // NumPy's own interface to its arrays: in the call for one query, what nanobind takes for an array, a
 // third of a microsecond, would be a tenth of the time.
 #pragma once
-#include "arrays.h"
+#include "bind_arrays.h"
 
 namespace swann {
 

@@ -1,13 +1,13 @@
 // What a long native call holds, of building or of many queries: the GIL is released, interrupts are heard.
 #pragma once
-#include "arrays.h"
+#include "bind_arrays.h"
 #include "threads.h"
 
 namespace swann {
 
-class Building {
+class LongCall {
  public:
-  Building() : interruptible_(&raise_signals) {}
+  LongCall() : interruptible_(&raise_signals) {}
 
  private:
   static void raise_signals() {

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "index_arrays.h"
+#include "bind_index_arrays.h"
 #include "train.h"
 #include "updates.h"
 

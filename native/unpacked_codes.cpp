@@ -1,4 +1,4 @@
-#include "tiles.h"
+#include "unpacked_codes.h"
 
 #include <algorithm>
 #include <cmath>
@@ -32,19 +32,19 @@ bool ScanTrial::decided() const noexcept {
                                   tries_[1].load(std::memory_order_relaxed));
   if (tries < kFewTries) return false;
   const float tables = best_[0].load(std::memory_order_relaxed);
-  const float tiles = best_[1].load(std::memory_order_relaxed);
-  return tries >= kTries || tables > kClearly * tiles || tiles > kClearly * tables;
+  const float unpacked = best_[1].load(std::memory_order_relaxed);
+  return tries >= kTries || tables > kClearly * unpacked || unpacked > kClearly * tables;
 }
 
 ScanWay ScanTrial::next() const noexcept {
   const int forced = forced_way.load(std::memory_order_relaxed);
   if (forced >= 0) return ScanWay(forced);
   const uint32_t tables = tries_[0].load(std::memory_order_relaxed);
-  const uint32_t tiles = tries_[1].load(std::memory_order_relaxed);
+  const uint32_t unpacked = tries_[1].load(std::memory_order_relaxed);
   const bool faster = decided() ? best_[1].load(std::memory_order_relaxed) <
                                       best_[0].load(std::memory_order_relaxed)
-                                : tiles < tables;
-  return faster ? ScanWay::tiles : ScanWay::tables;
+                                : unpacked < tables;
+  return faster ? ScanWay::unpacked : ScanWay::tables;
 }
 
 void ScanTrial::report(ScanWay way, double pairs, double nanoseconds) noexcept {
@@ -58,47 +58,47 @@ void ScanTrial::report(ScanWay way, double pairs, double nanoseconds) noexcept {
 
 // ---- Rounding
 
-void prepare_tiles(IndexView& index) {
+void prepare_byte_codebook(IndexView& index) {
   const KernelTable& k = kernels();
   if (k.lut16_unpack == nullptr || k.i8_filter == nullptr || index.codes == nullptr ||
       index.codewords != kWords16 || index.squared_l2() || index.corrections != nullptr ||
       index.reduced_dim > kMostI8Dimensions)
     return;
-  TileCodebook& tiles = index.tiles;
-  const size_t width = index.dims_per_block, fours = (index.blocks + 3) / 4;
-  tiles.words.assign(fours * width * 64, 128);
-  tiles.steps.assign(index.blocks, 0.0f);
+  ByteCodebook& book = index.byte_codebook;
+  const size_t width = index.dims_per_block, fours = ceil_div(index.blocks, 4);
+  book.words.assign(fours * width * 64, 128);
+  book.steps.assign(index.blocks, 0.0f);
   for (size_t j = 0; j < index.reduced_dim; ++j)
     for (size_t c = 0; c < kWords16; ++c) {
-      float& step = tiles.steps[j / width];
+      float& step = book.steps[j / width];
       step = std::max(step, std::fabs(index.codebook[j * kWords16 + c]) / 127);
     }
-  for (float& step : tiles.steps) step = std::max(step, 1e-30f);
+  for (float& step : book.steps) step = std::max(step, 1e-30f);
   for (size_t at = 0; at < fours * width * 4; ++at) {
     size_t block;
     const size_t j = dimension_of(index, at / 4, at % 4, block);
     for (size_t c = 0; c < kWords16 && j < index.reduced_dim; ++c) {
-      const float value = index.codebook[j * kWords16 + c] / tiles.steps[block];
-      tiles.words[at * kWords16 + c] = uint8_t(std::clamp(std::lrint(value), -127l, 127l) + 128);
+      const float value = index.codebook[j * kWords16 + c] / book.steps[block];
+      book.words[at * kWords16 + c] = uint8_t(std::clamp(std::lrint(value), -127l, 127l) + 128);
     }
   }
-  tiles.trial = std::make_shared<ScanTrial>();
+  book.trial = std::make_shared<ScanTrial>();
 }
 
-TileQuery round_for_tiles(const IndexView& index, const float* query, const uint8_t* lut,
-                          double scale, int8_t* bytes) {
-  const TileCodebook& tiles = index.tiles;
+UnpackedQuery round_for_unpacked(const IndexView& index, const float* query, const uint8_t* lut,
+                                 double scale, int8_t* bytes) {
+  const ByteCodebook& book = index.byte_codebook;
   const size_t width = index.dims_per_block;
   float most = 1e-30f;
   for (size_t j = 0; j < index.reduced_dim; ++j)
-    most = std::max(most, std::fabs(query[j] * tiles.steps[j / width]));
+    most = std::max(most, std::fabs(query[j] * book.steps[j / width]));
   const float inverse = 127 / most;
-  TileQuery out;
-  for (size_t at = 0; at < tiles.quads() * 4; ++at) {
+  UnpackedQuery out;
+  for (size_t at = 0; at < book.quads() * 4; ++at) {
     size_t block;
     const size_t j = dimension_of(index, at / 4, at % 4, block);
     const bool present = j < index.reduced_dim;
-    bytes[at] = present ? int8_t(std::lrint(query[j] * tiles.steps[block] * inverse)) : int8_t(0);
+    bytes[at] = present ? int8_t(std::lrint(query[j] * book.steps[block] * inverse)) : int8_t(0);
     out.start -= 128 * bytes[at];
   }
   out.scale = scale / double(inverse);
@@ -108,7 +108,7 @@ TileQuery round_for_tiles(const IndexView& index, const float* query, const uint
     for (size_t i = 0; i < width; ++i) {
       const size_t at = (m / 4 * width + i) * 4 + m % 4;
       for (size_t c = 0; c < kWords16; ++c)
-        products[c] += bytes[at] * (int32_t(tiles.words[at * kWords16 + c]) - 128);
+        products[c] += bytes[at] * (int32_t(book.words[at * kWords16 + c]) - 128);
     }
     float above = -std::numeric_limits<float>::infinity(), greatest = 0;
     for (size_t c = 0; c < kWords16; ++c) {
@@ -121,7 +121,7 @@ TileQuery round_for_tiles(const IndexView& index, const float* query, const uint
   return out;
 }
 
-float TileQuery::least(int32_t threshold) const noexcept {
+float UnpackedQuery::least(int32_t threshold) const noexcept {
   const double product = (double(threshold) - above) / scale;
   if (!(scale > 0) || !std::isfinite(product)) return -std::numeric_limits<float>::max();
   return float(product - 1e-6 * std::fabs(product) - 1);
