@@ -9,10 +9,11 @@ from typing import Any, Literal, TypeVar
 from numpy.typing import NDArray
 
 from swann.config import IndexConfig, check_flag, check_number, check_path
-from swann.errors import ConfigError, CorruptIndexError, IndexFormatError, InvalidInputError
+from swann.errors import ConfigError, IndexFormatError, InvalidInputError
 from swann.index.building.build import Progress
 from swann.index.changing.durable import DurableFiles, begin_log, replay
 from swann.index.disk.lock import DirectoryLock
+from swann.index.disk.manifest import open_unchanged
 from swann.index.disk.sharded import is_sharded, load_state
 from swann.index.disk.store import Verify
 from swann.index.log.format import Change
@@ -23,8 +24,6 @@ from swann.searcher import Searcher
 __all__ = ["DurableSearcher", "load", "load_searcher", "open"]
 
 S = TypeVar("S", bound=Searcher)
-
-_TRIES = 10
 
 
 class DurableSearcher(Searcher):
@@ -185,19 +184,16 @@ def _load(
 ) -> S:
     check_path("path", path)
     check_flag("memory_map", memory_map)
-    state = load_state(path, verify=verify)
-    for _ in range(_TRIES):
+
+    def attempt(state: State) -> S:
         searcher = kind(state if memory_map else state.in_memory())
-        try:
-            if state.log is not None:
-                replay(_make(searcher), Path(path), state.log)
-            return searcher
-        except CorruptIndexError:
-            # A checkpoint may have removed the log meanwhile.
-            before, state = state.log, load_state(path, verify=verify)
-            if state.log == before:
-                raise
-    raise IndexFormatError(f"{path} changes faster than it can be opened; try again")
+        if state.log is not None:
+            replay(_make(searcher), Path(path), state.log)
+        return searcher
+
+    return open_unchanged(
+        lambda: load_state(path, verify=verify), attempt, path, lambda state: state.log
+    )
 
 
 def _make(searcher: Searcher) -> Any:

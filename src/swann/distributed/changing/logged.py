@@ -21,13 +21,20 @@ from swann.distributed.tail import Record
 from swann.distributed.workers.fleet import Fleet
 from swann.distributed.workers.folding import fold_message
 from swann.distributed.workers.generation import Generation
-from swann.errors import ConfigError, CorruptIndexError, IndexFormatError
+from swann.errors import ConfigError
 from swann.index.changing.durable import replay
 from swann.index.disk import file_system
 from swann.index.disk.contents import log_entry
 from swann.index.disk.lock import DirectoryLock
 from swann.index.disk.log_files import log_files
-from swann.index.disk.manifest import LOG, MANIFEST, MAX_BYTES, encode_manifest, read_manifest
+from swann.index.disk.manifest import (
+    LOG,
+    MANIFEST,
+    MAX_BYTES,
+    encode_manifest,
+    open_unchanged,
+    read_manifest,
+)
 from swann.index.disk.sharded import ShardedWriter
 from swann.index.docids import Docids
 from swann.index.log.journal import Durability, FileJournal, start_log
@@ -35,7 +42,6 @@ from swann.index.state import LogPoint
 
 __all__ = ["Cut", "Logged", "open_logged"]
 
-_TRIES = 10
 _FLUSH = 0.05  # seconds within which durability "batch" flushes
 
 
@@ -219,23 +225,19 @@ def open_logged(
 def _open_to_read(
     storage: Storage, log: str | os.PathLike[str] | None
 ) -> tuple[Generation, Logged | None]:
-    description = describe(storage)
-    for _ in range(_TRIES):
+    def attempt(description: Description) -> tuple[Generation, Logged | None]:
         generation = Generation(description)
         if description.log is None:
             return generation, None
         root = _log_root(storage, log)
         logged = Logged(root, Changes(generation))
-        try:
-            replay(logged.changes.repeat, root, description.log)
-            generation.acknowledged = generation.tail.last
-            return generation, logged
-        except CorruptIndexError:
-            # A checkpoint may have removed the log meanwhile.
-            before, description = description, describe(storage)
-            if before.key == description.key:
-                raise
-    raise IndexFormatError(f"{storage.location} changes faster than it can be opened; try again")
+        replay(logged.changes.repeat, root, description.log)
+        generation.acknowledged = generation.tail.last
+        return generation, logged
+
+    return open_unchanged(
+        lambda: describe(storage), attempt, storage.location, lambda description: description.key
+    )
 
 
 def _log_root(storage: Storage, log: str | os.PathLike[str] | None) -> Path:

@@ -50,6 +50,7 @@ from swann.index.disk.manifest import (
     PLAN,
     SHARDED,
     encode_manifest,
+    open_unchanged,
     read_manifest,
 )
 from swann.index.disk.store import (
@@ -79,7 +80,6 @@ __all__ = [
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 _MOST_SHARDS = 1 << 12
-_TRIES = 10
 
 
 class ShardEntry(NamedTuple):
@@ -346,16 +346,15 @@ def load_state(path: str | os.PathLike[str], *, verify: Verify = "manifest") -> 
     """Open an index as `swann.index.disk.store.load_state` does; one in shards is made whole."""
     store.check_verify(verify)
     files = DirectoryFiles(Path(path))
-    for _ in range(_TRIES):
-        if not files.root.is_dir() or not _is_sharded(data := files.manifest(), files.where):
-            return store.load_state(path, verify=verify)
-        try:
+    if not files.root.is_dir():
+        return store.load_state(path, verify=verify)
+
+    def attempt(data: bytes) -> State:
+        if _is_sharded(data, files.where):
             return open_sharded(files, verify).whole(verify)
-        except CorruptIndexError:
-            # Another process may have replaced it meanwhile, and removed what this one listed.
-            if data == files.manifest():
-                raise
-    raise IndexFormatError(f"{path} is replaced faster than it can be opened; try again")
+        return store.load_state(path, verify=verify)
+
+    return open_unchanged(files.manifest, attempt, path)
 
 
 def _is_sharded(data: bytes, where: Path) -> bool:

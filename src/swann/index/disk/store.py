@@ -45,6 +45,7 @@ from swann.index.disk.manifest import (
     MANIFEST,
     MAX_BYTES,
     encode_manifest,
+    open_unchanged,
     read_manifest,
 )
 from swann.index.disk.npy import digest_of, npy_header, npy_size, read_npy, write_npy
@@ -83,7 +84,6 @@ SUFFIX = ".swann"
 
 _ARRAY_FILE = re.compile(r"(\w+)-[0-9a-f]{16}\.npy")
 _SHARD_FILE = re.compile(r"shard-[0-9a-f]{16}\.json")
-_TRIES = 10
 _OF_SCANN = "scann_config.pb"  # a file of ScaNN's own indexes
 
 
@@ -289,17 +289,12 @@ def load_state(path: str | os.PathLike[str], *, verify: Verify = "manifest") -> 
     check_verify(verify)
     root = Path(path)
     source: Files = BundleFiles(root) if root.is_file() else DirectoryFiles(root)
-    data = source.manifest()
-    for _ in range(_TRIES):
-        try:
-            content = read_manifest(data, source.where)
-            return read_state(source, read_contents(content, source.where), verify)
-        except CorruptIndexError:
-            # Another process may have replaced it meanwhile, and removed what this one listed.
-            before, data = data, source.manifest()
-            if data == before:
-                raise
-    raise IndexFormatError(f"{root} is replaced faster than it can be opened; try again")
+
+    def attempt(data: bytes) -> State:
+        contents = read_contents(read_manifest(data, source.where), source.where)
+        return read_state(source, contents, verify)
+
+    return open_unchanged(source.manifest, attempt, root)
 
 
 def holds_index(path: str | os.PathLike[str]) -> bool:
