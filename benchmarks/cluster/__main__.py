@@ -23,10 +23,9 @@ import swann
 from benchmarks.cluster import builds
 from benchmarks.cluster.processes import processor_seconds
 from benchmarks.paths import DATA
-from swann.distributed import DistributedSearcher
+from swann.distributed import DistributedSearcher, build
 from swann.distributed.opening import describe
 from swann.distributed.storage import Storage
-from swann.index.disk.sharded import save_sharded
 from swann.index.shards import merge
 
 INDEX = DATA / "cluster"
@@ -42,16 +41,12 @@ def glove() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 def index_of(shards: int) -> tuple[Path, swann.Searcher]:
     """Return GloVe-100 in shards and whole; built once."""
-    whole = INDEX / "whole"
-    if not whole.exists():
+    folder = INDEX / f"shards-{shards}"
+    if not (folder / "manifest.json").exists():
         train, _ = glove()
         builder = swann.builder(train, 10, "cosine").tree(600, 30).score_ah(2, 0.2).reorder(100)
-        builder.build().save(whole)
-    built = swann.load(whole)
-    folder = INDEX / f"shards-{shards}"
-    if not folder.exists():
-        save_sharded(built._live.state(), folder, shards)
-    return folder, built
+        build(train, builder.create_config(), folder, num_shards=shards)
+    return folder, swann.load(folder)
 
 
 def pool_of(kind: str) -> Any:
@@ -205,11 +200,12 @@ def rolling(kind: str, workers: int, rolls: int) -> None:
     _, queries = glove()
     some = queries[:50]
     (first, built), (second, _) = index_of(4), index_of(8)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         train, _ = glove()
         other = swann.builder(train[:50_000], 10, "cosine").tree(200, 20).score_ah(2, 0.2)
-        changed = other.reorder(100).build()
-        save_sharded(changed._live.state(), folder, 3)
+        build(train[:50_000], other.reorder(100).create_config(), folder, num_shards=3)
+        changed = swann.load(folder)
         wanted = [one.search_batched(some) for one in (built, changed)]
         counts = {"first": 0, "second": 0, "failed": 0, "mixed": 0}
         stop = threading.Event()

@@ -12,10 +12,10 @@ from swann.config import IndexConfig, check_flag, check_number, check_path
 from swann.errors import ConfigError, IndexFormatError, InvalidInputError
 from swann.index.building.build import Progress
 from swann.index.changing.durable import DurableFiles, begin_log, replay
+from swann.index.disk.index_files import Verify
 from swann.index.disk.lock import DirectoryLock
 from swann.index.disk.manifest import open_unchanged
 from swann.index.disk.sharded import is_sharded, load_state
-from swann.index.disk.store import Verify
 from swann.index.log.format import Change
 from swann.index.log.journal import Durability, NoJournal
 from swann.index.state import State
