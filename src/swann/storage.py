@@ -44,6 +44,16 @@ class DurableSearcher(Searcher):
     def upsert(self, docids: object, vectors: object, batch_size: int = 1) -> NDArray[Any]:
         """Do what `Searcher.upsert` does, once it is in the log.
 
+        Parameters
+        ----------
+        docids, vectors, batch_size
+            As for `Searcher.upsert`.
+
+        Returns
+        -------
+        array of shape (m,)
+            The docids or row ids of the datapoints.
+
         Raises
         ------
         LogError
@@ -59,7 +69,18 @@ class DurableSearcher(Searcher):
         return written
 
     def delete(self, docids: object) -> None:
-        """Do what `Searcher.delete` does, once it is in the log; errors are those of `upsert`."""
+        """Do what `Searcher.delete` does, once it is in the log.
+
+        Parameters
+        ----------
+        docids : str, int, or sequence of either
+            As for `Searcher.delete`.
+
+        Raises
+        ------
+        LogError, ReadOnlyError, OSError
+            As `upsert` does.
+        """
         super().delete(docids)
         if self._files is not None:
             self._files.keep_up()
@@ -68,6 +89,11 @@ class DurableSearcher(Searcher):
         self, config: IndexConfig | None = None, progress: Progress | None = None
     ) -> None:
         """Do what `Searcher.rebalance` does, then a checkpoint.
+
+        Parameters
+        ----------
+        config, progress
+            As for `Searcher.rebalance`.
 
         Raises
         ------
