@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made import normal
 from numpy.typing import NDArray
 
 import swann
@@ -15,10 +16,6 @@ MEASURES = ("dot_product", "squared_l2", "cosine")
 each_measure = pytest.mark.parametrize("measure", MEASURES)
 
 F32 = NDArray[np.float32]
-
-
-def normal(seed: int, *shape: int) -> F32:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
 def build(db: F32, measure: Any, kind: str, leaves: int = 20, **tree: Any) -> Searcher:
