@@ -12,7 +12,7 @@ from swann.index.building.build import LONGEST
 from swann.index.docids import check_docids, check_row_ids
 from swann.vectors import as_queries, check_finite
 
-__all__ = ["as_row", "as_rows", "as_upsert", "bad_vector"]
+__all__ = ["as_row", "as_upsert", "bad_vector"]
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -20,7 +20,7 @@ _FLOAT32 = np.dtype(np.float32)
 def as_row(vectors: object, dimension: int) -> NDArray[np.float32] | None:
     """Return one vector (d,) that is ready for the native call, which finds bad values itself.
 
-    None: it takes `as_rows` to tell.
+    None: it takes `as_upsert` to tell.
     """
     if (
         type(vectors) is np.ndarray
@@ -32,7 +32,7 @@ def as_row(vectors: object, dimension: int) -> NDArray[np.float32] | None:
     return None
 
 
-def as_rows(vectors: object, dimension: int) -> NDArray[np.float32]:
+def _as_rows(vectors: object, dimension: int) -> NDArray[np.float32]:
     """Return vectors (m, d), or one (d,), as a matrix of contiguous float32 rows.
 
     Values are looked at only where they need converting.
@@ -64,7 +64,7 @@ def as_upsert(
     ShapeError, DTypeError, NonFiniteError, InvalidInputError
         As `Searcher.upsert` does.
     """
-    rows = as_rows(vectors, dimension)
+    rows = _as_rows(vectors, dimension)
     if docids is None:
         if named:
             raise InvalidInputError(
