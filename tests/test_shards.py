@@ -221,6 +221,19 @@ def test_damage_is_found(tmp_path: Path) -> None:
         swann.load(tmp_path)
 
 
+def test_shards_may_be_put_together_while_they_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest that is read first lists shards, those after it do not, nor are shards there."""
+    save(tmp_path, 3, _builder("ah", "dot_product").build())
+    listed = iter([(tmp_path / "manifest.json").read_bytes()])
+    swann.load(tmp_path).save(tmp_path)
+    read = DirectoryFiles.manifest
+    monkeypatch.setattr(DirectoryFiles, "manifest", lambda files: next(listed, None) or read(files))
+    assert len(swann.load(tmp_path)) == N
+    assert next(listed, None) is None
+
+
 def test_shards_of_another_index_are_refused(tmp_path: Path) -> None:
     save(tmp_path, 3, _builder("ah", "dot_product").build())
     index = open_sharded(DirectoryFiles(tmp_path))

@@ -273,7 +273,7 @@ def load_state(path: str | os.PathLike[str], *, verify: Verify = "manifest") -> 
 
     def attempt(data: bytes) -> State:
         if _is_sharded(data, files.where):
-            return open_sharded(files, verify).whole(verify)
+            return open_sharded(files, verify, data).whole(verify)
         return store.load_state(path, verify=verify)
 
     return open_unchanged(files.manifest, attempt, path)
@@ -283,8 +283,10 @@ def _is_sharded(data: bytes, where: Path) -> bool:
     return b'"shards"' in data and SHARDED in read_manifest(data, where)["features"]
 
 
-def open_sharded(files: Files, verify: Verify = "manifest") -> ShardedIndex:
-    """Read the manifest of a sharded index and its small arrays.
+def open_sharded(
+    files: Files, verify: Verify = "manifest", manifest: bytes | None = None
+) -> ShardedIndex:
+    """Read the manifest of a sharded index, unless it is given, and its small arrays.
 
     Raises
     ------
@@ -292,7 +294,7 @@ def open_sharded(files: Files, verify: Verify = "manifest") -> ShardedIndex:
         As `swann.index.disk.store.load_state` raises them.
     """
     check_verify(verify)
-    content = read_manifest(files.manifest(), files.where)
+    content = read_manifest(files.manifest() if manifest is None else manifest, files.where)
     if SHARDED not in content["features"]:
         raise IndexFormatError(
             f"{files.where} lists no shards: swann.load opens it; workers need an index that "
