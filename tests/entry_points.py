@@ -27,7 +27,6 @@ from swann import (
 
 N = len(DB)
 NAMES = [f"n{i}" for i in range(N)]
-STRINGS = [f"n{i}" for i in range(len(QUERIES))]
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,6 @@ REORDER = {
     "quantize": PRECISION,
     "anisotropic_quantization_threshold": THRESHOLD,
 }
-SHARE = Takes("number or none", 0.7, but={"NaN": ConfigError})
 PCA = {
     "reduction_dim": Takes("limit", 4),
     "pca_significance_threshold": Takes("number", 0.7, but={"None": FINE}),

@@ -14,7 +14,12 @@ import numpy as np
 
 import swann
 from swann.distributed import DistributedSearcher
-from swann.index.disk.sharded import save_sharded
+from swann.index.disk.contents import manifest_of
+from swann.index.disk.leaves import spread_leaves, take_leaves
+from swann.index.disk.lock import DirectoryLock
+from swann.index.disk.sharded import ShardedWriter, ShardEntry
+from swann.index.disk.store import arrays_of, place_array
+from swann.index.state import State
 
 
 def vectors(count: int, dim: int = 16, seed: int = 0) -> np.ndarray:
@@ -152,8 +157,31 @@ def _built(name: str, db: np.ndarray) -> swann.Searcher:
 
 
 def save(folder: Path, shards: int, searcher: swann.Searcher) -> swann.Searcher:
-    """Write an index in shards; return it as it is on one machine."""
-    save_sharded(searcher._live.state(), folder, shards)
+    """Write an index in shards, all of it in memory; return it as it is on one machine."""
+    state = searcher._live.state()
+    packed = state.packed
+    owners = spread_leaves(packed.centroids, np.diff(packed.leaf_starts), shards)
+    folder.mkdir(parents=True, exist_ok=True)
+    with DirectoryLock(folder, "save"), ShardedWriter(folder) as out:
+
+        def write(owned: np.ndarray) -> ShardEntry:
+            some = State(take_leaves(packed, owned), None, state.next_number, packed.config)
+            entries = {name: place_array(folder, name, a) for name, a in arrays_of(some).items()}
+            return out.shard_manifest(manifest_of(some, entries), int(some.packed.leaf_starts[-1]))
+
+        out.finish(
+            packed.config,
+            num_datapoints=packed.num_datapoints,
+            dimension=packed.dimension,
+            head=write(np.zeros(len(owners), bool)),
+            shards=[write(owners == shard) for shard in range(shards)],
+            whole_starts=packed.leaf_starts,
+            owners=owners,
+            docids=state.docids,
+            plan=state.plan,
+            next_number=state.next_number,
+            log=state.log,
+        )
     return searcher
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import normal
 from numpy.typing import NDArray
 
 import swann
@@ -21,10 +22,6 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 MEASURES = ("dot_product", "squared_l2", "cosine")
 some = settings(max_examples=40)
-
-
-def normal(seed: int, *shape: int) -> F32:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
 def losses(rows: F32, centroids: F32, eta: float) -> F64:

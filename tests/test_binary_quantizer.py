@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import normal
 from numpy.typing import NDArray
 
 from swann.errors import ConfigError, DTypeError, InvalidInputError, NonFiniteError, ShapeError
@@ -36,10 +37,6 @@ U8 = NDArray[np.uint8]
 
 some = settings(max_examples=60)
 D, BITS = 5, 3
-
-
-def normal(seed: int, *shape: int) -> F32:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
 def target_of(seed: int, n: int, d: int = D) -> Any:

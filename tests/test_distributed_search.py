@@ -20,7 +20,6 @@ from swann.distributed.opening import open_shard
 from swann.distributed.wire import Message
 from swann.distributed.workers.placement import place
 from swann.distributed.workers.pools import CONCURRENCY
-from swann.index.disk.sharded import save_sharded
 
 
 def kill(searcher: DistributedSearcher, place: int = 0) -> None:
@@ -313,7 +312,7 @@ def test_one_index_takes_the_place_of_another(tmp_path: Path) -> None:
     query = vectors(1, seed=2)[0]
     with DistributedSearcher.open(tmp_path, 1, workers=1, pool="local") as searcher:
         assert same(searcher.search(query), first.search(query))
-        save_sharded(second._live.state(), tmp_path, 3)
+        save(tmp_path, 3, second)
         searcher.roll(tmp_path / "manifest.json")
         assert same(searcher.search(query), second.search(query))
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import normal
 from numpy.typing import NDArray
 
 from swann import kernels
@@ -25,10 +26,6 @@ def blobs(seed: int, n: int = 1500, d: int = 12, centers: int = 20, noise: float
     middles = rng.standard_normal((centers, d)) * 3
     points = middles[rng.integers(centers, size=n)] + noise * rng.standard_normal((n, d))
     return points.astype(np.float32)
-
-
-def normal(seed: int, n: int, d: int) -> F32:
-    return np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32)
 
 
 def train(sample: F32, k: int, seed: int = 0, **options: object) -> tuple[F32, list[float]]:

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sharded import save
 
 import swann
 from benchmarks.cluster import builds
 from swann.building import build_searcher
 from swann.distributed import LocalExecutor, ProcessExecutor, build
 from swann.index.disk.lock import DirectoryLock
-from swann.index.disk.sharded import save_sharded
 from swann.index.disk.store import load_state
 
 N, D = 3000, 24
@@ -146,7 +146,7 @@ def test_shards_are_those_of_the_index(measure: str, case: str, tmp_path: Path) 
         docids=names,
     )
     searcher = builder.build(docids=names)
-    save_sharded(searcher._live.state(), tmp_path / "expected", 3)
+    save(tmp_path / "expected", 3, searcher)
     files = {path.name for path in (tmp_path / "expected").iterdir()}
     assert {path.name for path in out.iterdir()} == files
     for name in files:

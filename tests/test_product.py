@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import normal
 from numpy.typing import NDArray
 
 from swann import kernels
@@ -24,10 +25,6 @@ both_losses = pytest.mark.parametrize("anisotropic", [False, True], ids=["l2", "
 # Dimensions and block widths: even, short last block, one block, blocks of one.
 SHAPES = [(12, 2), (13, 2), (10, 4), (6, 6), (5, 1), (1, 1)]
 each_shape = pytest.mark.parametrize(("dimension", "width"), SHAPES)
-
-
-def normal(seed: int, *shape: int) -> F32:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
 def make(

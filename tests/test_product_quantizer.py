@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import each_loss, normal
 from numpy.typing import NDArray
 
 from swann.errors import (
@@ -28,21 +29,7 @@ from swann.quantize import (
 
 F32 = NDArray[np.float32]
 
-LOSSES: list[dict[str, Any]] = [
-    {},
-    {"threshold": 1.5},
-    {"weight": threshold_weight(1.5)},
-    {"weight": exponential_weight(1.0)},
-    {"weight": lambda scores: np.exp(-(scores**2))},  # errors across matter more: eta < 1
-]
-each_loss = pytest.mark.parametrize(
-    "loss", LOSSES, ids=["l2", "threshold", "steps", "exponential", "around zero"]
-)
 each_shape = pytest.mark.parametrize(("dimension", "width"), [(12, 2), (13, 4), (5, 1), (6, 6)])
-
-
-def normal(seed: int, *shape: int) -> F32:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
 def true_loss(quantizer: ProductQuantizer, rows: F32) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made import normal
 from numpy.typing import NDArray
 
 import swann
@@ -24,10 +25,6 @@ each_measure = pytest.mark.parametrize("measure", MEASURES)
 each_short = pytest.mark.parametrize("quantize", SHORT, ids=lambda q: q.name)
 
 F32 = NDArray[np.float32]
-
-
-def normal(seed: int, *shape: int) -> F32:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
 def to_bf16(rows: F32, weights: F32 | None = None) -> NDArray[np.uint16]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sharded import save
 
 import swann
 from swann.errors import (
@@ -16,9 +17,9 @@ from swann.errors import (
     IndexFormatError,
     InvalidInputError,
 )
+from swann.index.disk.index_files import DirectoryFiles
 from swann.index.disk.leaves import join, spread_leaves, take_leaves
-from swann.index.disk.sharded import open_sharded, save_sharded
-from swann.index.disk.store import DirectoryFiles
+from swann.index.disk.sharded import open_sharded
 from swann.index.packed import PackedIndex
 from swann.index.shards import Head, Shard, merge
 from swann.index.state import State
@@ -89,7 +90,7 @@ def test_a_sharded_directory_opens_as_a_plain_index(
 ) -> None:
     names = [f"d{i}" for i in range(N)] if docids else None
     searcher = _builder(kind, "dot_product").build(docids=names)
-    save_sharded(searcher._live.state(), tmp_path, 5)
+    save(tmp_path, 5, searcher)
     queries = _data(2, 50)
     whole = searcher.search_batched(queries)
     for verify in ("manifest", "full"):
@@ -108,8 +109,8 @@ def test_a_sharded_directory_opens_as_a_plain_index(
 
 def test_shards_of_files_answer_like_those_in_memory(tmp_path: Path) -> None:
     searcher = _builder("soar", "dot_product").build()
-    save_sharded(searcher._live.state(), tmp_path, 3)
-    save_sharded(searcher._live.state(), tmp_path, 4)  # again, over the other
+    save(tmp_path, 3, searcher)
+    save(tmp_path, 4, searcher)  # again, over the other
     index = open_sharded(DirectoryFiles(tmp_path))
     assert len(index.shards) == 4
     assert {p.name for p in tmp_path.glob("shard-*")} == {
@@ -185,11 +186,10 @@ def test_shards_are_of_about_the_same_size_and_near() -> None:
         assert np.bincount(cluster[owners == shard]).max() >= 0.8 * (owners == shard).sum()
 
 
-def test_more_shards_than_leaves_are_refused(tmp_path: Path) -> None:
-    searcher = swann.builder(_data(), 3, "cosine").score_ah(2).build()
+def test_more_shards_than_leaves_are_refused() -> None:
+    packed = swann.builder(_data(), 3, "cosine").score_ah(2).build()._index
     with pytest.raises(InvalidInputError, match="num_shards is 2; expected 1 to 1"):
-        save_sharded(searcher._live.state(), tmp_path, 2)
-    assert list(tmp_path.glob("*.npy")) == []
+        spread_leaves(packed.centroids, np.diff(packed.leaf_starts), 2)
 
 
 def test_bad_queries_are_refused_by_the_head() -> None:
@@ -201,7 +201,7 @@ def test_bad_queries_are_refused_by_the_head() -> None:
 
 
 def test_damage_is_found(tmp_path: Path) -> None:
-    save_sharded(_builder("ah", "dot_product").build()._live.state(), tmp_path, 3)
+    save(tmp_path, 3, _builder("ah", "dot_product").build())
     whole = {path: path.read_bytes() for path in tmp_path.iterdir() if path.name != ".lock"}
     for path, data in whole.items():
         at = 3 * len(data) // 5
@@ -221,8 +221,21 @@ def test_damage_is_found(tmp_path: Path) -> None:
         swann.load(tmp_path)
 
 
+def test_shards_may_be_put_together_while_they_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest that is read first lists shards, those after it do not, nor are shards there."""
+    save(tmp_path, 3, _builder("ah", "dot_product").build())
+    listed = iter([(tmp_path / "manifest.json").read_bytes()])
+    swann.load(tmp_path).save(tmp_path)
+    read = DirectoryFiles.manifest
+    monkeypatch.setattr(DirectoryFiles, "manifest", lambda files: next(listed, None) or read(files))
+    assert len(swann.load(tmp_path)) == N
+    assert next(listed, None) is None
+
+
 def test_shards_of_another_index_are_refused(tmp_path: Path) -> None:
-    save_sharded(_builder("ah", "dot_product").build()._live.state(), tmp_path, 3)
+    save(tmp_path, 3, _builder("ah", "dot_product").build())
     index = open_sharded(DirectoryFiles(tmp_path))
     swapped = index.__class__(**{**vars(index), "owners": (index.owners + 1) % 3})
     with pytest.raises(CorruptIndexError, match="does not hold the leaves"):
@@ -232,7 +245,7 @@ def test_shards_of_another_index_are_refused(tmp_path: Path) -> None:
 def test_an_index_in_shards_is_not_opened_for_changes_as_one(tmp_path: Path) -> None:
     """A checkpoint would put it together, and workers could not open it any more."""
     built = _builder("plain", "dot_product").build()
-    save_sharded(built._live.state(), tmp_path / "index", 4)
+    save(tmp_path / "index", 4, built)
     before = sorted(path.name for path in (tmp_path / "index").iterdir())
     with pytest.raises(IndexFormatError, match="in shards"):
         swann.open(tmp_path / "index")

@@ -79,7 +79,9 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 def array_files(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.npy"))
+    found = sorted(directory.glob("*.npy"))
+    assert found
+    return found
 
 
 # ---- What is saved is what is loaded

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made import normal
 from numpy.typing import NDArray
 
 from swann.config import BruteForceConfig, IndexConfig, TreeConfig
@@ -14,10 +15,6 @@ from swann.index.packed import PackedIndex
 from swann.partition import tree
 
 F32 = NDArray[np.float32]
-
-
-def normal(seed: int, n: int, d: int) -> F32:
-    return np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32)
 
 
 def settings(num_leaves: int, **options: object) -> TreeConfig:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made import normal
 from numpy.typing import NDArray
 
 import swann
@@ -33,10 +34,6 @@ UPPERS: list[list[dict[str, Any]]] = [
     ],
 ]
 each_upper = pytest.mark.parametrize("uppers", UPPERS, ids=range(len(UPPERS)))
-
-
-def normal(seed: int, *shape: int) -> F32:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
 DB, QUERIES = normal(0, 1500, 10), normal(1, 70, 10)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import LOSSES, each_loss, normal
 from numpy.typing import NDArray
 
 from swann import kernels
@@ -17,21 +18,7 @@ from swann.quantize import VectorQuantizer, exponential_weight, threshold_weight
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
-LOSSES: list[dict[str, Any]] = [
-    {},
-    {"threshold": 1.5},
-    {"weight": threshold_weight(1.5)},
-    {"weight": exponential_weight(1.0)},
-    {"weight": lambda scores: np.exp(-(scores**2))},  # errors across matter more: eta < 1
-]
-each_loss = pytest.mark.parametrize(
-    "loss", LOSSES, ids=["l2", "threshold", "steps", "exponential", "around zero"]
-)
 some = settings(max_examples=30)
-
-
-def normal(seed: int, *shape: int) -> F32:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
 def units(rows: F32) -> F64:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pipelines import Dlpack
 
 from swann import vectors
 from swann.errors import (
@@ -110,19 +111,6 @@ def test_memory_maps_are_neither_read_nor_copied(tmp_path: Path) -> None:
     assert checked.dtype == np.float64
     assert np.shares_memory(checked, db)
     assert_kernel_ready(vectors.slice_rows(checked, 1, 3))
-
-
-class Dlpack:
-    """An object that speaks DLPack and nothing else."""
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        self.array = array
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self.array.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.array.__dlpack_device__()
 
 
 class OnTheGpu(Dlpack):

@@ -13,6 +13,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,19 @@ import swann
 from benchmarks.cluster import builds
 from benchmarks.cluster.processes import processor_seconds
 from benchmarks.paths import DATA
-from swann.distributed import DistributedSearcher
+from swann.distributed import DistributedSearcher, build
 from swann.distributed.opening import describe
 from swann.distributed.storage import Storage
-from swann.index.disk.sharded import save_sharded
 from swann.index.shards import merge
 
 INDEX = DATA / "cluster"
 
+Floats = NDArray[np.float32]
+Here = Callable[[Floats, int], Any]
+"""Searches with so many threads in this process."""
 
-def glove() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+
+def glove() -> tuple[Floats, Floats]:
     """Return datapoints and queries of GloVe-100."""
     folder = DATA / "glove-100"
     if not (folder / "train.npy").exists():
@@ -42,16 +46,12 @@ def glove() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 def index_of(shards: int) -> tuple[Path, swann.Searcher]:
     """Return GloVe-100 in shards and whole; built once."""
-    whole = INDEX / "whole"
-    if not whole.exists():
+    folder = INDEX / f"shards-{shards}"
+    if not (folder / "manifest.json").exists():
         train, _ = glove()
         builder = swann.builder(train, 10, "cosine").tree(600, 30).score_ah(2, 0.2).reorder(100)
-        builder.build().save(whole)
-    built = swann.load(whole)
-    folder = INDEX / f"shards-{shards}"
-    if not folder.exists():
-        save_sharded(built._live.state(), folder, shards)
-    return folder, built
+        build(train, builder.create_config(), folder, num_shards=shards)
+    return folder, swann.load(folder)
 
 
 def pool_of(kind: str) -> Any:
@@ -71,12 +71,27 @@ def overhead(kind: str, shards: int, workers: int, count: int) -> None:
     """Print the time of a fan-out and of the same work in this process."""
     folder, _ = index_of(shards)
     _, queries = glove()
-    description = describe(Storage(folder))
-    head = description.open_head()
-    parts = [description.index.open_shard(i) for i in range(shards)]
-    owners = description.index.owners
+    here = searched_here(folder)
+    with DistributedSearcher.open(
+        folder, 2, workers=workers, pool=pool_of(kind), deadline=20
+    ) as searcher:
+        for _ in range(3):
+            wanted, found = here(queries[:1000], 1), searcher.search_batched(queries[:1000])
+            assert np.array_equal(wanted[0], found.indices)
+            assert np.array_equal(wanted[1], found.distances)
+        print(f"{kind}, {shards} shards, {workers} workers")
+        print(one_by_one(here, searcher, queries[:count]))
+        print(in_batches(here, searcher, queries, workers))
+        print(processor_time(here, searcher, queries, workers))
 
-    def here(some: NDArray[np.float32], threads: int) -> Any:
+
+def searched_here(folder: Path) -> Here:
+    """Return what does the work of a fan-out in this process: the same head, shards and merge."""
+    index = describe(Storage(folder)).index
+    head, owners = index.open_head(), index.owners
+    parts = [index.open_shard(i) for i in range(len(index.shards))]
+
+    def here(some: Floats, threads: int) -> Any:
         choices = head.choose(some, 30, threads)
         found = []
         for number, shard in enumerate(parts):
@@ -85,58 +100,72 @@ def overhead(kind: str, shards: int, workers: int, count: int) -> None:
                 found.append((rows, shard.gather(some[rows], choices.of(rows), 10, 100, threads)))
         return merge(head.packed, found, len(some), 10, 100, threads)
 
-    with DistributedSearcher.open(
-        folder, 2, workers=workers, pool=pool_of(kind), deadline=20
-    ) as searcher:
-        for _ in range(3):
-            wanted, found = here(queries[:1000], 1), searcher.search_batched(queries[:1000])
-            assert np.array_equal(wanted[0], found.indices)
-            assert np.array_equal(wanted[1], found.distances)
-        times: dict[str, list[float]] = {"here": [], "there": []}
-        for query in queries[:count]:
-            for name, run in (
-                ("here", lambda q=query: here(q[None], 1)),
-                ("there", lambda q=query: searcher.search(q)),
-            ):
-                began = time.perf_counter()
-                run()
-                times[name].append(1e3 * (time.perf_counter() - began))
-        inside, fanned = np.array(times["here"]), np.array(times["there"])
-        print(
-            f"{kind}, {shards} shards, {workers} workers, {count} queries one by one: "
-            f"p50 {np.median(fanned):.2f} ms, p99 {np.quantile(fanned, 0.99):.2f}; in this process "
-            f"p50 {np.median(inside):.2f}, p99 {np.quantile(inside, 0.99):.2f}; p50 of the "
-            f"difference {np.median(fanned - inside):.2f} ms"
-        )
-        names = ("here, 1", f"here, {workers}", "there", "there, parallel")
-        batches: dict[str, list[float]] = {name: [] for name in names}
-        for turn in range(40):
-            some = queries[1000 * (turn % 10) : 1000 * (turn % 10) + 1000]
-            for name in batches:
-                began = time.perf_counter()
-                if name == "there":
-                    searcher.search_batched(some)
-                elif name == "there, parallel":
-                    searcher.search_batched_parallel(some)
-                else:
-                    here(some, int(name.split(", ")[1]))
-                batches[name].append(1e3 * (time.perf_counter() - began))
-        text = ", ".join(f"{n}: {np.median(t):.1f} ms" for n, t in batches.items())
-        more = np.median(batches["there, parallel"]) / np.median(batches[f"here, {workers}"]) - 1
-        print(f"batches of 1,000, median of 40: {text}; parallel {100 * more:+.0f} %")
-        for name, search in (
-            (f"here, {workers}", lambda some: here(some, workers)),
-            ("there, parallel", searcher.search_batched_parallel),
+    return here
+
+
+def one_by_one(here: Here, searcher: DistributedSearcher, queries: Floats) -> str:
+    """Time queries that come alone, here and there in turns."""
+    times: dict[str, list[float]] = {"here": [], "there": []}
+    for query in queries:
+        for name, run in (
+            ("here", lambda q=query: here(q[None], 1)),
+            ("there", lambda q=query: searcher.search(q)),
         ):
-            before = processor_seconds()
-            for turn in range(50):
-                search(queries[1000 * (turn % 10) : 1000 * (turn % 10) + 1000])
-            spent = {
-                program: 20 * (seconds - before.get(program, 0.0))
-                for program, seconds in processor_seconds().items()
-            }
-            each = ", ".join(f"{program} {ms:.1f}" for program, ms in spent.items() if ms >= 0.5)
-            print(f"processor ms a batch, {name}: {sum(spent.values()):.1f} ({each})")
+            began = time.perf_counter()
+            run()
+            times[name].append(1e3 * (time.perf_counter() - began))
+    inside, fanned = np.array(times["here"]), np.array(times["there"])
+    return (
+        f"{len(queries)} queries one by one: p50 {np.median(fanned):.2f} ms, "
+        f"p99 {np.quantile(fanned, 0.99):.2f}; in this process p50 {np.median(inside):.2f}, "
+        f"p99 {np.quantile(inside, 0.99):.2f}; p50 of the difference "
+        f"{np.median(fanned - inside):.2f} ms"
+    )
+
+
+def batch_of(queries: Floats, turn: int) -> Floats:
+    """Return a thousand of ten thousand queries."""
+    first = 1000 * (turn % 10)
+    return queries[first : first + 1000]
+
+
+def in_batches(here: Here, searcher: DistributedSearcher, queries: Floats, workers: int) -> str:
+    """Time batches, here and there in turns, on one thread and on as many as there are workers."""
+    ways: dict[str, Callable[[Floats], object]] = {
+        "here, 1": lambda some: here(some, 1),
+        f"here, {workers}": lambda some: here(some, workers),
+        "there": searcher.search_batched,
+        "there, parallel": searcher.search_batched_parallel,
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(40):
+        for name, search in ways.items():
+            began = time.perf_counter()
+            search(batch_of(queries, turn))
+            times[name].append(1e3 * (time.perf_counter() - began))
+    text = ", ".join(f"{n}: {np.median(t):.1f} ms" for n, t in times.items())
+    more = np.median(times["there, parallel"]) / np.median(times[f"here, {workers}"]) - 1
+    return f"batches of 1,000, median of 40: {text}; parallel {100 * more:+.0f} %"
+
+
+def processor_time(here: Here, searcher: DistributedSearcher, queries: Floats, workers: int) -> str:
+    """Tell, program by program, what batches on all threads take of the processors."""
+    ways: dict[str, Callable[[Floats], object]] = {
+        f"here, {workers}": lambda some: here(some, workers),
+        "there, parallel": searcher.search_batched_parallel,
+    }
+    lines = []
+    for name, search in ways.items():
+        before = processor_seconds()
+        for turn in range(50):
+            search(batch_of(queries, turn))
+        spent = {
+            program: 20 * (seconds - before.get(program, 0.0))
+            for program, seconds in processor_seconds().items()
+        }
+        each = ", ".join(f"{program} {ms:.1f}" for program, ms in spent.items() if ms >= 0.5)
+        lines.append(f"processor ms a batch, {name}: {sum(spent.values()):.1f} ({each})")
+    return "\n".join(lines)
 
 
 def chaos(kind: str, shards: int, workers: int, count: int, kills: int) -> None:
@@ -205,11 +234,12 @@ def rolling(kind: str, workers: int, rolls: int) -> None:
     _, queries = glove()
     some = queries[:50]
     (first, built), (second, _) = index_of(4), index_of(8)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         train, _ = glove()
         other = swann.builder(train[:50_000], 10, "cosine").tree(200, 20).score_ah(2, 0.2)
-        changed = other.reorder(100).build()
-        save_sharded(changed._live.state(), folder, 3)
+        build(train[:50_000], other.reorder(100).create_config(), folder, num_shards=3)
+        changed = swann.load(folder)
         wanted = [one.search_batched(some) for one in (built, changed)]
         counts = {"first": 0, "second": 0, "failed": 0, "mixed": 0}
         stop = threading.Event()

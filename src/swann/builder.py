@@ -146,6 +146,16 @@ class Builder(Stages):
         The same database, settings and seed give the same index, byte for byte, on any number of
         threads.
 
+        Parameters
+        ----------
+        seed : int
+            At least 0.
+
+        Returns
+        -------
+        Builder
+            This one.
+
         Raises
         ------
         ConfigError
@@ -155,6 +165,16 @@ class Builder(Stages):
 
     def set_n_training_threads(self, threads: int) -> Self:
         """Train and encode on this many threads; on all cores unless told.
+
+        Parameters
+        ----------
+        threads : int
+            At least 1; the index does not depend on it.
+
+        Returns
+        -------
+        Builder
+            This one.
 
         Raises
         ------
@@ -169,6 +189,10 @@ class Builder(Stages):
 
         Those that are left to `autopilot` are what suits a database of this size; `build` then
         settles by measuring how many leaves to search and candidates to reorder.
+
+        Returns
+        -------
+        IndexConfig
 
         Raises
         ------

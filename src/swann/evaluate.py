@@ -59,6 +59,13 @@ def exact_neighbors(
         Indices int64 (strings of dtype object where docids are) and distances float32, each of
         shape (nq, k). Where there are fewer than k datapoints, -1 (or None) and NaN.
 
+    Raises
+    ------
+    ShapeError, DTypeError, NonFiniteError, ZeroVectorError, InvalidInputError
+        If `db`, `queries` or `docids` cannot be used, or do not go together.
+    ConfigError
+        If `k` is below 1, `num_threads` below 0, or there is no such `distance_measure`.
+
     Examples
     --------
     >>> import numpy as np
@@ -142,17 +149,23 @@ def recall_with_ties(
     distance_measure : {"dot_product", "squared_l2", "cosine"}
         Which way is nearer.
     eps : float
-        The tolerance, relative to the largest true distance of the query.
+        The tolerance, relative to the largest true distance of the query; at least 0.
 
     Returns
     -------
     float
-        Between 0 and 1.
+        Between 0 and 1. A query counts by its true neighbors, those of NaN left out.
 
     Raises
     ------
     ShapeError
         If the shapes do not go together, or `true_distances` holds no distances.
+    DTypeError
+        If distances are no real numbers.
+    NonFiniteError
+        If one is infinite.
+    ConfigError
+        If `eps` is no finite number of at least 0, or there is no such `distance_measure`.
 
     Examples
     --------
@@ -178,8 +191,16 @@ def recall_with_ties(
 class OperatingPoint(NamedTuple):
     """One point of a speed-recall curve.
 
-    Times are microseconds a query: one query at a time on one thread, and in a batch on
-    `Searcher.num_threads` threads.
+    Attributes
+    ----------
+    leaves_to_search, pre_reorder_num_neighbors : int or None
+        The setting; None is the searcher's default.
+    recall : float
+        What `swann.recall` says.
+    single_microseconds : float
+        The time of a query that comes alone, on one thread.
+    batched_microseconds : float
+        The time a query takes of a batch, on `Searcher.num_threads` threads.
     """
 
     leaves_to_search: int | None
@@ -191,6 +212,21 @@ class OperatingPoint(NamedTuple):
 
 def leaf_ladder(num_leaves: int) -> list[int]:
     """Return numbers of leaves worth trying: 1, 2, 5, 10, 20, 50, ... and all of them.
+
+    Parameters
+    ----------
+    num_leaves : int
+        Leaves of the index, at least 1.
+
+    Returns
+    -------
+    list of int
+        Ascending, the last being `num_leaves`: some three to a factor of ten.
+
+    Raises
+    ------
+    ConfigError
+        If `num_leaves` is no integer, or below 1.
 
     Examples
     --------
@@ -232,6 +268,13 @@ def speed_recall(
     -------
     list of OperatingPoint
         One for each of `settings`, in their order.
+
+    Raises
+    ------
+    ShapeError, DTypeError, NonFiniteError, ZeroVectorError
+        If `queries` or `true` cannot be used, or do not go together.
+    ConfigError
+        If `searcher` is none, `settings` are no pairs, or a number is below 1.
 
     Examples
     --------

@@ -279,6 +279,12 @@ class Searcher:
     def reserve(self, num_datapoints: int) -> None:
         """Make room for `num_datapoints` in all, so that upserts need not.
 
+        Parameters
+        ----------
+        num_datapoints : int
+            Those that are there, too; fewer than these change nothing. Takes the memory of what is
+            to come at once, and searches go on.
+
         Raises
         ------
         ConfigError
@@ -412,6 +418,11 @@ class Searcher:
     def set_num_threads(self, num_threads: int) -> None:
         """Set `num_threads`, in ScaNN's words.
 
+        Parameters
+        ----------
+        num_threads : int
+            At least 1.
+
         Raises
         ------
         ConfigError
@@ -471,6 +482,11 @@ class Searcher:
 
     def serialize(self, artifacts_dir: str | os.PathLike[str]) -> None:
         """Save the index as a directory: ScaNN's name for `save`, whatever the name ends in.
+
+        Parameters
+        ----------
+        artifacts_dir : path
+            The directory, made if it is missing.
 
         Raises
         ------

@@ -9,12 +9,13 @@ from typing import Any, Literal, TypeVar
 from numpy.typing import NDArray
 
 from swann.config import IndexConfig, check_flag, check_number, check_path
-from swann.errors import ConfigError, CorruptIndexError, IndexFormatError, InvalidInputError
+from swann.errors import ConfigError, IndexFormatError, InvalidInputError
 from swann.index.building.build import Progress
 from swann.index.changing.durable import DurableFiles, begin_log, replay
+from swann.index.disk.index_files import Verify
 from swann.index.disk.lock import DirectoryLock
+from swann.index.disk.manifest import open_unchanged
 from swann.index.disk.sharded import is_sharded, load_state
-from swann.index.disk.store import Verify
 from swann.index.log.format import Change
 from swann.index.log.journal import Durability, NoJournal
 from swann.index.state import State
@@ -23,8 +24,6 @@ from swann.searcher import Searcher
 __all__ = ["DurableSearcher", "load", "load_searcher", "open"]
 
 S = TypeVar("S", bound=Searcher)
-
-_TRIES = 10
 
 
 class DurableSearcher(Searcher):
@@ -45,6 +44,16 @@ class DurableSearcher(Searcher):
     def upsert(self, docids: object, vectors: object, batch_size: int = 1) -> NDArray[Any]:
         """Do what `Searcher.upsert` does, once it is in the log.
 
+        Parameters
+        ----------
+        docids, vectors, batch_size
+            As for `Searcher.upsert`.
+
+        Returns
+        -------
+        array of shape (m,)
+            The docids or row ids of the datapoints.
+
         Raises
         ------
         LogError
@@ -60,7 +69,18 @@ class DurableSearcher(Searcher):
         return written
 
     def delete(self, docids: object) -> None:
-        """Do what `Searcher.delete` does, once it is in the log; errors are those of `upsert`."""
+        """Do what `Searcher.delete` does, once it is in the log.
+
+        Parameters
+        ----------
+        docids : str, int, or sequence of either
+            As for `Searcher.delete`.
+
+        Raises
+        ------
+        LogError, ReadOnlyError, OSError
+            As `upsert` does.
+        """
         super().delete(docids)
         if self._files is not None:
             self._files.keep_up()
@@ -69,6 +89,11 @@ class DurableSearcher(Searcher):
         self, config: IndexConfig | None = None, progress: Progress | None = None
     ) -> None:
         """Do what `Searcher.rebalance` does, then a checkpoint.
+
+        Parameters
+        ----------
+        config, progress
+            As for `Searcher.rebalance`.
 
         Raises
         ------
@@ -185,19 +210,16 @@ def _load(
 ) -> S:
     check_path("path", path)
     check_flag("memory_map", memory_map)
-    state = load_state(path, verify=verify)
-    for _ in range(_TRIES):
+
+    def attempt(state: State) -> S:
         searcher = kind(state if memory_map else state.in_memory())
-        try:
-            if state.log is not None:
-                replay(_make(searcher), Path(path), state.log)
-            return searcher
-        except CorruptIndexError:
-            # A checkpoint may have removed the log meanwhile.
-            before, state = state.log, load_state(path, verify=verify)
-            if state.log == before:
-                raise
-    raise IndexFormatError(f"{path} changes faster than it can be opened; try again")
+        if state.log is not None:
+            replay(_make(searcher), Path(path), state.log)
+        return searcher
+
+    return open_unchanged(
+        lambda: load_state(path, verify=verify), attempt, path, lambda state: state.log
+    )
 
 
 def _make(searcher: Searcher) -> Any:

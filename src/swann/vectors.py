@@ -157,6 +157,13 @@ def aligned(shape: tuple[int, ...], dtype: Any, *, zeros: bool = False) -> NDArr
 def as_numbers(given: object, name: str) -> NDArray[np.float64]:
     """Return finite real numbers, of any shape, as float64.
 
+    Parameters
+    ----------
+    given : array_like
+        Any that `as_array` takes.
+    name : str
+        What to call them in an error.
+
     Raises
     ------
     DTypeError, NonFiniteError
@@ -169,7 +176,20 @@ def as_numbers(given: object, name: str) -> NDArray[np.float64]:
 
 
 def as_integers(given: object, name: str) -> NDArray[Any]:
-    """Return integers, of any shape, in the dtype they have; else a `DTypeError`."""
+    """Return integers, of any shape, in the dtype they have.
+
+    Parameters
+    ----------
+    given : array_like
+        The integers; where there are none, of any dtype in a list.
+    name : str
+        What to call them in an error.
+
+    Raises
+    ------
+    DTypeError
+        If they are no integers, ragged, or masked.
+    """
     if np.ma.isMaskedArray(given):
         raise DTypeError(f"{name} is a masked array, whose mask would be lost; expected integers")
     try:
@@ -289,6 +309,11 @@ def bad_query(queries: NDArray[np.float32], name: str, place: int | None = None)
         What to call them.
     place : int, optional
         Which of many.
+
+    Returns
+    -------
+    ZeroVectorError or InvalidInputError
+        It is all zeros; it is too long.
 
     Raises
     ------

@@ -194,6 +194,21 @@ def choose_config(
 ) -> IndexConfig:
     """Return the settings that `choose` chooses.
 
+    Parameters
+    ----------
+    n, d, distance_measure, num_neighbors, autopilot, row_length, seed, project
+        As for `choose`.
+
+    Returns
+    -------
+    IndexConfig
+        Its reasons are in ``autopilot.reasons``.
+
+    Raises
+    ------
+    ConfigError
+        As `choose` does.
+
     Examples
     --------
     >>> choose_config(0, 128, "cosine").score

@@ -232,12 +232,15 @@ def build(
     else:
         target = 0.95 if recall is None else recall
         builder.autopilot(quantize=precision, target_recall=target, sample_queries=samples)
-    names = None if docids is None else files.read_docids(docids)
+    _build_in_memory(builder, None if docids is None else files.read_docids(docids), out, queries)
 
+
+def _build_in_memory(builder: Builder, docids: object, out: Path, training_queries: object) -> None:
+    """Build and save, and say what was made."""
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as told, show.progress() as bars:
         warnings.simplefilter("always", RecallWarning)
-        searcher = builder.build(names, bars.update, training_queries=queries)
+        searcher = builder.build(docids, bars.update, training_queries=training_queries)
     built = time.perf_counter() - start
     for warning in told:
         show.warn(str(warning.message))

@@ -77,7 +77,18 @@ class ProjectionConfig(Config):
             )
 
     def check_dimension(self, dimension: int) -> None:
-        """Raise `ConfigError` if more is to be kept than there is."""
+        """Check that no more is to be kept than there is.
+
+        Parameters
+        ----------
+        dimension : int
+            Of the datapoints.
+
+        Raises
+        ------
+        ConfigError
+            If it is.
+        """
         most = dimension - (self.kind == "truncate")
         if self.reduction_dim is not None and self.reduction_dim > most:
             least = "less than" if self.kind == "truncate" else "at most"
@@ -172,7 +183,18 @@ class IndexConfig(Config):
         return self.projection is not None and served
 
     def check_dimension(self, dimension: int) -> None:
-        """Raise `ConfigError` if the settings do not suit datapoints of this dimension."""
+        """Check that the settings suit datapoints of some dimension.
+
+        Parameters
+        ----------
+        dimension : int
+            Of the datapoints.
+
+        Raises
+        ------
+        ConfigError
+            If they do not.
+        """
         reduced: int | None = None
         if self.projection is not None:
             self.projection.check_dimension(dimension)

@@ -69,13 +69,36 @@ class AHConfig(Config):
 
     @staticmethod
     def narrowest(dimension: int, dimensions_per_block: int) -> int:
-        """Return the least width of blocks, from `dimensions_per_block` on, that is allowed."""
+        """Return the least width of blocks, from `dimensions_per_block` on, that is allowed.
+
+        Parameters
+        ----------
+        dimension : int
+            Of what is encoded.
+        dimensions_per_block : int
+            The width that is asked for.
+
+        Returns
+        -------
+        int
+            At most `dimension`.
+        """
         return max(min(dimension, dimensions_per_block), -(-dimension // _MOST_BLOCKS))
 
     def check_dimension(self, dimension: int, reduced_dim: int | None = None) -> None:
-        """Raise `ConfigError` if blocks would be wider than what they cut, or too many.
+        """Check that blocks are no wider than what they cut, and not too many.
 
-        That is a database of this dimension, or what a projection leaves of it.
+        Parameters
+        ----------
+        dimension : int
+            Of the database.
+        reduced_dim : int, optional
+            What a projection leaves of it.
+
+        Raises
+        ------
+        ConfigError
+            If they are.
         """
         whose = "db has only" if reduced_dim is None else "the projection leaves only"
         dimension = dimension if reduced_dim is None else reduced_dim

@@ -26,7 +26,7 @@ __all__ = ["Description", "StoredFiles", "describe", "open_message", "open_shard
 
 
 class StoredFiles:
-    """The files of an index, as `swann.index.disk.store.Files`, from a `Storage`.
+    """The files of an index, as `swann.index.disk.index_files.Files`, from a `Storage`.
 
     Parameters
     ----------

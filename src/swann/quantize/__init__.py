@@ -12,15 +12,13 @@ from swann.quantize.binary import BinaryQuantizer
 from swann.quantize.hamming import hamming_distances, hamming_search
 from swann.quantize.product import ProductQuantizer
 from swann.quantize.vector import VectorQuantizer
-from swann.quantize.weights import (
+from swann.quantize.weight_functions import (
     Weight,
     constant_weight,
     exponential_weight,
-    relative_weights,
-    score_aware_loss,
-    score_aware_weights,
     threshold_weight,
 )
+from swann.quantize.weights import relative_weights, score_aware_loss, score_aware_weights
 
 __all__ = [
     "BinaryQuantizer",

@@ -14,7 +14,8 @@ from swann import kernels
 from swann.config.checks import check_count, check_count_or_zero, check_threshold
 from swann.errors import ConfigError, InvalidInputError, ShapeError
 from swann.quantize.anisotropic import anisotropic_weights
-from swann.quantize.weights import Weight, as_weight, relative_weights
+from swann.quantize.weight_functions import Weight, as_weight
+from swann.quantize.weights import relative_weights
 from swann.vectors import Originals, as_database, as_integers, check_finite, slice_rows
 
 __all__ = ["LONGEST", "Loss", "Origins", "Quantizer", "as_codes", "checked_norms"]

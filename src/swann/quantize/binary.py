@@ -50,7 +50,7 @@ class BinaryQuantizer:
         T of the weight I(t >= T): the inner products, with unit queries, from which accuracy
         matters. Without it (and without `weight`) the loss is the plain squared error.
     weight : Weight or callable, optional
-        Any weight function of the score in place of a threshold (see `swann.quantize.weights`).
+        Any weight function of the score in place of a threshold (see `swann.quantize.Weight`).
         Datapoints then count by their own h_perp.
     epochs : int
         Passes over the training rows.

@@ -42,7 +42,7 @@ class VectorQuantizer(Quantizer):
         matters. Every datapoint counts alike, as in an index; those too short to reach T count as
         barely reaching it.
     weight : Weight or callable, optional
-        Any weight function of the score in place of a threshold (see `swann.quantize.weights`).
+        Any weight function of the score in place of a threshold (see `swann.quantize.Weight`).
         Datapoints then count by their own h_par and h_perp, so long ones count more.
     iterations : int
         Rounds of assignment and update at most, first under l2 (k-means), then under the loss.

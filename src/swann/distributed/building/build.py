@@ -23,14 +23,13 @@ from swann.config import IndexConfig, check_count, check_path, with_finer_rows
 from swann.distance import SQUARED_L2
 from swann.distributed.building.executor import Executor, LocalExecutor, RayExecutor
 from swann.distributed.building.finish import Finish
+from swann.distributed.building.mapping import Map, map_span
 from swann.distributed.building.memory import Portions, parse_bytes, portions
 from swann.distributed.building.tasks import (
     Check,
-    Map,
     Train,
     check_span,
     digest_of_names,
-    map_span,
     train,
 )
 from swann.errors import ConfigError, InvalidInputError

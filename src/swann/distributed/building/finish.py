@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from swann.config import AHConfig
 from swann.distributed.building.executor import Executor
+from swann.distributed.building.mapping import Map
 from swann.distributed.building.reduction import Layouts, Reduce, reduce_array
 from swann.distributed.building.sections import LostError, Sections
 from swann.distributed.building.splitting import commit_shards
-from swann.distributed.building.tasks import Map, digest_of_names, load_trained
+from swann.distributed.building.tasks import digest_of_names, load_trained
 from swann.index.building.encoding import correction_range, has_corrections
 from swann.index.building.trained import Trained
 from swann.index.building.writing import exact_rows

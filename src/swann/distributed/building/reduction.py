@@ -40,7 +40,7 @@ class Layouts:
     Attributes
     ----------
     maps : tuple of str
-        Files of `swann.distributed.building.tasks.Map`, in the order of their spans.
+        Files of `swann.distributed.building.mapping.Map`, in the order of their spans.
     firsts : tuple of int
         The first row of each span.
     trained : str

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from swann.distributed.changing.router import Router
 from swann.distributed.tail import Record
 from swann.distributed.workers.generation import Generation
-from swann.errors import InvalidInputError, ShapeError, UnknownDocidError
-from swann.index.changing.incoming import as_rows
+from swann.errors import InvalidInputError, UnknownDocidError
+from swann.index.changing.incoming import as_upsert
 from swann.index.changing.numbering import numbers_of
 from swann.index.docids import check_docids, check_row_ids
 from swann.index.log.format import Change
@@ -74,21 +74,10 @@ class Changes:
 
     def upsert(self, docids: object, vectors: object) -> tuple[NDArray[Any], int]:
         """Do what `Searcher.upsert` does; return its docids and the number of the change."""
-        named = self.generation.docids is not None
-        rows = as_rows(vectors, self.generation.description.dimension)
-        given: list[Any] | None = None
-        if docids is not None:
-            given = (check_docids if named else check_row_ids)(docids)
-            if len(given) != len(rows):
-                raise ShapeError(
-                    f"{len(given)} docids and {len(rows)} vectors; expected as many of both"
-                )
-        elif named:
-            raise InvalidInputError(
-                "docids is None, but this index has docids; name the datapoints"
-            )
+        names, dimension = self.generation.docids, self.generation.description.dimension
+        given, rows = as_upsert(docids, vectors, dimension, names is not None)
         self._settle()
-        tail, names, count, first = self._tail, self.generation.docids, len(rows), self.following
+        tail, count, first = self._tail, len(rows), self.following
         fresh: list[Any] = []
         if given is None:
             listed = list(range(first, first + count))

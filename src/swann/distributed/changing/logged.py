@@ -21,21 +21,27 @@ from swann.distributed.tail import Record
 from swann.distributed.workers.fleet import Fleet
 from swann.distributed.workers.folding import fold_message
 from swann.distributed.workers.generation import Generation
-from swann.errors import ConfigError, CorruptIndexError, IndexFormatError
-from swann.index.changing.durable import replay
+from swann.errors import ConfigError
+from swann.index.changing.durable import continue_log, new_log, replay
 from swann.index.disk import file_system
 from swann.index.disk.contents import log_entry
 from swann.index.disk.lock import DirectoryLock
 from swann.index.disk.log_files import log_files
-from swann.index.disk.manifest import LOG, MANIFEST, MAX_BYTES, encode_manifest, read_manifest
+from swann.index.disk.manifest import (
+    LOG,
+    MANIFEST,
+    MAX_BYTES,
+    encode_manifest,
+    open_unchanged,
+    read_manifest,
+)
 from swann.index.disk.sharded import ShardedWriter
 from swann.index.docids import Docids
-from swann.index.log.journal import Durability, FileJournal, start_log
+from swann.index.log.journal import Durability, FileJournal
 from swann.index.state import LogPoint
 
 __all__ = ["Cut", "Logged", "open_logged"]
 
-_TRIES = 10
 _FLUSH = 0.05  # seconds within which durability "batch" flushes
 
 
@@ -74,17 +80,7 @@ class Logged:
     def accept(self, held: DirectoryLock, point: LogPoint, durability: Durability) -> None:
         """Make the changes in the log once more, then log further ones."""
         reader = replay(self.changes.repeat, self._root, point)
-        older = sum(p.stat().st_size for _, p in log_files(self._root) if p != reader.path)
-        self.journal = FileJournal(
-            reader.path,
-            reader.first,
-            point.id,
-            reader.end,
-            reader.following,
-            durability,
-            _FLUSH,
-            older,
-        )
+        self.journal = continue_log(reader, self._root, point, durability, _FLUSH)
         self.changes.journal = self.journal
         self._held = held
 
@@ -219,23 +215,19 @@ def open_logged(
 def _open_to_read(
     storage: Storage, log: str | os.PathLike[str] | None
 ) -> tuple[Generation, Logged | None]:
-    description = describe(storage)
-    for _ in range(_TRIES):
+    def attempt(description: Description) -> tuple[Generation, Logged | None]:
         generation = Generation(description)
         if description.log is None:
             return generation, None
         root = _log_root(storage, log)
         logged = Logged(root, Changes(generation))
-        try:
-            replay(logged.changes.repeat, root, description.log)
-            generation.acknowledged = generation.tail.last
-            return generation, logged
-        except CorruptIndexError:
-            # A checkpoint may have removed the log meanwhile.
-            before, description = description, describe(storage)
-            if before.key == description.key:
-                raise
-    raise IndexFormatError(f"{storage.location} changes faster than it can be opened; try again")
+        replay(logged.changes.repeat, root, description.log)
+        generation.acknowledged = generation.tail.last
+        return generation, logged
+
+    return open_unchanged(
+        lambda: describe(storage), attempt, storage.location, lambda description: description.key
+    )
 
 
 def _log_root(storage: Storage, log: str | os.PathLike[str] | None) -> Path:
@@ -250,10 +242,7 @@ def _log_root(storage: Storage, log: str | os.PathLike[str] | None) -> Path:
 
 def _begin_log(storage: Storage, root: Path) -> Description:
     """Begin the log of an index that has none."""
-    for _, path in log_files(root):  # of an index that was here before
-        file_system.remove(path)
-    point = LogPoint(os.urandom(16).hex(), 0)
-    start_log(root, point.id, 1)
+    point = new_log(root)
     files = StoredFiles(storage)
     content = read_manifest(files.manifest(), files.where)
     content["features"] = [*content["features"], LOG]

@@ -116,6 +116,11 @@ class DistributedSearcher:
             Seconds for workers to open all shards, here, in `roll` and in `checkpoint`; they fetch
             what is not in the cache yet. What was fetched stays there if that was too short.
 
+        Returns
+        -------
+        DistributedSearcher
+            To be closed, as by ``with``.
+
         Raises
         ------
         IndexFormatError
@@ -166,6 +171,11 @@ class DistributedSearcher:
 
         Parameters and errors are those of `swann.Searcher.search`.
 
+        Returns
+        -------
+        DistributedResult
+            Arrays of shape (k,), and the coverage, a float.
+
         Raises
         ------
         IncompleteError
@@ -184,7 +194,15 @@ class DistributedSearcher:
         pre_reorder_num_neighbors: int | None = None,
         leaves_to_search: int | None = None,
     ) -> DistributedResult:
-        """Find the nearest datapoints of many queries; each worker uses one thread."""
+        """Find the nearest datapoints of many queries; each worker uses one thread.
+
+        Parameters are those of `swann.Searcher.search_batched`, errors those of `search`.
+
+        Returns
+        -------
+        DistributedResult
+            Arrays of shape (num_queries, k), and the coverage of each query, (num_queries,).
+        """
         limits = (final_num_neighbors, pre_reorder_num_neighbors, leaves_to_search)
         return self._search(queries, 2, limits, 1)
 
@@ -231,7 +249,10 @@ class DistributedSearcher:
         return written
 
     def delete(self, docids: object) -> None:
-        """Remove datapoints; all of them, or none where one is not there."""
+        """Remove datapoints; all of them, or none where one is not there.
+
+        Durable when it returns. Parameters and errors are those of `swann.DurableSearcher.delete`.
+        """
         logged = self._writable()
         with logged.lock:
             changes = logged.changes
@@ -330,17 +351,32 @@ class DistributedSearcher:
     def add_workers(self, count: int = 1, *, wait: float = 60.0) -> bool:
         """Have more workers; shards move to them while searches go on.
 
+        Parameters
+        ----------
+        count : int
+            How many more.
+        wait : float
+            Seconds to wait for them; 0: not at all.
+
         Returns
         -------
         bool
             Whether they have their shards within `wait` seconds.
+
+        Raises
+        ------
+        ConfigError
+            If `count` is below 1, or `wait` is no number of seconds.
         """
         wait = check_wait(wait)
         self._fleet.resize(self._fleet.wanted + check_count("count", count))
         return self._fleet.wait_settled(wait)
 
     def remove_workers(self, count: int = 1, *, wait: float = 60.0) -> bool:
-        """Have fewer workers, one at least; they end when others have their shards."""
+        """Have fewer workers, one at least; they end when others have their shards.
+
+        Parameters, what is returned, and errors are those of `add_workers`.
+        """
         wait = check_wait(wait)
         count = min(check_count("count", count), self._fleet.wanted - 1)
         self._fleet.resize(self._fleet.wanted - count)
@@ -387,7 +423,16 @@ class DistributedSearcher:
         return self.num_datapoints
 
     def health(self) -> dict[str, Any]:
-        """Return what there is: workers, and how many can be asked for each shard."""
+        """Return what there is: workers, and how many can be asked for each shard.
+
+        Returns
+        -------
+        dict
+            ``complete``: whether each shard has a replica that can be asked. ``manifest``: its key.
+            ``shards``: how many. ``ready_replicas``: of each shard, how many. ``workers``: their
+            names. ``workers_wanted``: how many there should be. ``change``: the number of the last
+            one that every answer shows. ``last_error``: a worker's, or None.
+        """
         generation = self._generation
         ready = [len(replicas) for replicas in generation.ready]
         return {

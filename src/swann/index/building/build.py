@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann import kernels
-from swann.config import AHConfig, BruteForceConfig, IndexConfig
+from swann.config import AHConfig, BruteForceConfig, IndexConfig, TreeConfig
 from swann.distance import SQUARED_L2, normalize_rows
 from swann.errors import InvalidInputError
 from swann.index.building.coding import Coder
@@ -262,11 +262,20 @@ class _Build:
     def partition(self) -> None:
         """Train the centroids, assign every datapoint, and measure how far leaves reach."""
         config, source = self.config.tree, self.source
-        norms, reduced_norms = self.norms, self.reduced_norms
         assert config is not None
+        centroids = self.train_centroids(config)
+        self.centroids = unmap_rows(centroids, source.tree_map, self.threads)
+        self.assigned_by = source.to_tree(self.centroids)
+        distances = self.assign(config, self.assigned_by)
+        if ranks_by_reach(self.config):
+            norms, reduced_norms = self.norms, self.reduced_norms
+            hidden = tree.left_out(norms, reduced_norms, source.dimension, source.reduced_dim)
+            self.spreads = tree.leaf_spreads(distances, source.reduced_dim, config.avq, hidden)
+
+    def train_centroids(self, config: TreeConfig) -> F32:
+        """Train the centroids, in the space of assignment; near ones have near numbers."""
+        source = self.source
         ids = source.sample_ids(max(config.training_sample_size, config.num_leaves), stream=0)
-        at_first = ENOUGH_AT_FIRST * min(config.num_leaves, len(ids))
-        total = config.training_iterations
         if self.teacher is not None:
             some = ids[:: max(1, len(ids) // TREE_SAMPLE)][:TREE_SAMPLE]
             source.tree_map = self.teacher.choose_tree_map(
@@ -275,9 +284,8 @@ class _Build:
                 config,
                 lambda: np.random.default_rng([self.config.seed, 5]),
             )
-        mapped = source.tree_map is not None
-        tree_norms = np.empty(source.n, np.float32) if mapped else reduced_norms
-        stretch = 1.0 if source.tree_map is None else float(np.sqrt(source.reduced_dim))
+        at_first = ENOUGH_AT_FIRST * min(config.num_leaves, len(ids))
+        total = config.training_iterations
         centroids = tree.train_tree(
             source.tree_take(_some_first(ids, at_first)),
             config,
@@ -290,19 +298,27 @@ class _Build:
         source.report("tree", total, total)
         few = len(ids) < ENOUGH_A_LEAF * len(centroids)
         if config.avq is None and len(ids) < source.n and (few or config.spherical):
+            stretch = 1.0 if source.tree_map is None else float(np.sqrt(source.reduced_dim))
             centroids = tree.to_means(
                 source.tree_chunks(),
                 centroids,
-                float(norms.max()) * stretch,
+                float(self.norms.max()) * stretch,
                 source.n,
                 self.threads,
                 on_rows=lambda done: source.report("centroids", done, source.n),
             )
-        centroids = centroids[near_together(centroids)]
-        flat = unmap_rows(centroids, source.tree_map, self.threads)
-        self.assigned_by = centroids = source.to_tree(flat)
-        leaves, scores = tree.assign(
-            source.tree_chunks(reduced_norms, tree_norms),
+        return centroids[near_together(centroids)]
+
+    def assign(self, config: TreeConfig, centroids: F32) -> NDArray[np.float64]:
+        """Assign every datapoint; return the mean squared distance to the centroid of each leaf.
+
+        Anisotropic centroids then move to where they are best for their datapoints.
+        """
+        source = self.source
+        mapped = source.tree_map is not None
+        tree_norms = np.empty(source.n, np.float32) if mapped else self.reduced_norms
+        self.leaves, scores = tree.assign(
+            source.tree_chunks(self.reduced_norms, tree_norms),
             source.n,
             centroids,
             self.threads,
@@ -311,28 +327,22 @@ class _Build:
         )
         if config.avq is None:
             squares = tree.squared_distances(scores, tree_norms)
-            distances = tree.leaf_means(leaves, squares, len(centroids))
             if not mapped:
                 self.residual_norms = np.sqrt(squares).astype(np.float32)
-        else:
-            order, starts = kernels.sort_by_leaf(leaves, len(centroids))
-            centroids, distances = move_to_datapoints(
-                source.tree_take,
-                order,
-                starts,
-                centroids,
-                config.avq,
-                most_rows=most_rows(source.dimension),
-                threads=self.threads,
-                on_rows=lambda done: source.report("centroids", done, source.n),
-            )
-            flat = unmap_rows(centroids, source.tree_map, self.threads)
-            self.reach_from = centroids
-        self.centroids, self.leaves = flat, leaves
-        if not ranks_by_reach(self.config):
-            return
-        hidden = tree.left_out(norms, reduced_norms, source.dimension, source.reduced_dim)
-        self.spreads = tree.leaf_spreads(distances, source.reduced_dim, config.avq, hidden)
+            return tree.leaf_means(self.leaves, squares, len(centroids))
+        order, starts = kernels.sort_by_leaf(self.leaves, len(centroids))
+        self.reach_from, distances = move_to_datapoints(
+            source.tree_take,
+            order,
+            starts,
+            centroids,
+            config.avq,
+            most_rows=most_rows(source.dimension),
+            threads=self.threads,
+            on_rows=lambda done: source.report("centroids", done, source.n),
+        )
+        self.centroids = unmap_rows(self.reach_from, source.tree_map, self.threads)
+        return distances
 
     def routes(self) -> dict[str, NDArray[Any]]:
         if self.centroids is None:

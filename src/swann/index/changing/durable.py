@@ -31,7 +31,7 @@ from swann.index.log.journal import Durability, FileJournal, NoJournal, start_lo
 from swann.index.log.reader import LogReader
 from swann.index.state import LogPoint
 
-__all__ = ["DurableFiles", "begin_log", "replay"]
+__all__ = ["DurableFiles", "begin_log", "continue_log", "new_log", "replay"]
 
 LEAST_BACKLOG = 1 << 24
 """Bytes of log below which no checkpoint is made unasked."""
@@ -39,12 +39,18 @@ LEAST_BACKLOG = 1 << 24
 
 def begin_log(root: Path) -> LogPoint:
     """Begin the log of an index that has none. The caller has the directory's lock."""
+    point = new_log(root)
+    mark_log(root, point)
+    return point
+
+
+def new_log(root: Path) -> LogPoint:
+    """Begin a log in place of those that are there, which no manifest tells of yet."""
     for _, path in log_files(root):  # of an index that was here before
         file_system.remove(path)
     file_system.sync_directory(root)
     point = LogPoint(os.urandom(16).hex(), 0)
     start_log(root, point.id, 1)
-    mark_log(root, point)
     return point
 
 
@@ -86,6 +92,33 @@ def replay(make: Callable[[Change], None], root: Path, point: LogPoint) -> LogRe
     return reader
 
 
+def continue_log(
+    reader: LogReader, root: Path, point: LogPoint, durability: Durability, interval: float
+) -> FileJournal:
+    """Return the journal that goes on with the log where `replay` ended.
+
+    Parameters
+    ----------
+    reader : LogReader
+        What `replay` returned.
+    root, point : path, LogPoint
+        As `replay` took them.
+    durability, interval : str, float
+        See `FileJournal`.
+    """
+    older = sum(path.stat().st_size for _, path in log_files(root) if path != reader.path)
+    return FileJournal(
+        reader.path,
+        reader.first,
+        point.id,
+        reader.end,
+        reader.following,
+        durability,
+        interval,
+        older,
+    )
+
+
 class DurableFiles:
     """Keeps the changes of an index in a directory.
 
@@ -123,17 +156,7 @@ class DurableFiles:
         self._background: threading.Thread | None = None
         self._limit = self._new_limit()
         file_system.remove_temporary(root)
-        older = sum(path.stat().st_size for _, path in log_files(root) if path != reader.path)
-        self._journal = FileJournal(
-            reader.path,
-            reader.first,
-            point.id,
-            reader.end,
-            reader.following,
-            durability,
-            interval,
-            older,
-        )
+        self._journal = continue_log(reader, root, point, durability, interval)
         live.journal = self._journal
         closing = self._process, self._checkpointing, self._journal, lock
         self._closing = weakref.finalize(self, _close, *closing)

@@ -1,15 +1,18 @@
-"""The vectors that an update brings: what counts as them, and what is wrong with bad ones."""
+"""What an update brings: what counts as docids and vectors, and what is wrong with bad ones."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.errors import InvalidInputError, ZeroVectorError
+from swann.errors import InvalidInputError, ShapeError, ZeroVectorError
 from swann.index.building.build import LONGEST
+from swann.index.docids import check_docids, check_row_ids
 from swann.vectors import as_queries, check_finite
 
-__all__ = ["as_row", "as_rows", "bad_vector"]
+__all__ = ["as_row", "as_upsert", "bad_vector"]
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -17,7 +20,7 @@ _FLOAT32 = np.dtype(np.float32)
 def as_row(vectors: object, dimension: int) -> NDArray[np.float32] | None:
     """Return one vector (d,) that is ready for the native call, which finds bad values itself.
 
-    None: it takes `as_rows` to tell.
+    None: it takes `as_upsert` to tell.
     """
     if (
         type(vectors) is np.ndarray
@@ -29,7 +32,7 @@ def as_row(vectors: object, dimension: int) -> NDArray[np.float32] | None:
     return None
 
 
-def as_rows(vectors: object, dimension: int) -> NDArray[np.float32]:
+def _as_rows(vectors: object, dimension: int) -> NDArray[np.float32]:
     """Return vectors (m, d), or one (d,), as a matrix of contiguous float32 rows.
 
     Values are looked at only where they need converting.
@@ -47,6 +50,31 @@ def as_rows(vectors: object, dimension: int) -> NDArray[np.float32]:
     if one and len(vectors):  # type: ignore[arg-type]
         return as_queries(vectors, dimension, 1, "vectors").reshape(1, -1)
     return as_queries(vectors, dimension, 2, "vectors")
+
+
+def as_upsert(
+    docids: object, vectors: object, dimension: int, named: bool
+) -> tuple[list[Any] | None, NDArray[np.float32]]:
+    """Return checked docids (row ids where datapoints are not `named`), and as many rows.
+
+    None in place of docids: new datapoints of an index without.
+
+    Raises
+    ------
+    ShapeError, DTypeError, NonFiniteError, InvalidInputError
+        As `Searcher.upsert` does.
+    """
+    rows = _as_rows(vectors, dimension)
+    if docids is None:
+        if named:
+            raise InvalidInputError(
+                "docids is None, but this index has docids; name the datapoints"
+            )
+        return None, rows
+    given = (check_docids if named else check_row_ids)(docids)
+    if len(given) != len(rows):
+        raise ShapeError(f"{len(given)} docids and {len(rows)} vectors; expected as many of both")
+    return given, rows
 
 
 def bad_vector(rows: NDArray[np.float32], bad: int) -> Exception:

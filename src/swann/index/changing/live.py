@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from swann import kernels
 from swann.config import IndexConfig
-from swann.errors import DTypeError, InvalidInputError, ShapeError
+from swann.errors import DTypeError, InvalidInputError
 from swann.index import updates
 from swann.index.building.build import Progress
 from swann.index.changing.folding import folded, measured, rebuilt, state_of
-from swann.index.changing.incoming import as_row, as_rows, bad_vector
+from swann.index.changing.incoming import as_row, as_upsert, bad_vector
 from swann.index.changing.numbering import check_room, numbers_of, present
 from swann.index.changing.settle import settle_delete, settle_upsert
 from swann.index.changing.shape import reshape
@@ -155,19 +155,7 @@ class LiveIndex(Turns):
             row = as_row(vectors, view.packed.dimension)
             if row is not None:
                 return self._write_one(docids, row)
-        rows = as_rows(vectors, view.packed.dimension)
-        given: list[Any] | None = None
-        if docids is not None:
-            given = (check_docids if named else check_row_ids)(docids)
-            if len(given) != len(rows):
-                raise ShapeError(
-                    f"{len(given)} docids and {len(rows)} vectors; expected as many of both"
-                )
-        elif named:
-            raise InvalidInputError(
-                "docids is None, but this index has docids; name the datapoints"
-            )
-        return self._write(given, rows)
+        return self._write(*as_upsert(docids, vectors, view.packed.dimension, named))
 
     @in_turn
     def _write(self, given: list[Any] | None, rows: NDArray[np.float32]) -> NDArray[Any]:

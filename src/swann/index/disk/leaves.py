@@ -14,7 +14,7 @@ from swann.errors import InvalidInputError
 from swann.index.packed import PackedIndex
 from swann.kernels import GROUP
 
-__all__ = ["LARGE", "OF_LEAVES", "LeafParts", "join", "spread_leaves", "take_leaves"]
+__all__ = ["LARGE", "LeafParts", "join", "spread_leaves", "take_leaves"]
 
 F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
@@ -26,9 +26,6 @@ _BY_GROUP = ("codes", "corrections")
 
 LARGE = (*_BY_ROW, *_BY_GROUP)
 """Arrays of an index that grow with the bytes of its datapoints."""
-
-OF_LEAVES = frozenset({"leaf_starts", "ids", "entry_rows", *LARGE})
-"""Arrays that each shard has of its own; it shares the others with the whole."""
 
 
 # ---- Which leaves lie together

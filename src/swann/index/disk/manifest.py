@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from swann.errors import CorruptIndexError, FormatVersionError, IndexFormatError
 
@@ -25,6 +26,7 @@ __all__ = [
     "SHARDED",
     "digest_of_json",
     "encode_manifest",
+    "open_unchanged",
     "read_manifest",
 ]
 
@@ -33,6 +35,10 @@ FORMAT_VERSION = 1
 
 MANIFEST = "manifest.json"
 MAX_BYTES = 1 << 20  # of a manifest
+_TRIES = 10
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 # Features that an index may need beyond version 1; a reader refuses those it does not know.
 PLAIN_CODES = "plain_codes"  # a tree's codes are of whole datapoints, not of residuals
@@ -110,3 +116,48 @@ def read_manifest(data: bytes, path: object) -> dict[str, Any]:
     if not whole:
         raise CorruptIndexError(f"{path} is damaged: its digest does not match its content")
     return content
+
+
+def open_unchanged(
+    read: Callable[[], T],
+    attempt: Callable[[T], R],
+    where: object,
+    identity: Callable[[T], object] = lambda found: found,
+) -> R:
+    """Open an index that another process may be replacing: again where it was, meanwhile.
+
+    A save or a checkpoint removes files that only the manifest before it lists, so what looks like
+    damage may be that. It is damage where the manifest is still the same.
+
+    Parameters
+    ----------
+    read : callable
+        Returns what the manifest says now.
+    attempt : callable
+        Opens the index that ``read`` has found.
+    where : object
+        What an error names.
+    identity : callable, optional
+        What tells whether two of ``read`` are the same; all of it unless given.
+
+    Returns
+    -------
+    object
+        What `attempt` returned.
+
+    Raises
+    ------
+    CorruptIndexError
+        If `attempt` did, and the manifest has not changed.
+    IndexFormatError
+        If it changes again and again.
+    """
+    found = read()
+    for _ in range(_TRIES):
+        try:
+            return attempt(found)
+        except CorruptIndexError:
+            before, found = identity(found), read()
+            if identity(found) == before:
+                raise
+    raise IndexFormatError(f"{where} is replaced faster than it can be opened; try again")

@@ -18,10 +18,10 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +31,15 @@ from swann.errors import CorruptIndexError, IndexFormatError
 from swann.index.disk import file_system, store
 from swann.index.disk.contents import (
     SHARDED_ARRAYS,
-    Entry,
     docid_shapes,
     log_entry,
-    manifest_of,
     natural,
     read_contents,
     read_entry,
     read_log_point,
 )
-from swann.index.disk.leaves import OF_LEAVES, join, spread_leaves, take_leaves
-from swann.index.disk.lock import DirectoryLock
+from swann.index.disk.index_files import DirectoryFiles, Files, Verify, check_verify, map_array
+from swann.index.disk.leaves import join
 from swann.index.disk.manifest import (
     DOCIDS,
     FORMAT_VERSION,
@@ -50,13 +48,10 @@ from swann.index.disk.manifest import (
     PLAN,
     SHARDED,
     encode_manifest,
+    open_unchanged,
     read_manifest,
 )
 from swann.index.disk.store import (
-    DirectoryFiles,
-    Files,
-    Verify,
-    map_array,
     place_array,
     place_manifest,
     read_state,
@@ -74,12 +69,10 @@ __all__ = [
     "is_sharded",
     "load_state",
     "open_sharded",
-    "save_sharded",
 ]
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 _MOST_SHARDS = 1 << 12
-_TRIES = 10
 
 
 class ShardEntry(NamedTuple):
@@ -189,7 +182,6 @@ class ShardedWriter:
         self._root = root
         self._present: set[str] = set()
         self._written: dict[str, None] = {}
-        self._placed: dict[int, tuple[NDArray[Any], Entry]] = {}
         self._data = b""  # of the manifest
 
     def __enter__(self) -> ShardedWriter:
@@ -205,28 +197,12 @@ class ShardedWriter:
                 with suppress(OSError):  # the next save removes them
                     (self._root / name).unlink(missing_ok=True)
 
-    def array(self, name: str, array: NDArray[Any]) -> Entry:
-        """Write an array; what all shards share is written once."""
-        if id(array) in self._placed:
-            return self._placed[id(array)][1]
-        entry = place_array(self._root, name, array)
-        self._written[entry.file] = None
-        if name not in OF_LEAVES:
-            self._placed[id(array)] = array, entry  # the array stays, and so its id
-        return entry
-
-    def shard(self, packed: PackedIndex, next_number: int) -> ShardEntry:
-        """Write what `take_leaves` made."""
-        state = State(packed, None, next_number, packed.config)
-        entries = {name: self.array(name, a) for name, a in store.arrays_of(state).items()}
-        return self.shard_manifest(manifest_of(state, entries), int(packed.leaf_starts[-1]))
-
     def shard_manifest(self, content: dict[str, Any], entries: int) -> ShardEntry:
         """Write the manifest of a shard whose arrays are there."""
         data = encode_manifest(content)
         digest = hashlib.sha256(data).hexdigest()
         file = f"shard-{digest[:16]}.json"
-        file_system.place_file(self._root, file, lambda out: _write(out, data, file))
+        place_manifest(self._root, data, file)
         self._written[file] = None
         self._written |= {entry["file"]: None for entry in content["arrays"].values()}
         return ShardEntry(file, digest, content["num_datapoints"], entries)
@@ -248,7 +224,10 @@ class ShardedWriter:
     ) -> None:
         """Write the manifest of the whole, which makes all of it the index of the directory."""
         arrays = {"leaf_starts": whole_starts, "leaf_owners": owners} | docid_arrays(docids)
-        entries = {name: self.array(name, array) for name, array in arrays.items()}
+        entries = {}
+        for name, array in arrays.items():
+            entries[name] = place_array(self._root, name, array)
+            self._written[entries[name].file] = None
         content: dict[str, Any] = {
             "format": "swann",
             "version": FORMAT_VERSION,
@@ -276,63 +255,6 @@ class ShardedWriter:
         store.remove_stale(self._root, set(self._written), log)
 
 
-def save_sharded(
-    state: State,
-    directory: str | os.PathLike[str],
-    num_shards: int,
-    lock: DirectoryLock | None = None,
-) -> None:
-    """Write an index in shards, replacing the one that `directory` may hold.
-
-    Parameters
-    ----------
-    state : State
-        What to save; its index has no changes that are not folded in.
-    directory : path
-        Made if it is missing.
-    num_shards : int
-        At most as many as there are leaves.
-    lock : DirectoryLock, optional
-        That of the directory, if the caller has it.
-
-    Raises
-    ------
-    InvalidInputError
-        If there are fewer leaves than shards.
-    LockedError, OSError
-        As `swann.index.disk.store.save_state` raises them.
-    """
-    packed = state.packed
-    owners = spread_leaves(packed.centroids, np.diff(packed.leaf_starts), num_shards)
-    root = Path(directory)
-    file_system.make_directory(root)
-    with DirectoryLock(root, "save") if lock is None else nullcontext(), ShardedWriter(root) as out:
-        none = np.zeros(len(owners), np.bool_)
-        head = out.shard(take_leaves(packed, none), state.next_number)
-        shards = [
-            out.shard(take_leaves(packed, owners == number), state.next_number)
-            for number in range(num_shards)
-        ]
-        out.finish(
-            packed.config,
-            num_datapoints=packed.num_datapoints,
-            dimension=packed.dimension,
-            head=head,
-            shards=shards,
-            whole_starts=packed.leaf_starts,
-            owners=owners,
-            docids=state.docids,
-            plan=state.plan,
-            next_number=state.next_number,
-            log=state.log,
-        )
-
-
-def _write(file: BinaryIO, data: bytes, name: str) -> str:
-    file.write(data)
-    return name
-
-
 # ---- Reading
 
 
@@ -344,34 +266,35 @@ def is_sharded(root: Path) -> bool:
 
 def load_state(path: str | os.PathLike[str], *, verify: Verify = "manifest") -> State:
     """Open an index as `swann.index.disk.store.load_state` does; one in shards is made whole."""
-    store.check_verify(verify)
+    check_verify(verify)
     files = DirectoryFiles(Path(path))
-    for _ in range(_TRIES):
-        if not files.root.is_dir() or not _is_sharded(data := files.manifest(), files.where):
-            return store.load_state(path, verify=verify)
-        try:
-            return open_sharded(files, verify).whole(verify)
-        except CorruptIndexError:
-            # Another process may have replaced it meanwhile, and removed what this one listed.
-            if data == files.manifest():
-                raise
-    raise IndexFormatError(f"{path} is replaced faster than it can be opened; try again")
+    if not files.root.is_dir():
+        return store.load_state(path, verify=verify)
+
+    def attempt(data: bytes) -> State:
+        if _is_sharded(data, files.where):
+            return open_sharded(files, verify, data).whole(verify)
+        return store.load_state(path, verify=verify)
+
+    return open_unchanged(files.manifest, attempt, path)
 
 
 def _is_sharded(data: bytes, where: Path) -> bool:
     return b'"shards"' in data and SHARDED in read_manifest(data, where)["features"]
 
 
-def open_sharded(files: Files, verify: Verify = "manifest") -> ShardedIndex:
-    """Read the manifest of a sharded index and its small arrays.
+def open_sharded(
+    files: Files, verify: Verify = "manifest", manifest: bytes | None = None
+) -> ShardedIndex:
+    """Read the manifest of a sharded index, unless it is given, and its small arrays.
 
     Raises
     ------
     FormatVersionError, CorruptIndexError, IndexFormatError
         As `swann.index.disk.store.load_state` raises them.
     """
-    store.check_verify(verify)
-    content = read_manifest(files.manifest(), files.where)
+    check_verify(verify)
+    content = read_manifest(files.manifest() if manifest is None else manifest, files.where)
     if SHARDED not in content["features"]:
         raise IndexFormatError(
             f"{files.where} lists no shards: swann.load opens it; workers need an index that "

@@ -20,14 +20,14 @@ import os
 import re
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swann.errors import ConfigError, CorruptIndexError, IndexFormatError
+from swann.errors import ConfigError, CorruptIndexError
 from swann.index.disk import file_system
-from swann.index.disk.bundle import BundleWriter, members_of
+from swann.index.disk.bundle import BundleWriter
 from swann.index.disk.contents import (
     Contents,
     Entry,
@@ -37,17 +37,25 @@ from swann.index.disk.contents import (
     manifest_of,
     read_contents,
 )
+from swann.index.disk.index_files import (
+    BundleFiles,
+    DirectoryFiles,
+    Files,
+    Verify,
+    check_verify,
+    map_array,
+)
 from swann.index.disk.lock import DirectoryLock
 from swann.index.disk.log_files import log_files
 from swann.index.disk.manifest import (
     FORMAT_VERSION,
     LOG,
     MANIFEST,
-    MAX_BYTES,
     encode_manifest,
+    open_unchanged,
     read_manifest,
 )
-from swann.index.disk.npy import digest_of, npy_header, npy_size, read_npy, write_npy
+from swann.index.disk.npy import npy_size, write_npy
 from swann.index.docid_arrays import DOCID_ARRAYS, StoredDocids, docid_arrays
 from swann.index.docids import Docids
 from swann.index.packed import ARRAYS, PackedIndex
@@ -56,17 +64,10 @@ from swann.index.state import LogPoint, State
 __all__ = [
     "FORMAT_VERSION",
     "SUFFIX",
-    "BundleFiles",
-    "DirectoryFiles",
-    "Files",
-    "Verify",
-    "array_file",
     "arrays_of",
-    "check_verify",
     "holds_index",
     "is_placed",
     "load_state",
-    "map_array",
     "mark_log",
     "place_array",
     "place_manifest",
@@ -76,15 +77,11 @@ __all__ = [
     "save_state",
 ]
 
-Verify = Literal["manifest", "full"]
-
 SUFFIX = ".swann"
 """Of a file that holds a whole index."""
 
 _ARRAY_FILE = re.compile(r"(\w+)-[0-9a-f]{16}\.npy")
 _SHARD_FILE = re.compile(r"shard-[0-9a-f]{16}\.json")
-_TRIES = 10
-_OF_SCANN = "scann_config.pb"  # a file of ScaNN's own indexes
 
 
 # ---- Writing
@@ -217,27 +214,29 @@ def is_placed(root: Path, data: bytes) -> bool:
         return True
 
 
-def place_manifest(root: Path, data: bytes) -> None:
+def place_manifest(root: Path, data: bytes, name: str = MANIFEST) -> None:
     """Write a manifest in place of the one there; `file_system.sync_directory` makes it last."""
 
     def write(file: BinaryIO) -> str:
         file.write(data)
-        return MANIFEST
+        return name
 
-    file_system.place_file(root, MANIFEST, write)
+    file_system.place_file(root, name, write)
 
 
 def remove_stale(root: Path, kept: set[str], log: LogPoint | None) -> None:
     """Remove the files of indexes that stood here before, logs too."""
     for path in root.glob("*-*"):
-        if path.name not in kept and (array_file(path.name) or _SHARD_FILE.fullmatch(path.name)):
+        if path.name not in kept and (
+            _is_array_file(path.name) or _SHARD_FILE.fullmatch(path.name)
+        ):
             file_system.remove(path)
     for first, path in log_files(root):
         if log is None or first <= log.sequence:
             file_system.remove(path)
 
 
-def array_file(name: str) -> bool:
+def _is_array_file(name: str) -> bool:
     """Whether a file of this name is an array of some index."""
     named = _ARRAY_FILE.fullmatch(name)
     return named is not None and is_array(named[1])
@@ -254,12 +253,6 @@ def mark_log(directory: str | os.PathLike[str], point: LogPoint) -> None:
 
 
 # ---- Reading
-
-
-def check_verify(verify: Verify) -> None:
-    """Raise a ConfigError unless this is how an index can be checked."""
-    if not isinstance(verify, str) or verify not in ("manifest", "full"):
-        raise ConfigError(f"verify is {verify!r}; expected 'manifest' or 'full'")
 
 
 def load_state(path: str | os.PathLike[str], *, verify: Verify = "manifest") -> State:
@@ -289,79 +282,18 @@ def load_state(path: str | os.PathLike[str], *, verify: Verify = "manifest") -> 
     check_verify(verify)
     root = Path(path)
     source: Files = BundleFiles(root) if root.is_file() else DirectoryFiles(root)
-    data = source.manifest()
-    for _ in range(_TRIES):
-        try:
-            content = read_manifest(data, source.where)
-            return read_state(source, read_contents(content, source.where), verify)
-        except CorruptIndexError:
-            # Another process may have replaced it meanwhile, and removed what this one listed.
-            before, data = data, source.manifest()
-            if data == before:
-                raise
-    raise IndexFormatError(f"{root} is replaced faster than it can be opened; try again")
+
+    def attempt(data: bytes) -> State:
+        contents = read_contents(read_manifest(data, source.where), source.where)
+        return read_state(source, contents, verify)
+
+    return open_unchanged(source.manifest, attempt, root)
 
 
 def holds_index(path: str | os.PathLike[str]) -> bool:
     """Whether there is an index of swann's, whole or not."""
     path = Path(path)
     return (path / MANIFEST).exists() or (path.suffix == SUFFIX and path.is_file())
-
-
-class Files(Protocol):
-    """Where the files of an index are; `where` is the manifest, which errors name."""
-
-    where: Path
-
-    def manifest(self) -> bytes:
-        """Return the manifest, or a little more than one may have."""
-
-    def file(self, name: str, header: bytes = b"") -> memoryview:
-        """Return a file, mapped; a FileNotFoundError if there is none.
-
-        `header` is what an array's file begins with, for those that check what they fetch.
-        """
-
-
-class DirectoryFiles:
-    """A directory that holds an index."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.where = root / MANIFEST
-
-    def manifest(self) -> bytes:  # noqa: D102
-        try:
-            with file_system.open_plain(self.where) as file:
-                return file.read(MAX_BYTES + 1)
-        except FileNotFoundError:
-            wanted = "expected a directory or a file that Searcher.save wrote"
-            if (self.root / _OF_SCANN).exists():
-                wanted = "it is one of ScaNN, which swann.load_scann opens"
-            raise IndexFormatError(
-                f"{self.root} holds no index: there is no {MANIFEST} in it; {wanted}"
-            ) from None
-
-    def file(self, name: str, header: bytes = b"") -> memoryview:  # noqa: D102
-        return file_system.map_file(self.root / name)
-
-
-class BundleFiles:
-    """A file that holds an index."""
-
-    def __init__(self, path: Path) -> None:
-        self.where = path
-        self._members = members_of(file_system.map_file(path), path)
-
-    def manifest(self) -> bytes:  # noqa: D102
-        if MANIFEST not in self._members:
-            raise IndexFormatError(f"{self.where} holds no index: there is no {MANIFEST} in it")
-        return bytes(self._members[MANIFEST][: MAX_BYTES + 1])
-
-    def file(self, name: str, header: bytes = b"") -> memoryview:  # noqa: D102
-        if name not in self._members:
-            raise FileNotFoundError(name)
-        return self._members[name]
 
 
 def read_state(source: Files, contents: Contents, verify: Verify) -> State:
@@ -394,23 +326,6 @@ def read_state(source: Files, contents: Contents, verify: Verify) -> State:
         message = f"the arrays of {source.where} do not fit together: {error}"
         raise CorruptIndexError(message) from error
     return State(packed, docids, contents.next_number, contents.plan, contents.log)
-
-
-def map_array(source: Files, entry: Entry, verify: Verify) -> NDArray[Any]:
-    """Return an array, mapped, once it is what the manifest says."""
-    path = (
-        source.where.parent / entry.file
-        if isinstance(source, DirectoryFiles)
-        else (f"{entry.file} in {source.where}")
-    )
-    try:
-        data = source.file(entry.file, npy_header(entry.dtype, entry.shape))
-    except FileNotFoundError:
-        raise CorruptIndexError(f"{path} is missing") from None
-    array = read_npy(data, path, entry.dtype, entry.shape)
-    if verify == "full" and digest_of(array) != entry.sha256:
-        raise CorruptIndexError(f"{path} is damaged: its digest does not match the manifest")
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _check_leaf_starts(where: object, starts: NDArray[Any], entries: int) -> None:
