@@ -5,29 +5,14 @@
 #include <cmath>
 #include <new>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "block.h"
 #include "search.h"
 
 namespace swann {
 namespace {
 
-constexpr size_t kEnough = 8;         // queries, to know what they are like
-constexpr size_t kFewEntries = 256;   // below, there is little to win
-constexpr size_t kFewALeaf = 64;      // nor is it worth the memory in small leaves
-
-// Asks for large pages, as NumPy does for its arrays: small ones are read at half the speed.
-void want_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] size_t bytes) noexcept {
-#if defined(__linux__)
-  constexpr uintptr_t kPage = 1 << 16;  // or a part of it
-  const auto begin = (reinterpret_cast<uintptr_t>(memory) + kPage - 1) / kPage * kPage;
-  const auto end = (reinterpret_cast<uintptr_t>(memory) + bytes) / kPage * kPage;
-  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
-}
+constexpr size_t kEnough = 8;     // queries, to know what they are like
+constexpr size_t kFewALeaf = 64;  // rows of a leaf, in which it is not worth the memory
 
 }  // namespace
 
@@ -35,9 +20,10 @@ void prepare_byte_rows(IndexView& index) {
   const KernelTable& k = kernels();
   const bool is_i8 = index.rows.i8 != nullptr;
   const bool gains = index.codes == nullptr && index.rows.present() &&
-                     index.num_entries >= kFewEntries && index.dim <= kMostI8Dimensions &&
+                     index.dim <= kMostI8Dimensions &&
                      (k.i8_filter != nullptr || (is_i8 && k.upper_i8 != nullptr));
-  const bool keeps = !is_i8 && index.num_entries >= kFewALeaf * index.num_leaves;
+  const bool keeps = !is_i8 && (index.num_leaves == 1 ||
+                                index.num_entries >= kFewALeaf * index.num_leaves);
   index.byte_rows =
       gains ? std::make_shared<ByteRows>(index.num_entries, index.dim, keeps) : nullptr;
 }
@@ -65,6 +51,7 @@ std::vector<float> weights_of(const IndexView& index, std::vector<double> of_que
   constexpr size_t kSample = 256;
   constexpr double kMost = 1 << 20;
   const size_t dim = index.dim;
+  if (index.num_rows == 0) return std::vector<float>(dim, 1.0f);  // all rows came later
   std::vector<double> of_rows(dim);
   std::vector<float> row(dim);
   for (size_t i = 0; i < kSample; ++i) {
@@ -134,14 +121,9 @@ void ByteRows::look_at(const IndexView& index, const float* queries, size_t coun
 }
 
 void ByteRows::turn_on(const IndexView& index) {
-  const size_t parts = ceil_div(entries_, kPart), groups = parts * kPart / kI8Group;
   try {
     weights_ = weights_of(index, squares_);
-    bytes_.resize(groups * kI8Group * quads_of(dim_) * 4);
-    want_large_pages(bytes_.data(), bytes_.nbytes());
-    for (auto* values : {&inverses_, &errors_, &lengths_}) values->resize(groups);
-    halves_.resize(groups * kI8Group);
-    states_ = std::make_unique<std::atomic<uint8_t>[]>(parts);
+    rows_ = std::make_unique<ByteParts>(entries_, dim_, kPart);
   } catch (const std::bad_alloc&) {
     return;  // searches go by floats
   }
@@ -149,33 +131,10 @@ void ByteRows::turn_on(const IndexView& index) {
 }
 
 bool ByteRows::make(const IndexView& index, size_t first, size_t count) {
-  bool all = true;
-  for (size_t part = first / kPart; part * kPart < first + count; ++part)
-    all &= make_part(index, part);
-  return all;
-}
-
-bool ByteRows::make_part(const IndexView& index, size_t part) {
-  std::atomic<uint8_t>& state = states_[part];
-  uint8_t now = state.load(std::memory_order_acquire);
-  if (now == made) return true;
-  if (now == being_made || !state.compare_exchange_strong(now, being_made)) return now == made;
-  const size_t first = part * kPart;
   thread_local std::vector<float> buffer;
-  try {
-    take_entries(index, first, std::min(kPart, entries_ - first), weights_.data(), buffer,
-                 from_group(first / kI8Group));
-  } catch (const std::bad_alloc&) {
-    state.store(nothing, std::memory_order_relaxed);
-    return false;
-  }
-  state.store(made, std::memory_order_release);
-  return true;
-}
-
-I8Rows ByteRows::from_group(size_t group) noexcept {
-  return {bytes_.data() + group * kI8Group * quads_of(dim_) * 4, inverses_.data() + group,
-          errors_.data() + group, lengths_.data() + group, halves_.data() + group * kI8Group};
+  return rows_->make(first, count, [&](size_t begin, size_t size, const I8Rows& out) {
+    take_entries(index, begin, size, weights_.data(), buffer, out);
+  });
 }
 
 }  // namespace swann

@@ -8,8 +8,8 @@
 #include <mutex>
 #include <vector>
 
-#include "aligned.h"
 #include "bounds_trial.h"
+#include "byte_parts.h"
 #include "kernels.h"
 
 namespace swann {
@@ -17,7 +17,8 @@ namespace swann {
 struct IndexView;
 
 // Made part by part, by the first searches that come to a part once enough queries have shown what
-// queries are like: how dimensions are weighed depends on it. Any thread may call everything.
+// queries are like: how dimensions are weighed depends on it. Rows that come later lie with their
+// chunks (updates.h). Any thread may call everything.
 class ByteRows {
  public:
   ByteRows(size_t entries, size_t dim, bool keeps);
@@ -31,19 +32,16 @@ class ByteRows {
   // Makes the rows of entries [first, first + count) where nobody did; false while another thread does.
   bool make(const IndexView& index, size_t first, size_t count);
   // Rows from the group on, as far as they were made.
-  I8Rows from_group(size_t group) noexcept;
+  I8Rows from_group(size_t group) noexcept { return rows_->from_group(group); }
 
   // Whether bounds are of use where so many candidates are wanted, of rows as they are kept or lie,
   // and of rows rounded for a block.
   BoundsTrial& trial(size_t candidates, bool fresh) noexcept;
 
  private:
-  enum State : uint8_t { nothing, being_made, made };
-
   static constexpr size_t kPart = 64;  // entries: few, since leaves may have few
 
   void turn_on(const IndexView& index);
-  bool make_part(const IndexView& index, size_t part);
 
   static constexpr size_t kSizes = 8;  // of what is wanted, each four times the one before
 
@@ -55,9 +53,7 @@ class ByteRows {
   size_t seen_ = 0;                  // queries
   std::vector<double> squares_;      // [dim] of theirs
   std::vector<float> weights_;
-  Aligned<uint8_t> bytes_;           // [groups][quads][16][4]
-  AlignedFloats inverses_, errors_, lengths_, halves_;
-  std::unique_ptr<std::atomic<uint8_t>[]> states_;  // [parts]
+  std::unique_ptr<ByteParts> rows_;
 };
 
 // Adds the squares of the values of a vector.

@@ -7,15 +7,9 @@
 #include <limits>
 #include <utility>
 
-#include "block.h"
+#include "scan_rows.h"
 
 namespace swann {
-namespace {
-
-constexpr size_t kExactRows = 128;     // rows scored at a time
-constexpr size_t kRoundedRows = 512;   // rows held against thresholds at a time
-constexpr size_t kManyQueries = 24;    // from here on it pays to round rows
-constexpr size_t kBatch = 256;         // and from here on, without a tree, even where rows are kept
 
 void make_room(const Block& block) {
   Scratch& s = block.scratch;
@@ -24,8 +18,6 @@ void make_room(const Block& block) {
   s.passing.resize(kRoundedRows);
 }
 
-// Adds the keys of scores that reach the threshold; returns how many keys there were before, after
-// a cut where there was no room.
 size_t offer_scores(Candidates& best, const float* scores, size_t count, uint32_t first_row,
                     uint32_t* found) {
   const float threshold = best.worst == 0 ? -std::numeric_limits<float>::infinity()
@@ -38,7 +30,6 @@ size_t offer_scores(Candidates& best, const float* scores, size_t count, uint32_
   return before;
 }
 
-// The queries of `count` visits side by side: of all of a block, or of one, as they lie.
 const float* visiting(const Block& block, const uint32_t* visits, size_t count) {
   const size_t dim = block.index.dim;
   if (count == 1 || count == block.count) return block.query(visits[0] / block.limits.leaves);
@@ -49,13 +40,14 @@ const float* visiting(const Block& block, const uint32_t* visits, size_t count) 
   return gathered.data();
 }
 
-// The scores of the origins of rows of the queries that visit a leaf.
 const float* const* origins_of(const Block& block, const uint32_t* visits, size_t count) {
   std::vector<const float*>& all = block.scratch.of_origins;
   all.resize(count);
   for (size_t i = 0; i < count; ++i) all[i] = block.of_origins(visits[i] / block.limits.leaves);
   return all.data();
 }
+
+namespace {
 
 // Scores rows [at, at + n) of a leaf for all its visits.
 void score_part(const Block& block, size_t first, size_t n, const float* queries,
@@ -80,6 +72,8 @@ void score_part(const Block& block, size_t first, size_t n, const float* queries
 }
 
 // ---- By rounded rows
+
+constexpr size_t kBatch = 256;  // queries: without a tree rows are rounded for them, kept or not
 
 bool is_worth_it(const Block& block, bool fresh) {
   return block.index.byte_rows->trial(block.limits.candidates, fresh).worth_it();
@@ -117,7 +111,8 @@ void round_queries(const Block& block) {
   s.is_rounded = true;
 }
 
-// The rounded queries of `count` visits side by side.
+}  // namespace
+
 const RoundedQueries& rounded_visiting(const Block& block, const uint32_t* visits, size_t count) {
   Scratch& s = block.scratch;
   round_queries(block);
@@ -137,7 +132,6 @@ const RoundedQueries& rounded_visiting(const Block& block, const uint32_t* visit
   return some;
 }
 
-// Whether each query has seen enough rows to have a threshold.
 bool have_thresholds(const Block& block, const uint32_t* visits, size_t count) {
   bool all = true;
   for (size_t i = 0; i < count; ++i) {
@@ -148,6 +142,8 @@ bool have_thresholds(const Block& block, const uint32_t* visits, size_t count) {
   return all;
 }
 
+namespace {
+
 // What the rounded scores are held against. Under squared l2 a row is among the best when
 // <q, x> - |x|^2 / 2 >= (|q|^2 - d) / 2, d being the greatest squared distance of those.
 float threshold_of(const Block& block, const Candidates& best, float half, float slack) {
@@ -156,17 +152,19 @@ float threshold_of(const Block& block, const Candidates& best, float half, float
   return worst / 2 + half - 4 * slack * (half + std::fabs(worst));
 }
 
+EntryRows entry_rows(const IndexView& index) { return {index.rows, index.entry_rows}; }
+
 // Scores the first n entries of scratch.passing for a query.
-void score_passing(const Block& block, size_t q, size_t n) {
+void score_passing(const Block& block, const EntryRows& from, size_t q, size_t n) {
   const IndexView& index = block.index;
   Scratch& s = block.scratch;
   const uint32_t* const entries = s.passing.data();
   const uint32_t* rows = entries;
-  if (index.entry_rows != nullptr) {
-    for (size_t i = 0; i < n; ++i) s.rows[i] = index.entry_rows[entries[i]];
+  if (from.of_entries != nullptr) {
+    for (size_t i = 0; i < n; ++i) s.rows[i] = from.of_entries[entries[i]];
     rows = s.rows.data();
   }
-  score_rows(index.rows, index.squared_l2(), block.query(q), rows, n, s.scores.data(),
+  score_rows(from.rows, index.squared_l2(), block.query(q), rows, n, s.scores.data(),
              block.of_origins(q));
   Candidates& best = s.candidates[q];
   if (best.capacity - best.size < n) best.trim();
@@ -175,13 +173,17 @@ void score_passing(const Block& block, size_t q, size_t n) {
   for (size_t i = 0; i < n; ++i)
     if (ordered(s.scores[i]) >= worst)
       best.keys[best.size++] = make_key(ordered(s.scores[i]), entries[i]);
-  drop_dead(block, best, before);
+  if (from.slots != nullptr)
+    name_new(block, from.slots, best, before);
+  else
+    drop_dead(block, best, before);
 }
 
-// Scores, of entries [first, first + n), those that may be among the best. `rows` are the rounded
-// ones from entry `base` on.
-void filter_part(const Block& block, const I8Rows& rows, size_t base, size_t first, size_t n,
-                 const RoundedQueries& queries, const uint32_t* visits, size_t count) {
+}  // namespace
+
+void filter_part(const Block& block, const EntryRows& from, const I8Rows& rows, size_t base,
+                 size_t first, size_t n, const RoundedQueries& queries, const uint32_t* visits,
+                 size_t count) {
   const IndexView& index = block.index;
   Scratch& s = block.scratch;
   const float slack = rounding(index.dim);
@@ -209,22 +211,13 @@ void filter_part(const Block& block, const I8Rows& rows, size_t base, size_t fir
     for (size_t g = 0; g < groups; ++g)
       for (uint32_t mask = s.masks[g * count + i]; mask != 0; mask &= mask - 1)
         s.passing[passing++] = uint32_t(base + g * kI8Group) + uint32_t(__builtin_ctz(mask));
-    if (passing > 0) score_passing(block, visits[i] / block.limits.leaves, passing);
+    if (passing > 0) score_passing(block, from, visits[i] / block.limits.leaves, passing);
     s.num_passed += passing;
   }
   s.num_filtered += n * count;
 }
 
-// Goes through rows in pieces: short ones first, after which thresholds are far better.
-template <typename Run>
-size_t in_pieces(size_t rows, Run run) {
-  size_t most = kExactRows;
-  for (size_t at = 0, n; at < rows; at += n, most = std::min(2 * most, kRoundedRows)) {
-    n = std::min(most, rows - at);
-    if (!run(at, n)) return at;
-  }
-  return rows;
-}
+namespace {
 
 // Entries from the first on by rows rounded for these visits; returns how many it has gone through.
 size_t filter_rounded(const Block& block, size_t first, size_t rows, const uint32_t* visits,
@@ -235,7 +228,8 @@ size_t filter_rounded(const Block& block, size_t first, size_t rows, const uint3
   const I8Rows view = s.rounded_rows.view();
   return in_pieces(rows, [&](size_t at, size_t n) {
     take_entries(block.index, first + at, n, s.rounded.weights.data(), s.gathered_rows, view);
-    filter_part(block, view, first + at, first + at, n, queries, visits, count);
+    filter_part(block, entry_rows(block.index), view, first + at, first + at, n, queries, visits,
+                count);
     return true;
   });
 }
@@ -248,8 +242,8 @@ size_t filter_kept(const Block& block, size_t first, size_t rows, const uint32_t
   return in_pieces(rows, [&](size_t at, size_t n) {
     if (!kept.make(block.index, first + at, n)) return false;
     const size_t group = (first + at) / kI8Group;
-    filter_part(block, kept.from_group(group), group * kI8Group, first + at, n, queries, visits,
-                count);
+    filter_part(block, entry_rows(block.index), kept.from_group(group), group * kI8Group,
+                first + at, n, queries, visits, count);
     return true;
   });
 }
@@ -286,7 +280,7 @@ void filter_wide(const Block& block, size_t q, size_t first, size_t n) {
   const float threshold = threshold_of(block, best, s.wide.halves[q], slack / 4) - lost;
   const size_t passing = kernels().at_least_f32(scores, n, threshold, s.passing.data());
   for (size_t i = 0; i < passing; ++i) s.passing[i] += uint32_t(first);
-  if (passing > 0) score_passing(block, q, passing);
+  if (passing > 0) score_passing(block, entry_rows(index), q, passing);
   s.num_filtered += n, s.num_passed += passing;
 }
 
@@ -349,48 +343,6 @@ void scan_rows(const Block& block, size_t leaf, const uint32_t* visits, size_t c
     n = std::min(kExactRows, rows - at);
     if (queries == nullptr) queries = visiting(block, visits, count);
     score_part(block, first + at, n, queries, visits, count);
-  }
-}
-
-namespace {
-
-// Scores the new rows that are named for all visits of a leaf. Many queries share the reading of rows.
-void score_new(const Block& block, const ExactRows& rows, const uint32_t* slots, size_t n,
-               const float* queries, const uint32_t* visits, size_t count) {
-  constexpr size_t kShare = 4;
-  const IndexView& index = block.index;
-  Scratch& s = block.scratch;
-  const float* const* of_origins = origins_of(block, visits, count);
-  const bool in_order = slots[n - 1] - slots[0] == n - 1 && std::is_sorted(slots, slots + n);
-  if (in_order)
-    score_run(rows, index.squared_l2(), queries, count, slots[0], n, s.scores.data(), kExactRows,
-              of_origins);
-  else if (count >= kShare)
-    score_run(s.row_copies.take(rows, slots, n), index.squared_l2(), queries, count, 0, n,
-              s.scores.data(), kExactRows, of_origins);
-  else
-    for (size_t i = 0; i < count; ++i)
-      score_rows(rows, index.squared_l2(), queries + i * index.dim, slots, n,
-                 s.scores.data() + i * kExactRows, of_origins[i]);
-}
-
-}  // namespace
-
-void scan_new_rows(const Block& block, const NewLeaf& leaf, const uint32_t* visits, size_t count) {
-  Scratch& s = block.scratch;
-  const ExactRows rows = block.changes->rows->exact(block.index.rows);
-  const float* const queries = visiting(block, visits, count);
-  make_room(block);
-  for (size_t at = 0; at < leaf.count; at += kExactRows) {
-    const size_t n = std::min(kExactRows, leaf.count - at);
-    const uint32_t* slots = leaf.chunks[at / Chunk::kMost]->slots.data() + at % Chunk::kMost;
-    score_new(block, rows, slots, n, queries, visits, count);
-    for (size_t i = 0; i < count; ++i) {
-      Candidates& best = s.candidates[visits[i] / block.limits.leaves];
-      const size_t before =
-          offer_scores(best, s.scores.data() + i * kExactRows, n, 0, s.rows.data());
-      name_new(block, slots, best, before);
-    }
   }
 }
 
