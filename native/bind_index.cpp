@@ -72,7 +72,7 @@ class Index : public ChangingIndex {
            "leaves and scores must be [count][leaves]");
     expect(wanted >= 1 && wanted <= view_.num_leaves && threads >= 1, "limits must be positive");
     const float* q = queries.data();
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     std::vector<float> unit;
     const size_t bad = prepare(q, count, threads, unit);
     if (bad < count) return bad;
@@ -106,7 +106,7 @@ class Index : public ChangingIndex {
     expect(wanted >= 1 && width >= 1 && threads >= 1, "limits must be positive");
     expect(whole_starts.shape(0) == view_.num_leaves + 1, "whole_starts: [num_leaves + 1]");
     const float* q = queries.data();
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     expect_choices(leaves, scores);
     std::vector<float> unit;
     const size_t bad = prepare(q, count, threads, unit);
@@ -152,7 +152,7 @@ class Index : public ChangingIndex {
   size_t run(const float* q, size_t count, const SearchLimits& asked, size_t threads,
              int64_t* ids, float* distances) const {
     if (count < kHeard) {
-      const nb::gil_scoped_release released;
+      const GilReleased released;
       return answer(q, count, asked, threads, ids, distances);
     }
     const LongCall call;
@@ -221,7 +221,7 @@ void merge(const std::vector<Part>& parts, size_t candidates, size_t threads, Ou
     expect_below(queries.data(), rows, count, "no such query");
     found.push_back({queries.data(), first.data(), last.data(), values.data(), rows, width});
   }
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   merge_found(found.data(), found.size(), {k, candidates, 1}, count, threads, ids.data(),
               distances.data());
 }

@@ -5,7 +5,9 @@
 #include <utility>
 #include <vector>
 
+#include "bind_gil.h"
 #include "bind_index_arrays.h"
+#include "fork_guard.h"
 #include "train.h"
 #include "updates.h"
 
@@ -46,7 +48,7 @@ class ChangingIndex : public IndexArrays {
     keep(tree_map, settings.tree_map);
     keep(code_metric, settings.code_metric);
     expect(settings.code_metric.empty() || view_.corrections == nullptr, "not for squared l2");
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     const std::lock_guard<std::mutex> turn(writing_);
     updates_.begin(std::move(settings));
   }
@@ -61,7 +63,7 @@ class ChangingIndex : public IndexArrays {
     if (labels && view_.rows.origins != nullptr)
       expect_below(labels->data(), labels->shape(0), view_.rows.num_origins, "labels: of origins");
     const KeptRows kept{scales ? scales->data() : nullptr, labels ? labels->data() : nullptr};
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     const std::lock_guard<std::mutex> turn(writing_);
     check_ids(ids, false);
     expect(has_room(ids.shape(0)), "too many datapoints");
@@ -72,7 +74,7 @@ class ChangingIndex : public IndexArrays {
   // The same for one row [dim]; whether it is a good one.
   bool upsert_one(In<float, 1> row, uint32_t id) {
     expect(row.shape(0) == view_.dim, "row: [dim]");
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     const std::lock_guard<std::mutex> turn(writing_);
     check_id(id, false);
     expect(has_room(1), "too many datapoints");
@@ -80,21 +82,21 @@ class ChangingIndex : public IndexArrays {
   }
 
   void erase(In<uint32_t, 1> ids) {
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     const std::lock_guard<std::mutex> turn(writing_);
     check_ids(ids, true);
     updates_.erase(ids.data(), ids.shape(0));
   }
 
   void erase_one(uint32_t id) {
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     const std::lock_guard<std::mutex> turn(writing_);
     check_id(id, true);
     updates_.erase(&id, 1);
   }
 
   void reserve(size_t slots) {
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     const std::lock_guard<std::mutex> turn(writing_);
     expect(updates_.begun() && slots < UINT32_MAX, "reserve: not begun, or too much");
     updates_.reserve(slots);
@@ -103,14 +105,14 @@ class ChangingIndex : public IndexArrays {
   // Rows of datapoints; 2^32 - 1 for those that are not there.
   void rows_of(In<uint32_t, 1> ids, Out<uint32_t, 1> rows) {
     expect(updates_.begun() && ids.shape(0) == rows.shape(0), "rows: [ids]");
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     const std::lock_guard<std::mutex> turn(writing_);
     for (size_t i = 0; i < ids.shape(0); ++i) rows.data()[i] = updates_.row_of(ids.data()[i]);
   }
 
   uint32_t row_of(uint32_t id) {
     expect(updates_.begun(), "updates have not begun");
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     const std::lock_guard<std::mutex> turn(writing_);
     return updates_.row_of(id);
   }
@@ -118,7 +120,7 @@ class ChangingIndex : public IndexArrays {
   void vectors(In<uint32_t, 1> rows, Out<float, 2> out) {
     expect(updates_.begun(), "updates have not begun");
     expect(out.shape(0) == rows.shape(0) && out.shape(1) == view_.dim, "out: [rows][dim]");
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     const std::lock_guard<std::mutex> turn(writing_);
     expect_below(rows.data(), rows.shape(0), updates_.num_rows(), "rows out of range");
     updates_.vectors(rows.data(), rows.shape(0), out.data());
@@ -128,7 +130,7 @@ class ChangingIndex : public IndexArrays {
     expect(updates_.begun(), "updates have not begun");
     expect(scales.shape(0) == rows.shape(0) && labels.shape(0) == rows.shape(0),
            "scales, labels: [rows]");
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     const std::lock_guard<std::mutex> turn(writing_);
     expect_below(rows.data(), rows.shape(0), updates_.num_rows(), "rows out of range");
     updates_.kept_as(rows.data(), rows.shape(0), scales.data(), labels.data());
@@ -144,7 +146,7 @@ class ChangingIndex : public IndexArrays {
   // Squared distances to the centroids, of rows from `first` on: 0 for all, or a new one.
   void errors(size_t first, Out<double, 1> out) {
     expect(updates_.begun(), "updates have not begun");
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     const std::lock_guard<std::mutex> turn(writing_);
     expect(first == 0 || (first >= view_.num_rows && first <= updates_.num_rows()), "first: a new");
     expect(out.shape(0) == updates_.num_rows() - first, "out: [rows from first on]");
@@ -161,7 +163,7 @@ class ChangingIndex : public IndexArrays {
   // Sets skip [rows] to 1 for the rows that have entries in the leaves marked in `leaves`.
   void mark_rows(In<uint8_t, 1> leaves, Out<uint8_t, 1> skip) {
     expect(updates_.begun(), "updates have not begun");
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     const std::lock_guard<std::mutex> turn(writing_);
     expect(leaves.shape(0) == view_.num_leaves, "leaves: [num_leaves]");
     expect(skip.shape(0) == updates_.num_rows(), "skip: [rows]");
@@ -171,7 +173,7 @@ class ChangingIndex : public IndexArrays {
   // The number of each live row's datapoint, 2^32 - 1 for the dead.
   void numbers(Out<uint32_t, 1> out) {
     expect(updates_.begun(), "updates have not begun");
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     const std::lock_guard<std::mutex> turn(writing_);
     expect(out.shape(0) == updates_.num_rows(), "out: [rows]");
     updates_.numbers(out.data());
@@ -180,7 +182,7 @@ class ChangingIndex : public IndexArrays {
   size_t fold_starts(std::optional<In<uint8_t, 1>> skip, Out<uint32_t, 1> leaf_starts) {
     expect(updates_.begun(), "updates have not begun");
     expect(leaf_starts.shape(0) == view_.num_leaves + 1, "leaf_starts: [num_leaves + 1]");
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     const std::lock_guard<std::mutex> turn(writing_);
     expect(!skip || skip->shape(0) == updates_.num_rows(), "skip: [rows]");
     return updates_.fold_starts(pointer(skip), leaf_starts.data());
@@ -193,7 +195,7 @@ class ChangingIndex : public IndexArrays {
             std::optional<Out<float, 1>> scales, std::optional<Out<float, 1>> squares,
             std::optional<Out<uint8_t, 1>> labels) {
     expect(updates_.begun(), "updates have not begun");
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     const std::lock_guard<std::mutex> turn(writing_);
     expect(!skip || skip->shape(0) == updates_.num_rows(), "skip: [rows]");
     expect(leaf_starts.shape(0) == view_.num_leaves + 1, "leaf_starts: [num_leaves + 1]");
@@ -253,6 +255,9 @@ class ChangingIndex : public IndexArrays {
 
   Updates updates_{view_};
   std::mutex writing_;
+  // A change ends before a fork, so that a child sees all of it or nothing.
+  const ForkGuard fork_guard_{[this] { writing_.lock(), updates_.hold(); },
+                              [this] { updates_.let_go(), writing_.unlock(); }};
 };
 
 }  // namespace swann

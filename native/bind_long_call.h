@@ -1,6 +1,7 @@
 // What a long native call holds, of building or of many queries: the GIL is released, interrupts are heard.
 #pragma once
 #include "bind_arrays.h"
+#include "bind_gil.h"
 #include "threads.h"
 
 namespace swann {
@@ -11,11 +12,11 @@ class LongCall {
 
  private:
   static void raise_signals() {
-    const nb::gil_scoped_acquire acquired;
+    const GilAcquired acquired;
     if (PyErr_CheckSignals() != 0) throw nb::python_error();
   }
 
-  nb::gil_scoped_release released_;
+  GilReleased released_;
   Interruptible interruptible_;
 };
 

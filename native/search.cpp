@@ -162,11 +162,15 @@ const std::vector<uint32_t>& by_best_leaf(const Block& block) {
 
 size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept {
   constexpr size_t kMaxBlock = 1024, kMaxBytes = size_t(64) << 20;
+  // Interrupts are heard between blocks: of rows that are scored one by one, seconds lie between them.
+  constexpr size_t kMaxScores = size_t(1) << 30, kFewQueries = 64;
   const size_t bytes = (Candidates::most(limits.candidates) + kSlack) * sizeof(Key) +
                        limits.leaves * (sizeof(LeafChoice) + sizeof(uint32_t)) +
                        Block::table_bytes(index) +
                        (index.dim + index.reduced_dim) * sizeof(float);
-  return std::clamp<size_t>(kMaxBytes / bytes, 1, kMaxBlock);
+  const size_t scores = index.codes == nullptr && index.num_leaves == 1 ? index.num_entries : 1;
+  const size_t quick = std::max(kFewQueries, kMaxScores / std::max<size_t>(1, scores));
+  return std::clamp<size_t>(kMaxBytes / bytes, 1, std::min(kMaxBlock, quick));
 }
 
 void search_block(const IndexView& index, const Changes* changes, const SearchLimits& limits,

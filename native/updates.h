@@ -124,6 +124,10 @@ class Updates {
   ~Updates();
 
   // The state to search; null as long as nothing was changed.
+  // Keeps snapshots and changes waiting; for forks.
+  void hold() { swap_.lock(); }
+  void let_go() { swap_.unlock(); }
+
   Ref<const Changes> snapshot() const;
 
   // Must come before the first change; further calls do nothing.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -164,6 +166,81 @@ def test_changes_go_on(tree: str) -> None:
     for _ in range(2):  # before and after the new rows are looked at in 8 bits
         after = [searcher.search(query, leaves_to_search=12).distances for query in queries]
         assert np.allclose(np.stack(after), before.distances, rtol=1e-5)
+
+
+def by_floats_folded(searcher: swann.Searcher, queries: F32) -> Answers:
+    """The answers of copies, which have no changes beside them and have seen no queries."""
+    parts = []
+    for first in range(0, len(queries), ENOUGH - 1):
+        parts.append(alone(copy.deepcopy(searcher), queries[first : first + ENOUGH - 1]))
+    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+
+@pytest.mark.parametrize("rows", [FLOAT32, BFLOAT16, INT8])
+@pytest.mark.parametrize("measure", ["dot_product", "squared_l2", "cosine"])
+@pytest.mark.parametrize(
+    ("size", "tree"), [(0, "none"), (40, "none"), (900, "none"), (900, "tree"), (900, "soar")]
+)
+def test_rows_that_come_later(size: int, tree: str, measure: Any, rows: ReorderType) -> None:
+    """They are in 8 bits by sixteens, in larger places each time that a chunk of them is full."""
+    rng = np.random.default_rng(size)
+    queries = rng.standard_normal((260, 20), dtype=np.float32)
+    searcher = build(rng.standard_normal((size, 20), dtype=np.float32), measure, tree, rows)
+    alone(searcher, queries[:ENOUGH])
+    for more in (3, 40, 700, 2000, 5):
+        new = rng.standard_normal((more, 20), dtype=np.float32)
+        ids = searcher.upsert(None, new * rng.uniform(0.5, 2, (more, 1)).astype(np.float32))
+        want = by_floats_folded(searcher, queries[:30])
+        assert same(alone(searcher, queries[:30]), want), more
+        assert same(in_parts(searcher, queries[:30], 5), want), more
+        for at_once in (30, 260):
+            found = in_parts(searcher, queries, at_once)
+            assert same((found[0][:30], found[1][:30]), want), (more, at_once)
+        searcher.upsert(ids[: more // 3], rng.standard_normal((more // 3, 20), dtype=np.float32))
+        searcher.delete(ids[more // 2 :: 3])
+
+
+@pytest.mark.parametrize("tree", ["none", "tree", "soar"])
+def test_rows_come_a_few_at_a_time(tree: str) -> None:
+    """Those that fill no sixteen are scored as they are; what is made of others stays right."""
+    rng = np.random.default_rng(0)
+    queries = rng.standard_normal((60, 16), dtype=np.float32)
+    searcher = build(rng.standard_normal((600, 16), dtype=np.float32), "dot_product", tree)
+    alone(searcher, queries[:ENOUGH])
+    for more in rng.integers(1, 16, 150):
+        searcher.upsert(None, rng.standard_normal((more, 16), dtype=np.float32))
+        searcher.search(queries[0], leaves_to_search=12)
+    assert same(alone(searcher, queries), by_floats_folded(searcher, queries))
+
+
+@pytest.mark.parametrize("tree", ["none", "tree"])
+def test_rows_come_while_threads_search(tree: str) -> None:
+    """Searches hold chunks that then grow: they and what comes later share their bytes."""
+    rng = np.random.default_rng(0)
+    db = rng.standard_normal((600, 16), dtype=np.float32)
+    queries = rng.standard_normal((12, 16), dtype=np.float32)
+    searcher = build(db, "dot_product", tree)
+    done = threading.Event()
+    fell: list[float] = []
+
+    def search() -> None:
+        best = np.full(len(queries), -np.inf)
+        while not done.is_set():
+            found = alone(searcher, queries)[1][:, 0]
+            fell.extend(best[found < best])  # nothing is deleted: the best can only rise
+            best = np.maximum(best, found)
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(150):
+        searcher.upsert(None, rng.standard_normal((20, 16), dtype=np.float32))
+        time.sleep(0.001)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not fell
+    assert same(alone(searcher, queries), by_floats_folded(searcher, queries))
 
 
 def test_threads_make_them_together() -> None:

@@ -154,6 +154,79 @@ def test_a_forked_child_searches_and_builds_with_threads() -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], check=True, timeout=120)
 
 
+FORK_WHILE_CHANGING = """
+import os, signal, threading
+import numpy as np, swann
+
+db = np.random.default_rng(0).standard_normal((2000, 16), dtype=np.float32)
+searcher = swann.builder(db, 5, "squared_l2").tree(20, 8).score_ah(2).reorder(50).build()
+stop = threading.Event()
+
+def change():
+    while not stop.is_set():
+        searcher.delete(searcher.upsert(None, db[:64]))
+
+thread = threading.Thread(target=change)
+thread.start()
+statuses = []
+for _ in range(80):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)  # a child that hangs is ended, and seen
+        searcher.search(db[0])
+        searcher.search_batched_parallel(db[:300])
+        os._exit(0 if len(searcher) in (2000, 2064) else 3)
+    statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    if statuses[-1] != 0:
+        break
+stop.set()
+thread.join()
+assert set(statuses) == {0}, statuses
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_forked_during_a_change_searches() -> None:
+    """The change is there as a whole or not at all, and nothing that it locked stays locked."""
+    script = [sys.executable, "-W", "ignore", "-c", FORK_WHILE_CHANGING]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "searcher.search(db[0])",
+        "searcher.search_batched_parallel(db)",
+        "searcher.upsert([0, 1], db[:2])",
+        "builder.build()",
+    ],
+)
+def test_a_process_ends_while_a_daemon_thread_works(call: str) -> None:
+    """Up to Python 3.13 a thread that comes back to an interpreter that has ended is unwound."""
+    script = f"""
+import threading, time
+import numpy as np, swann
+
+db = np.random.default_rng(0).standard_normal((5000, 32), dtype=np.float32)
+builder = swann.builder(db, 5, "dot_product").tree(50, 5).score_brute_force()
+searcher = builder.build()
+begun = threading.Event()
+
+def work():
+    while True:
+        {call}
+        begun.set()
+
+threading.Thread(target=work, daemon=True).start()
+begun.wait()
+time.sleep(0.05)
+"""
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("threads", [2**40, 2**61, 2**62, 2**63 - 1])
 def test_any_number_of_threads_may_be_asked_for(threads: int) -> None:
     """In a process of its own: numbers that overflow once divided by zero."""
