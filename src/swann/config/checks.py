@@ -314,4 +314,7 @@ def check_reorder_type(name: str, value: object) -> ReorderType:
     given = getattr(value, "name", value)
     if isinstance(given, str) and given in ReorderType.__members__:
         return ReorderType[given]
-    raise ConfigError(f"{name} is {value!r}; expected a ReorderType, True or False")
+    names = ", ".join(ReorderType.__members__)
+    raise ConfigError(
+        f"{name} is {value!r}; expected a ReorderType or its name ({names}), True or False"
+    )
