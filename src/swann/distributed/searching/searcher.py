@@ -340,7 +340,15 @@ class DistributedSearcher:
         return self._fleet.wait_settled(wait)
 
     def remove_workers(self, count: int = 1, *, wait: float = 60.0) -> bool:
-        """Have fewer workers, one at least; they end when others have their shards."""
+        """Have fewer workers; they end when others have their shards.
+
+        One stays at least: where there are not so many, all others end.
+
+        Returns
+        -------
+        bool
+            Whether those that stay have all shards within `wait` seconds.
+        """
         wait = check_wait(wait)
         count = min(check_count("count", count), self._fleet.wanted - 1)
         self._fleet.resize(self._fleet.wanted - count)
@@ -387,28 +395,35 @@ class DistributedSearcher:
         return self.num_datapoints
 
     def health(self) -> dict[str, Any]:
-        """Return what there is: workers, and how many can be asked for each shard."""
-        generation = self._generation
-        ready = [len(replicas) for replicas in generation.ready]
+        """Return what there is: workers, and how many can be asked for each shard.
+
+        Once it is closed, ``"closed"`` is True, ``"complete"`` False, and there are no workers.
+        """
+        generation, closed = self._generation, self._current.closed
+        ready = [0 if closed else len(replicas) for replicas in generation.ready]
         return {
             "complete": all(ready),
+            "closed": closed,
             "manifest": generation.key,
             "shards": self.num_shards,
             "ready_replicas": ready,
-            "workers": [member.name for member in self._fleet.members()],
-            "workers_wanted": self._fleet.wanted,
+            "workers": [] if closed else [member.name for member in self._fleet.members()],
+            "workers_wanted": 0 if closed else self._fleet.wanted,
             "change": generation.acknowledged,
             "last_error": generation.last_error,
         }
 
     def metrics(self) -> Metrics:
-        """Return what was counted: queries, latencies, coverage, hedges, fail-overs."""
+        """Return what was counted until now, or until it was closed: queries, latencies, ..."""
         return self._metrics
 
     # ---- The end
 
     def close(self) -> None:
-        """End the workers, and let other writers in; does nothing the second time."""
+        """End the workers, and let other writers in; does nothing the second time.
+
+        No search begins any more: a ReadOnlyError. What it counted can still be asked for.
+        """
         if not self._current.close():
             return
         try:
