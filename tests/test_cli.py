@@ -493,9 +493,12 @@ def test_hdf5(tmp_path: Path, run: Run) -> None:
         file["test"] = QUERIES
         file["other"] = QUERIES
         file.attrs["distance"] = "angular"
-    code, _, err = run("build", f"{path}:nokey", index)
-    assert code == 2
-    assert "has no array 'nokey'" in err
+    with h5py.File(tmp_path / "plain.hdf5", "w") as file:  # names no measure either
+        file["train"] = DB
+    for rest in ((), ("--memory", "1GB")):
+        code, _, err = run("build", tmp_path / "plain.hdf5:nokey", index, *rest)
+        assert code == 2
+        assert "has no array 'nokey'" in err
     assert run("build", path, index, "--brute-force")[0] == 0
     assert swann.load_searcher(index).config.distance_measure == "cosine"
     assert run("search", index, path)[0] == 0
