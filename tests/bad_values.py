@@ -257,6 +257,8 @@ def docids(good: list[Any]) -> list[Bad]:
         ("a dict", dict.fromkeys(good), DTypeError),
         ("a set", set(good), DTypeError),
         ("rank 2", np.array([good]), ShapeError),
+        ("a view of rank 2", memoryview(np.zeros((n, 1), int)), ShapeError),
+        ("a view of floats", memoryview(np.zeros(n)), DTypeError),
         ("negative", [-1 - i for i in range(n)], InvalidInputError),
         ("beyond 64 bits", [2**63 + i for i in range(n)], InvalidInputError),
         ("one twice", [*good[:-1], good[0]], InvalidInputError),
@@ -376,6 +378,7 @@ def pairs(good: Any) -> list[Bad]:
         ("singles", [(1,)], ConfigError),
         ("triples", [(1, 2, 3)], ConfigError),
         ("floats", [(1.5, None)], ConfigError),
+        ("an array without axes", np.array(5), ConfigError),
         ("zeros", [(0, 0)], ConfigError),
         ("lists", [[1, [2]]], ConfigError),
         ("none", [], FINE),
@@ -430,12 +433,23 @@ def function(good: Any) -> list[Bad]:
     ]
 
 
+def progress(good: Any) -> list[Bad]:
+    """What is told how far the work is."""
+    return [
+        ("1", 1, ConfigError),
+        ("a string", "tqdm", ConfigError),
+        ("True", True, ConfigError),
+        ("a list", [good], ConfigError),
+        ("None", None, SAME),
+    ]
+
+
 KINDS: dict[str, Callable[[Any], list[Bad]]] = {
     made.__name__.replace("_", " "): made
     for made in (
         vectors, database, vector, count, count_or_zero, limit, number, number_or_none, choice,
         flag, precision, docids, present, path, target, config, settings, text, numbers, integers,
         codes, function, pairs, size, optional, no_numbers,
-        name, ends,
+        name, ends, progress,
     )
 }  # fmt: skip

@@ -12,6 +12,7 @@ import sharded
 from bad_values import FINE, Takes
 from entry_points import (
     NAMES,
+    PROGRESS,
     THREADS,
     Entry,
     Reused,
@@ -115,8 +116,9 @@ def distributed_rows() -> dict[str, Entry]:
              "docids": Takes("docids", NAMES, but={"None": FINE}),
              "executor": Takes("config", LocalExecutor(2)),
              "sample_rows": Takes("limit", 100),
-             "training_queries": Takes("no numbers", QUERIES, but={"None": FINE})},
-            ("progress", "ray_address", "out"),
+             "training_queries": Takes("no numbers", QUERIES, but={"None": FINE}),
+             "progress": PROGRESS},
+            ("ray_address", "out"),
         ),
         "swann.distributed.build (place)": Entry(
             lambda out: answers(swann.load(build(DB, built().config, out))),

@@ -129,6 +129,7 @@ BATCH_SIZE = {"batch_size": Takes("count", 3)}
 ANY_SEED = Takes("count or zero", 7)
 THREADS = Takes("count", 2)
 THRESHOLD = Takes("number or none", 0.2)
+PROGRESS = Takes("progress", lambda stage, done, total: None)
 PRECISION = Takes("precision", ReorderType.INT8)
 MODE = Takes("choice", IncrementalMode.ONLINE, but={"upper case": ConfigError})
 # Zeros have no direction, but under cosine only; here nothing is normalised.
@@ -257,7 +258,7 @@ def searcher_rows(name: str, run: Callable[..., Any]) -> dict[str, Entry]:
         f"{name}.delete": row("delete", {"docids": Takes("present", NAMES[:9])}, answers),
         f"{name}.reserve": row("reserve", {"num_datapoints": Takes("count or zero", 500)}, answers),
         f"{name}.rebalance": row(
-            "rebalance", {"config": Takes("config", built().config)}, answers, "progress"
+            "rebalance", {"config": Takes("config", built().config), "progress": PROGRESS}, answers
         ),
         f"{name}.set_num_threads": row("set_num_threads", {"num_threads": THREADS}, answers),
         f"{name}.save": row("save", {"path": Takes("target", Path(tempfile.mkdtemp()) / "a")}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -327,6 +329,7 @@ def test_eval(built: Path, run: Run) -> None:
         "--max-queries", 20,
     )  # fmt: skip
     assert code == 0, err
+    assert "* 10" in text  # what the index searches by default
     assert "recall 4@4" in text
     assert "20 queries" in text
     assert "1.0000" in text
@@ -336,6 +339,124 @@ def test_eval(built: Path, run: Run) -> None:
     )  # fmt: skip
     assert code == 0, err
     assert "1.0000" in text
+
+
+def test_eval_measures_what_the_index_searches_by_default(built: Path, run: Run) -> None:
+    swann.builder(DB, 5, "dot_product").tree(40, 7).score_brute_force().build().save(built / "own")
+    code, text, err = run("eval", built / "own", built / "db.npy", built / "queries.npy")
+    assert code == 0, err
+    rows = [line.strip("│ ").split(" │")[0].strip() for line in text.splitlines() if "│" in line]
+    assert [row.split("│")[0].strip() for row in rows] == ["1", "2", "5", "* 7", "10", "20", "40"]
+    assert "* what the index searches by default" in text
+
+
+def test_only_the_files_of_the_index_are_counted(built: Path, run: Run) -> None:
+    (built / "notes").mkdir()
+    (built / "notes" / "x.npy").write_bytes(b"x" * 10**6)
+    code, text, err = run("build", built / "db.npy", built, "--distance-measure", "cosine")
+    assert code == 0, err
+    size = text.rpartition("(")[2].partition(")")[0]
+    assert size.endswith("kB")
+    code, text, err = run("info", built)
+    assert code == 0, err
+    assert size in text
+    assert "manifest.json" in text
+    for name in ("db.npy", "queries.npy", "x.npy"):
+        assert name not in text
+    code, text, err = run(
+        "build", built / "db.npy", built / "parts", "--distance-measure", "cosine",
+        "--shards", 2, "--leaves", 4,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "shard-" in run("info", built / "parts")[1]
+
+
+def test_an_interrupted_build_says_that_it_goes_on(
+    data: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("build", data / "db.npy", data / "index", "--distance-measure", "cosine",
+               "--memory", "1GB")  # fmt: skip
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("swann.distributed.building.build._Job.map_tasks_done", interrupt)
+        code, text, err = run(*command)
+    assert code == 130
+    assert "chosen:" not in text
+    told = f"kept in {data / 'index' / '.build'}: the same command goes on from there"
+    assert told in err
+    assert "to begin anew, remove that directory" in err
+    for asked in (("info", data / "index"), ("search", data / "index", data / "queries.npy")):
+        code, _, err = run(*asked)
+        assert code == 2
+        assert "holds no index yet: its build is not finished" in err
+        assert told in err
+    swann.build(DB, 5).save(data / "index")
+    code, text, err = run("info", data / "index")
+    assert code == 0
+    assert told in err
+    assert ".build" not in text
+    code, _, err = run(*command)
+    assert code == 0, err
+    assert not (data / "index" / ".build").exists()
+    assert run("info", data / "index")[2] == ""
+
+
+def test_full_disks_are_named_as_the_user_did(
+    data: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def full_beside(root: Path, label: str, *_: object) -> None:
+        raise OSError(errno.EACCES, "no", str(root / f".{label}-1-2.tmp"))
+
+    for name in ("new", "deep/new", "new.swann"):
+        for failure in (full, full_beside):
+            monkeypatch.setattr("swann.index.disk.store.file_system.place_file", failure)
+            code, _, err = run(
+                "build", data / "db.npy", data / name, "--distance-measure", "cosine"
+            )
+            assert code == 1
+            assert err.strip().endswith(f": '{data / name}'")
+            assert not (data / "new").exists()
+            assert not (data / "deep").exists()
+
+
+def test_version_and_short_help(run: Run) -> None:
+    code, text, _ = run("--version")
+    assert (code, text.strip()) == (0, f"swann {swann.__version__}")
+    for command in ((), ("build",), ("plan",)):
+        code, text, _ = run(*command, "-h")
+        assert code == 0
+        assert "Usage" in text
+
+
+def test_names_in_any_case(data: Path, run: Run) -> None:
+    code, _, err = run(
+        "build", data / "db.npy", data / "index", "--distance-measure", "Cosine",
+        "--quantize", "int8", "--brute-force",
+    )  # fmt: skip
+    assert code == 0, err
+    config = swann.load(data / "index").config
+    assert config.distance_measure == "cosine"
+    assert config.score == swann.BruteForceConfig(quantize=swann.ReorderType.INT8)
+    assert run("plan", "-n", "1e6", "-d", 100, "--quantize", "bfloat16")[0] == 0
+
+
+def test_an_interrupt_while_commands_are_imported(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "swann.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "swann.cli.app", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert run("info", "index") == (130, "", "")
 
 
 def test_info(built: Path, run: Run) -> None:
@@ -372,6 +493,12 @@ def test_hdf5(tmp_path: Path, run: Run) -> None:
         file["test"] = QUERIES
         file["other"] = QUERIES
         file.attrs["distance"] = "angular"
+    with h5py.File(tmp_path / "plain.hdf5", "w") as file:  # names no measure either
+        file["train"] = DB
+    for rest in ((), ("--memory", "1GB")):
+        code, _, err = run("build", tmp_path / "plain.hdf5:nokey", index, *rest)
+        assert code == 2
+        assert "has no array 'nokey'" in err
     assert run("build", path, index, "--brute-force")[0] == 0
     assert swann.load_searcher(index).config.distance_measure == "cosine"
     assert run("search", index, path)[0] == 0
@@ -388,6 +515,16 @@ BAD = [
     ("no measure", BUILD, "--distance-measure is missing"),
     ("unknown measure", [*BUILD, "--distance-measure", "l3"], "distance_measure is 'l3'"),
     ("threads", [*BUILD, *L2, "--threads", "0"], "threads is 0"),
+    (
+        "too many leaves",
+        [*BUILD, *L2, "--leaves", "1000"],
+        "--leaves is 1,000; expected at most",
+    ),
+    ("memory", [*BUILD, *L2, "--memory", "much"], "--memory is 'much'"),
+    ("shards", [*BUILD, *L2, "--shards", "0"], "num_shards is 0"),
+    ("no place", ["search", "index", "queries.npy", "--out", "none/x.npy"], "none is no directory"),
+    ("case", [*BUILD, *L2, "--quantize", "int9"], "expected one of FLOAT32, INT8, BFLOAT16"),
+    ("case of plan", ["plan", "-n", "9", "-d", "9", "--quantize", "x"], "expected one of FLOAT32"),
     ("leaves", [*BUILD, *L2, "--leaves", "-2"], "num_leaves is -2"),
     ("blocks", [*BUILD, *L2, "--dimensions-per-block", "13"], "db has only 12"),
     ("no blocks", [*BUILD, *L2, "--dimensions-per-block", "0"], "dimensions_per_block is 0"),
@@ -435,9 +572,10 @@ def test_bad_usage(
 ) -> None:
     monkeypatch.chdir(built)
     np.save("narrow.npy", np.ones((2, 3)))
-    code, _, err = run(*arguments)
+    code, text, err = run(*arguments)
     assert code == 2
     assert message in err
+    assert text == ""  # no reasons for an index that is not built
     assert "Traceback" not in err
     assert not Path("new").exists()
 

@@ -128,8 +128,16 @@ def test_bad_arguments(index: tuple[Path, swann.Searcher], tmp_path: Path) -> No
                 searcher.search(vectors(1)[0], neighbors)
         with pytest.raises(swann.ReadOnlyError, match="mode='r'"):
             searcher.upsert("x", vectors(1)[0])
+        health = searcher.health()
+        assert health["complete"]
+        assert not health["closed"]
     with pytest.raises(swann.ReadOnlyError, match="closed"):
         searcher.search(vectors(1)[0])
+    health = searcher.health()
+    assert health["closed"]
+    assert not health["complete"]
+    assert (health["workers"], health["workers_wanted"]) == ([], 0)
+    assert not any(health["ready_replicas"])
     with pytest.raises(swann.IndexFormatError):
         DistributedSearcher.open(tmp_path)
     with pytest.raises(swann.ConfigError, match="pool"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,22 @@ def test_vecs_with_bad_headers(tmp_path: Path) -> None:
 def test_npy_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     path.write_bytes(b"not an array, but long enough to be one")
-    with pytest.raises(InvalidInputError, match=r"x\.npy is not a \.npy file of numbers"):
+    with pytest.raises(InvalidInputError, match=r"x\.npy is not a \.npy file: it does not begin"):
         files.read_array(path)
     np.save(path, np.array([{}], object), allow_pickle=True)
-    with pytest.raises(InvalidInputError, match=r"x\.npy is not a \.npy file of numbers"):
+    with pytest.raises(InvalidInputError, match=r"x\.npy holds Python objects"):
         files.read_array(path)
+    np.save(path, np.ones((30, 4), np.float32))
+    whole = path.read_bytes()
+    for version in (1, 2):
+        path.write_bytes(whole[:6] + bytes([version, 0]) + whole[8:200])
+        with pytest.raises(InvalidInputError, match=r"(has 200 bytes; exp|is damaged)") as told:
+            files.read_array(path)
+        assert "mmap" not in str(told.value)
+    for damaged in (whole[:40], whole[:6] + b"\x09\x09" + whole[8:], whole.replace(b"{", b"[")):
+        path.write_bytes(damaged)
+        with pytest.raises(InvalidInputError, match=r"x\.npy is damaged: its header"):
+            files.read_array(path)
     np.savez(tmp_path / "x.npz", a=np.ones(3))
     (tmp_path / "x.npz").rename(path)
     with pytest.raises(InvalidInputError, match="an archive of several"):
@@ -170,3 +182,20 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path, suffix: st
         files.write_whole(path, half)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_errors_of_writing_name_the_file_that_was_given(tmp_path: Path) -> None:
+    def full(number: int | None) -> Any:
+        def write(_: object) -> None:
+            raise OSError(number, "no space") if number else OSError("10 requested and 3 written")
+
+        return write
+
+    for number in (errno.ENOSPC, None):
+        with pytest.raises(OSError, match=r"[^.]x\.bin") as told:
+            files.write_whole(tmp_path / "x.bin", full(number))
+        assert ".part" not in str(told.value)
+        assert told.value.errno == number
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InvalidInputError, match=r"cannot be written: .*none is no directory"):
+        files.check_output(tmp_path / "none" / "o.npy")

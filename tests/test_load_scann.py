@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -414,12 +415,13 @@ def test_docids_of_an_updated_index() -> None:
 @pytest.mark.parametrize(
     ("value", "error", "message"),
     [
-        (["a"] * 150, CorruptIndexError, "not one of a plain list"),
+        (["a"] * 150, IndexFormatError, "hold 'a' twice"),
         ([str(i) for i in range(149)], CorruptIndexError, "149 docids for 150 datapoints"),
         ([], CorruptIndexError, "0 docids for 150"),
-        ([*range(149), "a"], CorruptIndexError, "all of a kind"),
-        ([*range(149), -1], CorruptIndexError, "ints from 0 on"),
-        (None, IndexFormatError, "not one of a plain list"),
+        ([*range(149), "a"], IndexFormatError, "all of a kind.*docids='ignore'"),
+        ([*range(149), -1], IndexFormatError, "ints from 0 on.*docids='ignore'"),
+        (None, IndexFormatError, "no part of a plain list"),
+        (np.zeros((150, 1), int), IndexFormatError, "NumPy array of 2 axes"),
     ],
 )
 def test_docids_that_do_not_fit(
@@ -427,16 +429,33 @@ def test_docids_that_do_not_fit(
 ) -> None:
     directory = copied("docids", tmp_path)
     (directory / "scann_docids.pkl").write_bytes(pickle.dumps(value))
-    with pytest.raises(IndexFormatError, match=message):
+    with pytest.raises(IndexFormatError, match=message) as caught:
         swann.load_scann(directory, docids="strings")
+    assert type(caught.value) is error  # an index that is whole is not called damaged
     assert not swann.load_scann(directory, docids="ignore").has_docids
 
 
-def test_int_docids(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "value",
+    [
+        list(range(1000, 1150)),
+        tuple(range(1000, 1150)),
+        list(np.arange(1000, 1150)),
+        np.arange(1000, 1150, dtype=np.int32),
+    ],
+)
+def test_int_docids(value: object, tmp_path: Path) -> None:
     directory = copied("docids", tmp_path)
-    (directory / "scann_docids.pkl").write_bytes(pickle.dumps(list(range(1000, 1150))))
+    (directory / "scann_docids.pkl").write_bytes(pickle.dumps(value))
     searcher = swann.load_scann(directory, docids="strings")
     assert (searcher.search(np.ones(10)).indices >= 1000).all()
+
+
+@pytest.mark.parametrize("make", [list, np.asarray, tuple])
+def test_strings_of_numpy(make: Callable[[object], object], tmp_path: Path) -> None:
+    directory = copied("docids", tmp_path)
+    (directory / "scann_docids.pkl").write_bytes(pickle.dumps(make(np.array(names()))))
+    assert swann.scann_ops_pybind.load_searcher(directory).docids == names()
 
 
 # ---- ScaNN's own names

@@ -18,6 +18,7 @@ import swann
 from benchmarks.cluster import builds
 from swann.building import build_searcher
 from swann.distributed import LocalExecutor, ProcessExecutor, build
+from swann.distributed.building.memory import portions
 from swann.index.disk.lock import DirectoryLock
 from swann.index.disk.store import load_state
 
@@ -356,3 +357,18 @@ def test_training_on_a_part_finds_as_much(tmp_path: Path) -> None:
     assert ours > whole - 0.03
     every = swann.load(tmp_path / "index").search_batched(queries, leaves_to_search=100)[0]
     assert swann.recall(every, true) > 0.97
+
+
+@pytest.mark.parametrize(("leaves", "width"), [(1, 8), (30, 24), (20_000, 600)])
+def test_the_least_budget_that_is_told_suffices(leaves: int, width: int) -> None:
+    config = swann.IndexConfig(
+        num_neighbors=10,
+        distance_measure="cosine",
+        tree=swann.TreeConfig(num_leaves=leaves, num_leaves_to_search=1),
+    )
+    with pytest.raises(swann.ConfigError, match="memory_budget is 1,000 bytes") as told:
+        portions(config, 50_000, width, 4, 1000)
+    least = int(str(told.value).split("at least ")[1].split(" ")[0].replace(",", ""))
+    portions(config, 50_000, width, 4, least)
+    with pytest.raises(swann.ConfigError, match="memory_budget"):
+        portions(config, 50_000, width, 4, least - 2)

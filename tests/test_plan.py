@@ -266,6 +266,15 @@ def test_memory_is_asked_for_before_all_is_measured(
     monkeypatch.setattr(module, "time_searches", pytest.fail)
     with pytest.raises(ConfigError, match="memory of this machine"):
         calibrate()
+    with pytest.raises(ConfigError, match="report is 1; expected a callable"):
+        calibrate(1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("n", [1000, 10_000, 10**7])
+def test_settings_that_a_small_index_has_no_use_for_are_checked(n: int) -> None:
+    for wrong in ("abc", -1.0):
+        with pytest.raises(ConfigError, match="soar_lambda is"):
+            plan(n, 16, soar_lambda=wrong)  # type: ignore[arg-type]
 
 
 def test_amdahl() -> None:

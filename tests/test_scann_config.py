@@ -549,3 +549,12 @@ def test_numpy_numbers_are_written_as_numbers() -> None:
         ),
     )
     assert "np." not in config_to_text(config, 8)
+
+
+@pytest.mark.parametrize("dimension", [None, "8", -1, 0, 1.5, True])
+def test_what_cannot_be_written_is_refused(dimension: Any) -> None:
+    config = IndexConfig(num_neighbors=3, distance_measure="cosine")
+    with pytest.raises(ConfigError, match="dimension is"):
+        config_to_text(config, dimension)
+    with pytest.raises(ConfigError, match="config is None; expected an IndexConfig"):
+        config_to_text(None, 8)  # type: ignore[arg-type]

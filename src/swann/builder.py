@@ -15,6 +15,7 @@ from swann.config import (
     IndexConfig,
     ReorderType,
     check_count,
+    check_progress,
     with_finer_rows,
 )
 from swann.config.checks import check_flag
@@ -255,7 +256,7 @@ class Builder(Stages):
         ConfigError
             If none of `score_ah`, `score_brute_force` and `autopilot` was called, or there are
             training queries under ``"squared_l2"`` and no autopilot to measure with them, or
-            rows cannot be searched as they lie and `copy` is False.
+            rows cannot be searched as they lie and `copy` is False, or `progress` cannot be called.
         NonFiniteError
             If the database holds a NaN, an infinity, or a value that overflows float32.
         ZeroVectorError
@@ -264,6 +265,7 @@ class Builder(Stages):
             If there are not as many docids as datapoints, they are not all strings or all ints, or
             one comes twice; or if the training queries could not be searched for.
         """
+        check_progress("progress", progress)
         queries = self._check_training_queries(training_queries)
         if "autopilot" not in self._settings:
             return build_searcher(

@@ -7,6 +7,8 @@ dot_product     the inner product        largest first     as given
 cosine          the cosine               largest first     normalised to unit length
 squared_l2      the squared distance     smallest first    as given
 ==============  =======================  ================  ==========================
+
+Nothing is cut off: a cosine of rounded values may be a little above 1.
 """
 
 from __future__ import annotations

@@ -390,7 +390,9 @@ def _distances(name: str, given: object) -> NDArray[np.float64]:
 
 
 def _pairs(settings: object) -> list[tuple[int | None, int | None]]:
-    pairs: list[Any] = list(settings) if isinstance(settings, Iterable) else [settings]
+    pairs: list[Any] = [settings]
+    if isinstance(settings, Iterable) and getattr(settings, "ndim", 1) != 0:
+        pairs = list(settings)
     for pair in pairs:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise ConfigError(

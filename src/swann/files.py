@@ -15,6 +15,7 @@ suffix           what it holds                                               mem
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -171,17 +172,19 @@ def hdf5_distance_measure(location: Location) -> str | None:
 
 
 def check_output(path: Path) -> None:
-    """Check, before the work, that `write_neighbors` will know what to write.
+    """Check, before the work, that `write_neighbors` will know what to write, and where.
 
     Raises
     ------
     InvalidInputError
-        If the suffix is not .npz, .npy or .ivecs.
+        If the suffix is not .npz, .npy or .ivecs, or there is no such directory.
     """
     if path.suffix.lower() not in _OUTPUT_SUFFIXES:
         raise InvalidInputError(
             f"{path} has the suffix {path.suffix!r}; expected one of {', '.join(_OUTPUT_SUFFIXES)}"
         )
+    if not os.path.isdir(path.parent):
+        raise InvalidInputError(f"{path} cannot be written: {path.parent} is no directory")
 
 
 def write_neighbors(path: Path, indices: NDArray[Any], distances: NDArray[np.float32]) -> None:
@@ -247,28 +250,65 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         Its place; a file that is there is replaced.
     write : callable
         Writes to the file that it is given.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; it is named, not the one beside it.
     """
     beside = path.with_name(f".{path.name}-{os.getpid()}.part")
     try:
         with open(beside, "wb") as file:
             write(file)
         beside.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
-        raise
+        if not isinstance(error, OSError):
+            raise
+        if not error.errno:  # NumPy tells what it could not write, but not why
+            raise OSError(f"{path} cannot be written: {error}") from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
+    with open(path, "rb") as file:
+        begin = file.read(6)
+    if begin[:4] == b"PK\x03\x04":  # an .npz under another name
+        raise InvalidInputError(f"{path} is not a .npy file but an archive of several")
+    if begin != b"\x93NUMPY":
+        raise InvalidInputError(f"{path} is not a .npy file: it does not begin as one does")
     try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        loaded: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError:
         raise
     except Exception as error:  # NumPy has Python parse the header, which fails in many ways
-        raise InvalidInputError(f"{path} is not a .npy file of numbers: {error}") from error
-    if not isinstance(loaded, np.ndarray):  # an .npz under another name
-        raise InvalidInputError(f"{path} is not a .npy file but an archive of several")
+        raise InvalidInputError(_what_is_wrong(path)) from error
     return loaded
+
+
+def _what_is_wrong(path: Path) -> str:
+    """Say why NumPy cannot map a .npy file; its own words are for those who call it."""
+    size = path.stat().st_size
+    try:
+        with open(path, "rb") as file:
+            version = np.lib.format.read_magic(file)
+            one = version == (1, 0)
+            read = (
+                np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read(file)
+            expected = file.tell() + math.prod(shape) * dtype.itemsize
+    except Exception:  # as above
+        return f"{path} is damaged: its header cannot be read"
+    if dtype.hasobject:
+        return f"{path} holds Python objects (dtype {dtype}); expected an array of numbers"
+    if size < expected:
+        return (
+            f"{path} has {size:,} bytes; expected {expected:,} of shape {shape} and dtype {dtype}: "
+            "it is cut off"
+        )
+    return f"{path} cannot be mapped: it says that it has shape {shape} and dtype {dtype}"
 
 
 def _read_vecs(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:

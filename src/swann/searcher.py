@@ -40,7 +40,9 @@ class SearchResult(NamedTuple):
         docids the docids: int64 with -1, or strings (dtype object) with None.
     distances : float32 array of the same shape
         Dot products (cosines) descending, or squared l2 distances ascending; NaN where fewer
-        than k were found. Exact after reordering or brute force, else approximate.
+        than k were found. Exact after reordering or brute force, else approximate. Rounded values
+        round the score: a cosine may pass 1 by 1e-7, with rows in ``BFLOAT16`` or ``INT8`` by some
+        thousandths, from codes alone by some hundredths.
     """
 
     indices: NDArray[Any]

@@ -248,6 +248,7 @@ def open(
     """Open a saved index for changes that last: each is in a log before it is acknowledged.
 
     What a process that died had logged is there again. ``docs/storage.md`` says what is promised.
+    Once it is closed it refuses changes, and goes on searching what it held.
 
     Parameters
     ----------
@@ -272,7 +273,7 @@ def open(
     Returns
     -------
     DurableSearcher
-        To be closed, as by ``with``.
+        To be closed, as by ``with``: others can change the index then.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from swann.autopilot import build_tuned, sizes_that_fit
 from swann.autopilot.newest import Newest, found_share
-from swann.config import IncrementalMode, IndexConfig, ReorderType
+from swann.config import IncrementalMode, IndexConfig, ReorderType, check_progress
 from swann.errors import InvalidInputError
 from swann.index.building.build import Progress
 from swann.index.building.writing import exact_rows
@@ -68,6 +68,7 @@ class Upkeep:
         self, config: IndexConfig | None, threads: int, progress: Progress | None = None
     ) -> None:
         """Build the index anew from its datapoints; see `Searcher.rebalance`."""
+        check_progress("progress", progress)
         self._rebuild(self._live.plan if config is None else config, config, threads, progress)
 
     def _rebuild(

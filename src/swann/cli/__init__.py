@@ -1,6 +1,6 @@
 """The command line: ``swann build``, ``search``, ``eval``, ``info`` and ``plan``.
 
-Exit codes: 0, all is well; 1, the work failed; 2, bad usage or bad input.
+Exit codes: 0, all is well; 1, the work failed; 2, bad usage or bad input; 130, interrupted.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             f"the command line needs {error.name}, which is not installed: pip install 'swann[cli]'"
         )
         _fail(str(hint), 2)
+    except KeyboardInterrupt:  # while the commands are imported, or at their very end
+        sys.exit(130)
     except (OSError, MemoryError) as error:
         _fail(f"{type(error).__name__}: {error}", 1)
     sys.exit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,13 +11,14 @@ import numpy as np
 import typer
 
 from swann import files
-from swann.cli import show
+from swann.cli import on_disk, show
 from swann.cli.building import build
 from swann.cli.options import VECTORS, IndexArgument, Leaves, PreReorder, Threads
 from swann.cli.planning import plan
 from swann.config import check_count
-from swann.errors import ConfigError
+from swann.errors import ConfigError, IndexFormatError
 from swann.evaluate import exact_neighbors, leaf_ladder, speed_recall
+from swann.index.disk.store import holds_index
 from swann.searcher import Searcher
 from swann.storage import load_searcher
 from swann.vectors import as_queries
@@ -28,7 +30,27 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        show.say(f"swann {importlib.metadata.version('swann')}")
+        raise typer.Exit
+
+
+@app.callback()
+def general(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_tell_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Approximate nearest neighbours: build an index, search it, measure it."""
+
 
 # Queries that one native call answers, so that the progress bar moves.
 _QUERIES_A_CALL = 16_384
@@ -129,20 +151,31 @@ def evaluate(
         for done, setting in enumerate(settings):
             points += speed_recall(searcher, checked, true.indices, [setting])
             bars.update("measuring", done + 1, len(settings))
-    show.curve(points, k, searcher.num_threads, len(checked))
+    tree = searcher.config.tree
+    own = None if tree is None else tree.num_leaves_to_search
+    show.curve(points, k, searcher.num_threads, len(checked), own)
 
 
 @app.command()
 def info(index: IndexArgument) -> None:
     """Show the settings, the sizes and the arrays of INDEX."""
-    show.index(load_searcher(index), index)
+    show.index(_load(index, None), index)
+    if on_disk.is_unfinished(index):
+        show.warn(f"a build to {index} is not finished; {on_disk.how_to_go_on(index)}")
 
 
 app.command()(plan)
 
 
 def _load(index: Path, threads: int | None) -> Searcher:
-    searcher = load_searcher(index)
+    try:
+        searcher = load_searcher(index)
+    except IndexFormatError as error:
+        if holds_index(index) or not on_disk.is_unfinished(index):
+            raise
+        raise IndexFormatError(
+            f"{index} holds no index yet: its build is not finished; {on_disk.how_to_go_on(index)}"
+        ) from error
     if threads is not None:
         searcher.set_num_threads(threads)
     return searcher
@@ -157,4 +190,6 @@ def _ladder(searcher: Searcher, given: str | None) -> list[int | None]:
                 f"--leaves-to-search is {given!r}; expected numbers, as in 10,20,50"
             ) from None
     tree = searcher.config.tree
-    return [None] if tree is None else [*leaf_ladder(tree.num_leaves)]
+    if tree is None:
+        return [None]
+    return [*sorted({*leaf_ladder(tree.num_leaves), tree.num_leaves_to_search})]

@@ -16,10 +16,11 @@ from swann import files
 from swann.autopilot.choose import TREE_ROWS
 from swann.builder import Builder
 from swann.cli import on_disk, show
-from swann.cli.options import VECTORS, Threads
+from swann.cli.options import VECTORS, Threads, check_precision
+from swann.cli.places import writing_to
 from swann.config import ReorderType
-from swann.config.checks import check_reorder_type
 from swann.distance import check_distance_measure
+from swann.distributed.building.memory import parse_bytes
 from swann.errors import ConfigError, RecallWarning
 from swann.index.disk.store import SUFFIX
 from swann.sources import Sources
@@ -51,6 +52,8 @@ def _give_stages(
     leaves = stages.leaves
     if leaves is None:
         leaves = round(math.sqrt(n)) if n >= TREE_ROWS else 0
+    elif leaves > n:
+        raise ConfigError(f"--leaves is {leaves:,}; expected at most {n:,}, one for each datapoint")
     if leaves:
         visited = stages.leaves_to_search
         builder.tree(leaves, max(1, leaves // 20) if visited is None else visited)
@@ -156,7 +159,9 @@ def build(
         str | None,
         typer.Option(
             help="Build within so much memory, as in 2GB, chunk by chunk and over files. DB may "
-            "then be a pattern of files, also Parquet, Arrow and .fbin.",
+            "then be a pattern of files, also Parquet, Arrow and .fbin. Python and the libraries "
+            "take 0.1 GB of it: less than 0.3 GB is not kept. A build that was stopped goes on "
+            "where it was when it is given again.",
         ),
     ] = None,
     shards: Annotated[
@@ -181,7 +186,7 @@ def build(
         leaves, leaves_to_search, dimensions_per_block, threshold, reorder, pca, truncate
     )
     given = brute_force or any(value is not None for value in stages)
-    precision = check_reorder_type("--quantize", quantize)
+    precision = check_precision(quantize)
     if given and (recall is not None or sample_queries is not None):
         option = "--recall" if recall is not None else "--sample-queries"
         raise ConfigError(f"{option} is given, but nothing is left to choose: leave out the stages")
@@ -198,20 +203,24 @@ def build(
         ):
             if value is not None:
                 raise ConfigError(f"{option} and a build within --memory contradict each other")
-        wanted = check_distance_measure(_needed(distance_measure))
+        memory = memory or "2GB"
+        parse_bytes("--memory", memory)
         sources = Sources.of(db)
+        wanted = check_distance_measure(_needed(distance_measure))
+        reasons: list[str] = []
         if given:
             nothing = np.empty((0, sources.dimension), np.float32)
             builder = Builder(nothing, num_neighbors, wanted).seed(seed)
             _give_stages(builder, stages, brute_force, sources.num_rows, num_neighbors, precision)
             config = builder.create_config()
         else:
-            config = on_disk.settings_for(sources, wanted, num_neighbors, seed, precision)
+            config, reasons = on_disk.settings_for(sources, wanted, num_neighbors, seed, precision)
         on_disk.build_on_disk(
             db,
             out,
             config,
-            memory=memory or "2GB",
+            reasons,
+            memory=memory,
             shards=shards,
             processes=processes,
             ray_address=ray_address,
@@ -222,8 +231,8 @@ def build(
     if not Path(db).exists() and any(character in db for character in "*?["):
         raise ConfigError(f"DB is {db}: a pattern of files needs --memory, as in --memory 2GB")
     location = files.locate(db)
-    measure = _needed(distance_measure or files.hdf5_distance_measure(location))
     datapoints = files.read_array(db)
+    measure = _needed(distance_measure or files.hdf5_distance_measure(location))
     builder = Builder(datapoints, num_neighbors, check_distance_measure(measure)).seed(seed)
     if threads is not None:
         builder.set_n_training_threads(threads)
@@ -244,7 +253,8 @@ def _build_in_memory(builder: Builder, docids: object, out: Path, training_queri
     built = time.perf_counter() - start
     for warning in told:
         show.warn(str(warning.message))
-    searcher.save(out)
+    with writing_to(out):
+        searcher.save(out)
     for reason in [] if searcher.config.autopilot is None else searcher.config.autopilot.reasons:
         show.say(f"chosen: {reason}")
     show.say(f"{searcher!r}\nbuilt in {built:.1f} s, saved to {out} ({show.disk_size(out)})")
@@ -255,7 +265,7 @@ def _needed(measure: str | None) -> str:
         raise ConfigError(
             "--distance-measure is missing; expected dot_product, squared_l2 or cosine"
         )
-    return measure
+    return measure.lower()
 
 
 def _check_place(out: Path) -> None:

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["VECTORS", "IndexArgument", "Leaves", "PreReorder", "Threads"]
+from swann.config import ReorderType
+from swann.errors import ConfigError
+
+__all__ = ["VECTORS", "IndexArgument", "Leaves", "PreReorder", "Threads", "check_precision"]
 
 VECTORS = ".npy, .fvecs, .bvecs, .ivecs, .fbin, .u8bin, .i8bin, or file.hdf5:key"
 IndexArgument = Annotated[
@@ -16,3 +19,11 @@ IndexArgument = Annotated[
 Leaves = Annotated[int | None, typer.Option(help="Leaves to visit; the index's own by default.")]
 PreReorder = Annotated[int | None, typer.Option(help="Candidates to score exactly.")]
 Threads = Annotated[int | None, typer.Option(help="Threads to use; all cores by default.")]
+
+
+def check_precision(given: str) -> ReorderType:
+    """Return what --quantize names, in capitals or not."""
+    if given.upper() not in ReorderType.__members__:
+        names = ", ".join(ReorderType.__members__)
+        raise ConfigError(f"--quantize is {given!r}; expected one of {names}")
+    return ReorderType[given.upper()]

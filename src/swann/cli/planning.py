@@ -9,7 +9,7 @@ import typer
 
 from swann import plan as plans
 from swann.cli import show, show_plan
-from swann.cli.options import VECTORS
+from swann.cli.options import VECTORS, check_precision
 from swann.distance import check_distance_measure
 from swann.errors import ConfigError
 
@@ -52,7 +52,8 @@ def plan(
     ] = False,
 ) -> None:
     """Tell what an index would cost: memory, shards and replicas, build time, latency."""
-    measure = check_distance_measure(distance_measure)
+    measure = check_distance_measure(distance_measure.lower())
+    precision = check_precision(quantize)
     if calibrate:
         with show.progress() as bars:
             place = plans.keep(plans.calibrate(bars.update))
@@ -84,7 +85,7 @@ def plan(
         machine=machine,
         replicas=replicas,
         latency_milliseconds=latency,
-        quantize=quantize,
+        quantize=precision,
         leaves=leaves,
         batched=batched,
         profile=profile,

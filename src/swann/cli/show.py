@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,6 +25,9 @@ from rich.table import Table
 from rich.text import Text
 
 from swann.evaluate import OperatingPoint
+from swann.index.disk.log_files import log_files
+from swann.index.disk.manifest import MANIFEST
+from swann.index.disk.store import array_file
 from swann.searcher import Searcher
 
 __all__ = [
@@ -39,6 +43,7 @@ __all__ = [
 ]
 
 _ROWS_SHOWN = 10
+_SHARD_FILE = re.compile(r"shard-[0-9a-f]{16}\.json")
 
 
 def say(text: str) -> None:
@@ -123,21 +128,24 @@ def _found(ids: NDArray[Any], distances: NDArray[np.float32]) -> list[tuple[Any,
     return list(zip(ids[there], distances[there], strict=True))
 
 
-def curve(points: Sequence[OperatingPoint], k: int, threads: int, queries: int) -> None:
-    """Print a speed-recall curve as a table."""
+def curve(
+    points: Sequence[OperatingPoint], k: int, threads: int, queries: int, own: int | None
+) -> None:
+    """Print a speed-recall curve as a table; `own` marks the leaves of the index's default."""
     table = Table(
         "leaves to search",
         f"recall {k}@{k}",
         "us a query, one at a time",
         f"us a query, in a batch on {threads} thread{'s' * (threads > 1)}",
         title=f"{queries:,} queries",
+        caption=None if own is None else "* what the index searches by default",
     )
     for column in table.columns:
         column.justify = "right"
     for point in points:
         leaves = point.leaves_to_search
         table.add_row(
-            "-" if leaves is None else f"{leaves:,}",
+            "-" if leaves is None else f"{'* ' * (leaves == own)}{leaves:,}",
             f"{point.recall:.4f}",
             f"{point.single_microseconds:,.1f}",
             f"{point.batched_microseconds:,.1f}",
@@ -167,7 +175,15 @@ def disk_size(path: Path) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    """Return the files of an index; others may lie beside them."""
+    if path.is_file():
+        return [path]
+    logs = {file for _, file in log_files(path)}
+    return sorted(file for file in path.iterdir() if file in logs or _is_of_index(file.name))
+
+
+def _is_of_index(name: str) -> bool:
+    return name == MANIFEST or array_file(name) or _SHARD_FILE.fullmatch(name) is not None
 
 
 def _flatten(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -39,8 +39,8 @@ def load_scann(
         Where ScaNN's ``searcher.serialize`` wrote, or where that directory was moved. Everything
         is read into memory; the files are not needed afterwards.
     docids : {"refuse", "strings", "ignore"}
-        What to do where ScaNN saved docids, which it pickles. ``"strings"`` reads a plain list of
-        strings (or ints) without unpickling: nothing in the file is executed, and a pickle of
+        What to do where ScaNN saved docids, which it pickles. ``"strings"`` reads strings (or
+        ints), also NumPy's, without unpickling: nothing in the file is executed, and a pickle of
         anything else is refused. ``"ignore"`` leaves them out: searches return row numbers.
 
     Returns
@@ -51,7 +51,8 @@ def load_scann(
     ------
     IndexFormatError
         If the directory holds no index of ScaNN, one that swann has no counterpart of (the
-        message says what), or docids and no word of what to do with them.
+        message says what), or docids and no word of what to do with them, or docids that swann
+        cannot have: strings and ints in one list, ints below 0, one of them twice.
     CorruptIndexError
         If a file is missing or damaged.
     ConfigError
@@ -85,7 +86,10 @@ def load_scann(
 def _read_docids(path: Path) -> Docids:
     from swann.compat.safe_docids import read_docids
 
+    docids = read_docids(path)
     try:
-        return Docids(check_docids(read_docids(path), str(path)))
-    except InvalidInputError as error:
-        raise CorruptIndexError(str(error)) from error
+        return Docids(check_docids(docids, str(path)))
+    except InvalidInputError as error:  # ScaNN takes any list
+        raise IndexFormatError(
+            f"{error}. Pass docids='ignore' to swann.load_scann to get row numbers"
+        ) from error

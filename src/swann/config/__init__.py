@@ -21,6 +21,7 @@ from swann.config.checks import (
     check_flag,
     check_number,
     check_path,
+    check_progress,
 )
 from swann.config.index import AutopilotConfig, IndexConfig, ProjectionConfig, with_finer_rows
 from swann.config.score import AHConfig, BruteForceConfig, ReorderConfig
@@ -41,5 +42,6 @@ __all__ = [
     "check_flag",
     "check_number",
     "check_path",
+    "check_progress",
     "with_finer_rows",
 ]

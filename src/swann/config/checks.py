@@ -26,6 +26,7 @@ __all__ = [
     "check_incremental_mode",
     "check_number",
     "check_path",
+    "check_progress",
     "check_reorder_type",
     "check_sentences",
     "check_share",
@@ -119,6 +120,13 @@ def check_flag(name: str, value: object) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise ConfigError(f"{name} is {value!r}; expected True or False")
     return bool(value)
+
+
+def check_progress(name: str, value: Any) -> Any:
+    """Return `value`, something that can be called, or None."""
+    if value is not None and not callable(value):
+        raise ConfigError(f"{name} is {value!r}; expected a callable, or None")
+    return value
 
 
 class Config:
@@ -314,4 +322,7 @@ def check_reorder_type(name: str, value: object) -> ReorderType:
     given = getattr(value, "name", value)
     if isinstance(given, str) and given in ReorderType.__members__:
         return ReorderType[given]
-    raise ConfigError(f"{name} is {value!r}; expected a ReorderType, True or False")
+    names = ", ".join(ReorderType.__members__)
+    raise ConfigError(
+        f"{name} is {value!r}; expected a ReorderType or its name ({names}), True or False"
+    )

@@ -65,9 +65,11 @@ def _as_list(docids: object, name: str) -> list[Any]:
         docids = docids.tolist() if docids.ndim else [docids.item()]
     if isinstance(docids, (bytes, bytearray, dict, set, frozenset)):
         raise DTypeError(f"{name} is of type {type(docids).__name__}; expected a list of docids")
+    if isinstance(docids, memoryview) and docids.ndim != 1:
+        raise ShapeError(f"{name} has shape {docids.shape}; expected one axis")
     try:
         given = list(docids)  # type: ignore[call-overload]
-    except TypeError:
+    except (TypeError, NotImplementedError):  # a memoryview may be of anything
         raise DTypeError(f"{name} is {docids!r} ({type(docids).__name__}); {_EXPECTED}") from None
     return [x if type(x) is str or type(x) is int else _plain(x) for x in given]
 

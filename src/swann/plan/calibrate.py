@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann import kernels
-from swann.config import AHConfig, IndexConfig, ReorderConfig, TreeConfig
+from swann.config import AHConfig, IndexConfig, ReorderConfig, TreeConfig, check_progress
 from swann.errors import ConfigError
 from swann.index.building.build import build_index
 from swann.index.packed import PackedIndex
@@ -105,9 +105,9 @@ def calibrate(report: Report | None = None) -> Machine:
     Raises
     ------
     ConfigError
-        If this system does not tell its memory, as Windows does not.
+        If this system does not tell its memory, as Windows does not, or `report` cannot be called.
     """
-    return measured_machine(report)[0]
+    return measured_machine(check_progress("report", report))[0]
 
 
 def measured_machine(report: Report | None = None) -> tuple[Machine, list[Observation]]:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from swann.config import AHConfig, IndexConfig, ReorderType, check_count, check_flag, check_number
+from swann.config.checks import check_factor
 from swann.distance import DistanceMeasure
 from swann.errors import ConfigError
 from swann.index.packed import MOST_ENTRIES
@@ -106,6 +107,7 @@ def plan(
     if latency_milliseconds is not None:
         latency_milliseconds = _within("latency_milliseconds", latency_milliseconds, 0.0, math.inf)
     batched = check_flag("batched", batched)
+    soar_lambda = check_factor(0.0)("soar_lambda", soar_lambda)
     usual = usual_profile() if profile is None else profile
     links = usual_cluster() if cluster is None else cluster
     if not isinstance(usual, Profile):

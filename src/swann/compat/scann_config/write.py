@@ -15,7 +15,9 @@ from swann.config import (
     ReorderType,
     TreeConfig,
     UpperTreeConfig,
+    check_count,
 )
+from swann.errors import ConfigError
 
 __all__ = ["config_to_text"]
 
@@ -35,6 +37,11 @@ def config_to_text(config: IndexConfig, dimension: int) -> str:
     str
         As ``searcher.config()`` of ScaNN prints the same settings.
 
+    Raises
+    ------
+    ConfigError
+        If `config` is no `IndexConfig`, or `dimension` no number of dimensions.
+
     Examples
     --------
     >>> print(config_to_text(IndexConfig(num_neighbors=10, distance_measure="squared_l2"), 64))
@@ -49,6 +56,9 @@ def config_to_text(config: IndexConfig, dimension: int) -> str:
     }
     <BLANKLINE>
     """
+    if not isinstance(config, IndexConfig):
+        raise ConfigError(f"config is {config!r}; expected an IndexConfig")
+    dimension = check_count("dimension", dimension)
     tree, score = config.tree, config.score
     measure = names.MEASURE_NAMES[config.distance_measure]
     fields: dict[str, Any] = {

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann.building import checked_names
-from swann.config import IndexConfig, check_count, check_path, with_finer_rows
+from swann.config import IndexConfig, check_count, check_path, check_progress, with_finer_rows
 from swann.distance import SQUARED_L2
 from swann.distributed.building.executor import Executor, LocalExecutor, RayExecutor
 from swann.distributed.building.finish import Finish
@@ -132,6 +132,7 @@ def build(
     config = with_finer_rows(config)
     if executor is not None and ray_address is not None:
         raise ConfigError("executor and ray_address are both given; expected one of them, or none")
+    check_progress("progress", progress)
     budget = parse_bytes("memory_budget", memory_budget)
     most = 1 if config.tree is None else config.tree.num_leaves
     if check_count("num_shards", num_shards) > most:

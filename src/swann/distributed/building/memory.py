@@ -143,9 +143,10 @@ def _sample_rows(
     while taken(rows) > usable and rows > max(1, leaves):
         rows = max(1, leaves, rows * 9 // 10)
     if taken(rows) > usable:
+        least = taken(rows) + min(_PROGRAM, taken(rows))
         raise ConfigError(
             f"memory_budget is {budget:,} bytes; expected at least "
-            f"{taken(rows) + _PROGRAM:,} to train {max(1, leaves):,} leaves of {width:,} dimensions"
+            f"{least:,} to train {max(1, leaves):,} leaves of {width:,} dimensions"
         )
     return rows
 

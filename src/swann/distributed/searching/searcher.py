@@ -373,9 +373,10 @@ class DistributedSearcher:
         return self._fleet.wait_settled(wait)
 
     def remove_workers(self, count: int = 1, *, wait: float = 60.0) -> bool:
-        """Have fewer workers, one at least; they end when others have their shards.
+        """Have fewer workers; they end when others have their shards.
 
-        Parameters, what is returned, and errors are those of `add_workers`.
+        One stays at least: where there are not so many, all others end. Parameters, what is
+        returned, and errors are those of `add_workers`.
         """
         wait = check_wait(wait)
         count = min(check_count("count", count), self._fleet.wanted - 1)
@@ -428,32 +429,37 @@ class DistributedSearcher:
         Returns
         -------
         dict
-            ``complete``: whether each shard has a replica that can be asked. ``manifest``: its key.
-            ``shards``: how many. ``ready_replicas``: of each shard, how many. ``workers``: their
-            names. ``workers_wanted``: how many there should be. ``change``: the number of the last
-            one that every answer shows. ``last_error``: a worker's, or None.
+            ``complete``: whether each shard has a replica that can be asked. ``closed``: whether
+            the searcher was; then it is not complete, and there are no workers. ``manifest``: its
+            key. ``shards``: how many. ``ready_replicas``: of each shard, how many. ``workers``:
+            their names. ``workers_wanted``: how many there should be. ``change``: the number of the
+            last one that every answer shows. ``last_error``: a worker's, or None.
         """
-        generation = self._generation
-        ready = [len(replicas) for replicas in generation.ready]
+        generation, closed = self._generation, self._current.closed
+        ready = [0 if closed else len(replicas) for replicas in generation.ready]
         return {
             "complete": all(ready),
+            "closed": closed,
             "manifest": generation.key,
             "shards": self.num_shards,
             "ready_replicas": ready,
-            "workers": [member.name for member in self._fleet.members()],
-            "workers_wanted": self._fleet.wanted,
+            "workers": [] if closed else [member.name for member in self._fleet.members()],
+            "workers_wanted": 0 if closed else self._fleet.wanted,
             "change": generation.acknowledged,
             "last_error": generation.last_error,
         }
 
     def metrics(self) -> Metrics:
-        """Return what was counted: queries, latencies, coverage, hedges, fail-overs."""
+        """Return what was counted until now, or until it was closed: queries, latencies, ..."""
         return self._metrics
 
     # ---- The end
 
     def close(self) -> None:
-        """End the workers, and let other writers in; does nothing the second time."""
+        """End the workers, and let other writers in; does nothing the second time.
+
+        No search begins any more: a ReadOnlyError. What it counted can still be asked for.
+        """
         if not self._current.close():
             return
         try:
