@@ -27,7 +27,7 @@ from rich.text import Text
 from swann.evaluate import OperatingPoint
 from swann.index.disk.log_files import log_files
 from swann.index.disk.manifest import MANIFEST
-from swann.index.disk.store import array_file
+from swann.index.disk.store import is_array_file
 from swann.searcher import Searcher
 
 __all__ = [
@@ -183,7 +183,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _is_of_index(name: str) -> bool:
-    return name == MANIFEST or array_file(name) or _SHARD_FILE.fullmatch(name) is not None
+    return name == MANIFEST or is_array_file(name) or _SHARD_FILE.fullmatch(name) is not None
 
 
 def _flatten(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -66,6 +66,7 @@ __all__ = [
     "SUFFIX",
     "arrays_of",
     "holds_index",
+    "is_array_file",
     "is_placed",
     "load_state",
     "mark_log",
@@ -227,16 +228,14 @@ def place_manifest(root: Path, data: bytes, name: str = MANIFEST) -> None:
 def remove_stale(root: Path, kept: set[str], log: LogPoint | None) -> None:
     """Remove the files of indexes that stood here before, logs too."""
     for path in root.glob("*-*"):
-        if path.name not in kept and (
-            _is_array_file(path.name) or _SHARD_FILE.fullmatch(path.name)
-        ):
+        if path.name not in kept and (is_array_file(path.name) or _SHARD_FILE.fullmatch(path.name)):
             file_system.remove(path)
     for first, path in log_files(root):
         if log is None or first <= log.sequence:
             file_system.remove(path)
 
 
-def _is_array_file(name: str) -> bool:
+def is_array_file(name: str) -> bool:
     """Whether a file of this name is an array of some index."""
     named = _ARRAY_FILE.fullmatch(name)
     return named is not None and is_array(named[1])
