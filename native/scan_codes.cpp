@@ -232,8 +232,11 @@ void scan_leaf(const Block& block, size_t leaf, const uint32_t* visits, size_t c
   const NewLeaf* added = block.changes == nullptr ? nullptr : block.changes->leaf(leaf);
   if (count == 0) return;
   if (block.index.codes == nullptr) {
+    // What was overwritten sets no threshold, and its rows would be scored one by one: new ones first.
+    const bool new_first = added != nullptr && block.changes->dead > 0;
+    if (new_first) scan_new_rows(block, *added, visits, count);
     scan_rows(block, leaf, visits, count);
-    if (added != nullptr) scan_new_rows(block, *added, visits, count);
+    if (added != nullptr && !new_first) scan_new_rows(block, *added, visits, count);
     return;
   }
   if (leaf_size(block.index, leaf) > 0)
