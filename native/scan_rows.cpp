@@ -80,15 +80,13 @@ bool is_worth_it(const Block& block, bool fresh) {
 }
 
 // What is kept, where this block goes by it.
-ByteRows* kept_for(const Block& block) {
-  ByteRows* const kept = block.index.byte_rows.get();
-  if (kept == nullptr) return nullptr;
+ByteRows* kept_for(const Block& block, ByteRows& kept) {
   const bool tree = block.index.num_leaves > 1;
   // A batch without a tree rounds rows for itself in no time.
-  if (!kept->is_on() && (tree || block.count < kManyQueries))
-    kept->look_at(block.index, block.queries, block.count);
+  if (!kept.is_on() && (tree || block.count < kManyQueries))
+    kept.look_at(block.index, block.queries, block.count);
   const bool gains = tree || block.count < kBatch;
-  return gains && kept->is_on() && is_worth_it(block, false) ? kept : nullptr;
+  return gains && kept.is_on() && is_worth_it(block, false) ? &kept : nullptr;
 }
 
 std::vector<float> weights_for(const Block& block) {
@@ -309,8 +307,10 @@ Filter filter_for(const Block& block, size_t rows, size_t count) {
 void start_rows(const Block& block) {
   Scratch& s = block.scratch;
   const IndexView& index = block.index;
-  ByteRows* const byte_rows = index.byte_rows.get();
-  s.kept = kept_for(block);
+  constexpr size_t kFew = 256;  // entries, of which bounds leave out too few
+  const size_t entries = index.num_entries + (block.changes == nullptr ? 0 : block.changes->entries);
+  ByteRows* const byte_rows = entries < kFew ? nullptr : index.byte_rows.get();
+  s.kept = byte_rows == nullptr ? nullptr : kept_for(block, *byte_rows);
   s.rounds = byte_rows != nullptr && s.kept == nullptr && block.count >= kManyQueries &&
              kernels().i8_filter != nullptr && is_worth_it(block, true);
   s.widens = byte_rows != nullptr && index.rows.i8 != nullptr && index.entry_rows == nullptr &&

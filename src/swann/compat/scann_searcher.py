@@ -11,12 +11,12 @@ import numpy as np
 from swann.config import IndexConfig, with_finer_rows
 from swann.errors import ConfigError
 from swann.index.docids import check_docids
+from swann.limits import MANY
 from swann.searcher import Searcher, SearchResult
 
 __all__ = ["ScannSearcher", "read_config", "write_config"]
 
 _DEFAULT = -1
-_FEW = 1024  # neighbors: so many are asked for whether they are there or not
 
 
 class _Places(Mapping[Any, int]):
@@ -82,12 +82,14 @@ class ScannSearcher:
     ) -> SearchResult:
         """Find the neighbors of one query; fewer come back where there are fewer."""
         if final_num_neighbors is pre_reorder_num_neighbors is leaves_to_search is _DEFAULT:
-            many = self.searcher._limits.defaults.neighbors > _FEW
-            found = self.searcher.search(q, self._at_most(None, _FEW) if many else None)
+            try:
+                found = self.searcher.search(q)
+            except ConfigError:  # the default is far more than there are
+                found = self.searcher.search(q, self._at_most(None))
         else:
             found = self.searcher.search(
                 q,
-                self._at_most(final_num_neighbors, _FEW),
+                self._at_most(final_num_neighbors, MANY),
                 _or_default(pre_reorder_num_neighbors),
                 _or_default(leaves_to_search),
             )
