@@ -17,8 +17,7 @@ namespace {
 
 constexpr size_t kEnough = 8;         // queries, to know what they are like
 constexpr size_t kFewEntries = 256;   // below, there is little to win
-// Nor is it worth the memory: in small leaves, and in few dimensions, which are filled up to fours.
-constexpr size_t kFewALeaf = 64, kFewDimensions = 16;
+constexpr size_t kFewALeaf = 64;      // nor is it worth the memory in small leaves
 
 // Asks for large pages, as NumPy does for its arrays: small ones are read at half the speed.
 void want_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] size_t bytes) noexcept {
@@ -38,8 +37,7 @@ void prepare_byte_rows(IndexView& index) {
   const bool gains = index.codes == nullptr && index.rows.present() &&
                      index.num_entries >= kFewEntries && index.dim <= kMostI8Dimensions &&
                      (k.i8_filter != nullptr || (is_i8 && k.upper_i8 != nullptr));
-  const bool keeps = !is_i8 && index.dim >= kFewDimensions &&
-                     index.num_entries >= kFewALeaf * index.num_leaves;
+  const bool keeps = !is_i8 && index.num_entries >= kFewALeaf * index.num_leaves;
   index.byte_rows =
       gains ? std::make_shared<ByteRows>(index.num_entries, index.dim, keeps) : nullptr;
 }

@@ -99,6 +99,18 @@ def test_copies_are_left_out_with_what_stands_in_for_a_query(
     assert "400 datapoints as queries" in settings.reasons[-1]
 
 
+@pytest.mark.parametrize("measure", ["squared_l2", "cosine"])
+@pytest.mark.parametrize("copies", [8, 20, 100])
+def test_what_is_almost_a_copy_is_left_out_too(measure: Any, copies: int) -> None:
+    rows = clustered(40_000 // copies + 500, 48)
+    db, queries = np.repeat(rows[:-500], copies, axis=0), rows[-500:]
+    noise = np.random.default_rng(0).standard_normal(db.shape, dtype=np.float32)
+    db += np.float32(1e-3) * noise
+    searcher = swann.build(db, 10, measure)
+    true = swann.exact_neighbors(db, queries, 10, measure)
+    assert swann.recall(searcher.search_batched(queries).indices, true.indices) >= 0.92
+
+
 @pytest.mark.parametrize("few", [1, 2, 5])
 def test_a_few_sample_queries_are_not_relied_on_alone(few: int) -> None:
     rows = clustered(12_500, 96)

@@ -1,8 +1,9 @@
 """Queries to measure with, and their exact neighbors.
 
 Nobody knows the queries when an index is built. Datapoints can stand in for them, each left out of
-its own answer with all its copies: on data of one kind (word vectors, pictures) they are as hard to
-answer as real queries, within .005 of recall.
+its own answer with all its copies, and with those that are almost that (a picture encoded twice):
+on data of one kind (word vectors, pictures) they are as hard to answer as real queries, within .005
+of recall.
 
 Under the dot product queries are often of another kind than datapoints, and harder: users and what
 they may buy, hidden states and output embeddings. There the index must also answer a *wide* panel:
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from swann.config import IndexConfig
 from swann.distance import (
     DOT_PRODUCT,
+    SQUARED_L2,
     DistanceMeasure,
     descending,
     normalize_rows,
@@ -49,6 +51,9 @@ _TOLERANCE = 1e-6  # of scores that count as equal, relative
 _MOST_COPIES = 1024
 """A datapoint with more of them does not stand in for a query: all of them would be listed."""
 _MARKED_VALUES = 256 * 1024
+_UNIT_NOISE = 1e-6  # a squared distance of unit vectors that float32 tells
+_ALMOST, _MOST_ALMOST = 0.04, 128
+"""The nearest datapoints are almost copies where the next is 25 times as far; so many at most."""
 _FEW = 48
 """Fewer sample queries say little, so datapoints must be answered beside them."""
 
@@ -76,7 +81,7 @@ class Panel:
     queries : float32 array of shape (s, d)
         Of unit length under cosine.
     copies : int64 array of shape (s,)
-        How many datapoints are left out of a query's answer: what is equal to it.
+        How many datapoints are left out of a query's answer: what is equal to it, or almost.
     neighbors : int64 array of shape (s, k)
         The best datapoints, best first.
     tied : bool array of shape (s,)
@@ -85,6 +90,8 @@ class Panel:
         The score of the last neighbor, as `_scores` computes it.
     marks, own : uint64 arrays of shape (n,) and (s,), or None
         Datapoints with the mark of a query are left out of its answer.
+    almost : int64 array of shape (s, m), or None
+        Other datapoints that are left out of a query's answer; -1 where there are no more.
     """
 
     about: str
@@ -96,6 +103,7 @@ class Panel:
     last: F64
     marks: U64 | None = None
     own: U64 | None = None
+    almost: I64 | None = None
 
     def part(self, which: slice | NDArray[np.bool_]) -> Panel:
         """Return the panel of some of the queries."""
@@ -107,23 +115,34 @@ class Panel:
             tied=self.tied[which],
             last=self.last[which],
             own=None if self.own is None else self.own[which],
+            almost=None if self.almost is None else self.almost[which],
         )
+
+    def others(self, found: I64) -> NDArray[np.bool_]:
+        """Return which of the ids (s, m) are not each query's own; -1 is not."""
+        kept = found >= 0
+        if self.marks is not None and self.own is not None:
+            kept &= self.marks[found] != self.own[:, None]
+        if self.almost is not None and self.almost.size and found.size:
+            # One key for each pair of query and id, so that one set operation answers for all.
+            span = 1 + max(int(found.max()), int(self.almost.max()))
+            keys = np.arange(len(found))[:, None] * span
+            kept &= ~np.isin(found + keys, (self.almost + keys)[self.almost >= 0])
+        return kept
 
     def without_own(self, found: I64, width: int) -> I64:
         """Return ids (s, m) without each query's own, in their order, cut to `width` columns.
 
         What is missing is -1.
         """
-        kept = found >= 0
-        if self.marks is not None and self.own is not None:
-            kept &= self.marks[found] != self.own[:, None]
+        kept = self.others(found)
         order = np.argsort(~kept, axis=1, kind="stable")
         ids = np.take_along_axis(np.where(kept, found, -1), order, axis=1)[:, :width]
         return np.ascontiguousarray(ids)
 
     def good(self, found: I64, db: NDArray[Any], config: IndexConfig) -> NDArray[np.bool_]:
         """Return which of the ids (s, m), each query's all different, are as good as neighbors."""
-        # One key for each pair of query and id, so that one set operation answers for all.
+        # As in `others`; the ids of a query are all different.
         keys = np.arange(len(found))[:, None] * len(db)
         marks = np.isin(found + keys, (self.neighbors + keys)[self.neighbors >= 0])
         marks &= found >= 0
@@ -271,13 +290,36 @@ def nearest_rows(
     return places, distances
 
 
+def _without_almost(panel: Panel, ids: I64, scores: F32, config: IndexConfig) -> Panel:
+    """Leave datapoints out of the answers of those that they are almost copies of.
+
+    `ids` and `scores` (s, m) are of the best datapoints, each query's own among them.
+    """
+    if config.distance_measure == SQUARED_L2:
+        squares = np.maximum(-scores.astype(np.float64), 0.0)
+    else:  # cosine: what rounding alone makes of equal ones
+        squares = np.maximum(2.0 - 2.0 * scores.astype(np.float64), _UNIT_NOISE)
+    own = ~panel.others(ids)
+    squares[own] = np.nan
+    order = np.argsort(own, axis=1, kind="stable")
+    ids = np.take_along_axis(ids, order, axis=1)
+    squares = np.take_along_axis(squares, order, axis=1)
+    counts = np.arange(1, min(_MOST_ALMOST + 1, squares.shape[1]))
+    apart = squares[:, counts - 1] < _ALMOST**2 * squares[:, counts]
+    sizes = (apart * counts).max(axis=1, initial=0)
+    most = int(sizes.max(initial=0))
+    almost = np.where(np.arange(most) < sizes[:, None], ids[:, :most], -1)
+    return dataclasses.replace(panel, copies=panel.copies + sizes, almost=almost)
+
+
 def _answer(panel: Panel, db: NDArray[Any], config: IndexConfig, threads: int) -> Panel:
     """Return the panel with the exact neighbors of its queries."""
     n, d = db.shape
     count = len(panel.queries)
     own = int(panel.copies.max())
     k = min(config.num_neighbors, n - min(own, 1))
-    width = min(k + 1 + own, n)  # one more tells of ties
+    stands_in = panel.marks is not None and config.distance_measure != DOT_PRODUCT
+    width = min(k + 1 + own + (_MOST_ALMOST if stands_in else 0), n)  # one more tells of ties
     sign = 1.0 if descending(config.distance_measure) else -1.0
     best_ids = np.empty((count, 0), np.int64)
     best = np.empty((count, 0), np.float32)
@@ -291,6 +333,8 @@ def _answer(panel: Panel, db: NDArray[Any], config: IndexConfig, threads: int) -
         order = np.argsort(-best, axis=1, kind="stable")[:, :width]
         best_ids = np.take_along_axis(best_ids, order, axis=1)
         best = np.take_along_axis(best, order, axis=1)
+    if stands_in:
+        panel = _without_almost(panel, best_ids, best, config)
     kept = panel.without_own(best_ids, k + 1)
     neighbors = np.ascontiguousarray(kept[:, :k])
     tied = np.zeros(count, np.bool_)
