@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -368,12 +369,9 @@ class LiveIndex(Turns):
 
     def _tidy(self) -> None:
         """Fold once more is dead than alive."""
-        native, changes = self.view.packed.native, self.view.books.changes
+        native = self.view.packed.native
         dead = native.dead_rows()
         if dead <= _TIDY or 2 * dead <= native.num_rows():
             return
-        try:
+        with suppress(MemoryError):  # what was asked for is done; this can wait
             self.view = folded(self.view)
-        except MemoryError:
-            return  # what was asked for is done; this can wait
-        self.view.books.changes = changes
