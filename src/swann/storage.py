@@ -14,6 +14,7 @@ from swann.index.building.build import Progress
 from swann.index.changing.durable import DurableFiles, begin_log, replay
 from swann.index.disk.index_files import Verify
 from swann.index.disk.lock import DirectoryLock
+from swann.index.disk.log_files import log_signature
 from swann.index.disk.manifest import open_unchanged
 from swann.index.disk.sharded import is_sharded, load_state
 from swann.index.log.format import Change
@@ -211,15 +212,19 @@ def _load(
     check_path("path", path)
     check_flag("memory_map", memory_map)
 
-    def attempt(state: State) -> S:
+    root = Path(path)
+
+    def read() -> tuple[State, object]:
+        return load_state(path, verify=verify), log_signature(root)
+
+    def attempt(found: tuple[State, object]) -> S:
+        state = found[0]
         searcher = kind(state if memory_map else state.in_memory())
         if state.log is not None:
-            replay(_make(searcher), Path(path), state.log)
+            replay(_make(searcher), root, state.log)
         return searcher
 
-    return open_unchanged(
-        lambda: load_state(path, verify=verify), attempt, path, lambda state: state.log
-    )
+    return open_unchanged(read, attempt, path, lambda found: (found[0].log, found[1]))
 
 
 def _make(searcher: Searcher) -> Any:
@@ -306,7 +311,7 @@ def open(
         searcher = _load(path, verify, DurableSearcher)
         searcher._live.journal = NoJournal("it was opened with mode='r'")
         return searcher
-    root = Path(path)
+    root = Path(path).absolute()  # wherever the process goes
     if root.is_file():
         raise IndexFormatError(
             f"{root} is a file; expected a directory: swann.load the file and save it to one"

@@ -31,7 +31,7 @@ from swann.errors import InvalidInputError
 from swann.index import updates
 from swann.index.building.build import Progress
 from swann.index.changing.folding import folded, measured, rebuilt, state_of
-from swann.index.changing.incoming import as_row, as_upsert, bad_vector
+from swann.index.changing.incoming import as_row, as_upsert, bad_vector, check_before_log
 from swann.index.changing.numbering import check_room, numbers_of, present
 from swann.index.changing.settle import settle_delete, settle_upsert
 from swann.index.changing.shape import reshape
@@ -154,6 +154,8 @@ class LiveIndex(Turns):
         before = native.num_rows(), view.books.changes
         journal = self.journal if count else None
         take_back = None if journal is None else journal.begin()
+        if journal is not None:
+            check_before_log(rows)
 
         def write() -> NDArray[Any]:
             if names is not None and fresh:
@@ -191,6 +193,8 @@ class LiveIndex(Turns):
         before = native.num_rows(), books.changes
         journal = self.journal
         take_back = None if journal is None else journal.begin()
+        if journal is not None:
+            check_before_log(row[None])
 
         def write() -> NDArray[Any]:
             if fresh and names is not None:
