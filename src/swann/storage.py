@@ -100,6 +100,11 @@ class DurableSearcher(Searcher):
         ------
         LogError, ReadOnlyError
             As `upsert` does, before anything is done.
+        OSError
+            If the checkpoint cannot be written. The index was built anew all the same, in memory;
+            on disk are the old one and the log. The next checkpoint saves it.
+        SwannError
+            If it is called from within another change, or a checkpoint, as `checkpoint` says.
         """
         if self._live.journal is not None:
             self._live.journal.begin()  # can changes be made at all?
@@ -129,6 +134,9 @@ class DurableSearcher(Searcher):
             If it cannot be written; nothing is lost.
         ReadOnlyError
             If the index is closed or was opened with ``mode="r"``.
+        SwannError
+            If it is called from within a change or another checkpoint: by a progress callback, or
+            a signal handler, for which these would wait for ever.
         """
         if self._files is not None:
             self._files.checkpoint()
@@ -138,10 +146,14 @@ class DurableSearcher(Searcher):
     def close(self) -> None:
         """Bring all changes to disk and let other writers in. Searching goes on working.
 
+        What an interrupt (Ctrl-C) keeps it from doing is done by the next call, or at exit.
+
         Raises
         ------
         LogError
             If not all changes may be on disk. It is closed all the same.
+        SwannError
+            If it is called from within a change or a checkpoint, as `checkpoint` says.
         """
         if self._files is not None:
             self._files.close()

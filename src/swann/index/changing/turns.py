@@ -41,7 +41,8 @@ class Turns:
         if self._lock.acquire(blocking=False):
             self._lock.release()
         else:
-            self._lock, self._busy, self._orphaned = threading.RLock(), 0, True
+            self._orphaned = self._busy != 0  # else somebody was only reading
+            self._lock, self._busy = threading.RLock(), 0
 
     def _settle(self) -> None:
         """Note down what the native code did; does nothing the second time."""
