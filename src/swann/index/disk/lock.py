@@ -53,11 +53,12 @@ class DirectoryLock:
     def __init__(self, root: Path, purpose: Purpose) -> None:
         self._path = root / LOCK_FILE
         self._process = os.getpid()
-        self._saver = threading.get_ident() if purpose == "save" else 0
         # An object, so that an interrupt anywhere drops it, which closes and unlocks it.
         self._file: io.FileIO | None = None
         self._locked = False
         self._refuse_within()
+        if purpose == "save":
+            _mine.saves.add(self)
         _held.add(self)
         try:
             self._acquire(root, purpose)
@@ -67,8 +68,8 @@ class DirectoryLock:
 
     def _refuse_within(self) -> None:
         """Raise a LockedError where we would wait for a save that we interrupt."""
-        for other in list(_held):
-            if other._saver == threading.get_ident() and other._is_at(self._path):
+        for other in list(_mine.saves):
+            if other._is_at(self._path):
                 raise LockedError(
                     f"{self._path.parent} was to be saved to, or opened, from within another save "
                     "to it (by a signal handler); expected it after that"
@@ -186,6 +187,14 @@ def _is_at(handle: int, path: Path) -> bool:
         return False
 
 
+class _Mine(threading.local):
+    """The locks by which this thread saves: one, or more where saves are within saves."""
+
+    def __init__(self) -> None:
+        self.saves: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
+
+
+_mine = _Mine()
 _held: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
 
 
