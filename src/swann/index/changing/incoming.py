@@ -79,7 +79,8 @@ def as_upsert(
 
 def check_before_log(rows: NDArray[np.float32]) -> None:
     """Raise a NonFiniteError for what would be refused, before readers of the log can see it."""
-    if np.count_nonzero(np.isfinite(rows)) < rows.size:  # for one row, half the time of `all`
+    if b"\0" in np.isfinite(rows).tobytes():  # for one row, a third of the time of `all`
+        rows = np.atleast_2d(rows)
         check_finite(rows, "vectors", source=rows)
 
 

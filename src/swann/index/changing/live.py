@@ -194,7 +194,7 @@ class LiveIndex(Turns):
         journal = self.journal
         take_back = None if journal is None else journal.begin()
         if journal is not None:
-            check_before_log(row[None])
+            check_before_log(row)
 
         def write() -> NDArray[Any]:
             if fresh and names is not None:

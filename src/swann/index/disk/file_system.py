@@ -53,13 +53,15 @@ def place_file(root: Path, label: str, write: Callable[[BinaryIO], str]) -> str:
     str
         That name. `sync_directory` makes it last.
     """
-    file, temporary = _open_temporary(root, label)
+    temporary = _unused(root, label)
     try:
-        with file:
+        with open(temporary, "x+b") as file:
             name = write(file)
             file.flush()
             flush_to_disk(file.fileno())
         _rename(temporary, root / name)
+    except FileExistsError:
+        raise  # it is another's
     except BaseException:
         with suppress(OSError):  # what stays is removed by the next save
             temporary.unlink(missing_ok=True)
@@ -67,12 +69,12 @@ def place_file(root: Path, label: str, write: Callable[[BinaryIO], str]) -> str:
     return name
 
 
-def _open_temporary(root: Path, label: str) -> tuple[BinaryIO, Path]:
-    """Make a file that is nobody else's: no thread's, nor that of a save that this interrupts."""
+def _unused(root: Path, label: str) -> Path:
+    """Return a name that is nobody else's: no thread's, nor that of a save that this interrupts."""
     while True:
         temporary = root / f".{label}-{os.getpid()}-{next(_numbers)}.tmp"
-        with suppress(FileExistsError):  # of a process that was killed and had our number
-            return open(temporary, "x+b"), temporary
+        if not os.path.lexists(temporary):  # else of a process that was killed and had our number
+            return temporary
 
 
 def _rename(source: Path, target: Path) -> None:
