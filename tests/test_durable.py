@@ -680,7 +680,7 @@ def test_a_change_noted_but_refused_as_the_process_died(
 ) -> None:
     index = swann.open(save(tmp_path, "str"))
     index.upsert("x", DB[0])
-    bad, before = np.full(4, np.nan, np.float32), contents(index)
+    bad, before = np.full(4, 1e30, np.float32), contents(index)
     with monkeypatch.context() as patch:
         patch.setattr("swann.index.log.journal.FileJournal._retract", lambda *_: None)
         with pytest.raises(InvalidInputError):

@@ -217,7 +217,7 @@ def test_files_are_closed_after_errors(tmp_path: Path, monkeypatch: pytest.Monke
     save(tmp_path, "str")
     before = open_files()
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fstat", broken)
+        patch.setattr(file_system.mmap, "mmap", broken)
         with pytest.raises(OSError, match="broken"):
-            file_system.open_plain(tmp_path / "manifest.json")
+            file_system.map_file(tmp_path / "manifest.json")
     assert open_files() == before

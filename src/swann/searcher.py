@@ -473,7 +473,7 @@ class Searcher:
         ConfigError
             If `path` is to be a file and is a directory, or the reverse.
         LockedError
-            If the directory is open for changes.
+            If the directory is open for changes, or a signal handler saves to it within a save.
         OSError
             If it cannot be written. An index saved there before is still whole then.
         """

@@ -14,6 +14,7 @@ from swann.index.building.build import Progress
 from swann.index.changing.durable import DurableFiles, begin_log, replay
 from swann.index.disk.index_files import Verify
 from swann.index.disk.lock import DirectoryLock
+from swann.index.disk.log_files import log_signature
 from swann.index.disk.manifest import open_unchanged
 from swann.index.disk.sharded import is_sharded, load_state
 from swann.index.log.format import Change
@@ -99,6 +100,11 @@ class DurableSearcher(Searcher):
         ------
         LogError, ReadOnlyError
             As `upsert` does, before anything is done.
+        OSError
+            If the checkpoint cannot be written. The index was built anew all the same, in memory;
+            on disk are the old one and the log. The next checkpoint saves it.
+        SwannError
+            If it is called from within another change, or a checkpoint, as `checkpoint` says.
         """
         if self._live.journal is not None:
             self._live.journal.begin()  # can changes be made at all?
@@ -128,6 +134,9 @@ class DurableSearcher(Searcher):
             If it cannot be written; nothing is lost.
         ReadOnlyError
             If the index is closed or was opened with ``mode="r"``.
+        SwannError
+            If it is called from within a change or another checkpoint: by a progress callback, or
+            a signal handler, for which these would wait for ever.
         """
         if self._files is not None:
             self._files.checkpoint()
@@ -137,10 +146,14 @@ class DurableSearcher(Searcher):
     def close(self) -> None:
         """Bring all changes to disk and let other writers in. Searching goes on working.
 
+        What an interrupt (Ctrl-C) keeps it from doing is done by the next call, or at exit.
+
         Raises
         ------
         LogError
             If not all changes may be on disk. It is closed all the same.
+        SwannError
+            If it is called from within a change or a checkpoint, as `checkpoint` says.
         """
         if self._files is not None:
             self._files.close()
@@ -211,15 +224,19 @@ def _load(
     check_path("path", path)
     check_flag("memory_map", memory_map)
 
-    def attempt(state: State) -> S:
+    root = Path(path)
+
+    def read() -> tuple[State, object]:
+        return load_state(path, verify=verify), log_signature(root)
+
+    def attempt(found: tuple[State, object]) -> S:
+        state = found[0]
         searcher = kind(state if memory_map else state.in_memory())
         if state.log is not None:
-            replay(_make(searcher), Path(path), state.log)
+            replay(_make(searcher), root, state.log)
         return searcher
 
-    return open_unchanged(
-        lambda: load_state(path, verify=verify), attempt, path, lambda state: state.log
-    )
+    return open_unchanged(read, attempt, path, lambda found: (found[0].log, found[1]))
 
 
 def _make(searcher: Searcher) -> Any:
@@ -307,7 +324,7 @@ def open(
         searcher = _load(path, verify, DurableSearcher)
         searcher._live.journal = NoJournal("it was opened with mode='r'")
         return searcher
-    root = Path(path)
+    root = Path(path).absolute()  # wherever the process goes
     if root.is_file():
         raise IndexFormatError(
             f"{root} is a file; expected a directory: swann.load the file and save it to one"

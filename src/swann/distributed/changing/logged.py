@@ -26,7 +26,7 @@ from swann.index.changing.durable import continue_log, new_log, replay
 from swann.index.disk import file_system
 from swann.index.disk.contents import log_entry
 from swann.index.disk.lock import DirectoryLock
-from swann.index.disk.log_files import log_files
+from swann.index.disk.log_files import log_files, log_signature
 from swann.index.disk.manifest import (
     LOG,
     MANIFEST,
@@ -95,8 +95,8 @@ class Logged:
             try:
                 if self.journal is not None:
                     self.journal.close()
-            finally:
-                if self._held is not None:
+            finally:  # an interrupt may come before it is closed
+                if self._held is not None and (self.journal is None or self.journal.closed):
                     self._held.release()
 
     # ---- Checkpoints, in this order
@@ -215,7 +215,13 @@ def open_logged(
 def _open_to_read(
     storage: Storage, log: str | os.PathLike[str] | None
 ) -> tuple[Generation, Logged | None]:
-    def attempt(description: Description) -> tuple[Generation, Logged | None]:
+    def read() -> tuple[Description, object]:
+        description = describe(storage)
+        signature = [] if description.log is None else log_signature(_log_root(storage, log))
+        return description, signature
+
+    def attempt(found: tuple[Description, object]) -> tuple[Generation, Logged | None]:
+        description = found[0]
         generation = Generation(description)
         if description.log is None:
             return generation, None
@@ -225,9 +231,7 @@ def _open_to_read(
         generation.acknowledged = generation.tail.last
         return generation, logged
 
-    return open_unchanged(
-        lambda: describe(storage), attempt, storage.location, lambda description: description.key
-    )
+    return open_unchanged(read, attempt, storage.location, lambda found: (found[0].key, found[1]))
 
 
 def _log_root(storage: Storage, log: str | os.PathLike[str] | None) -> Path:
@@ -237,7 +241,7 @@ def _log_root(storage: Storage, log: str | os.PathLike[str] | None) -> Path:
             f"log is None, but {storage.location} is not a local directory; expected the local "
             "directory of its log of changes"
         )
-    return root
+    return root.absolute()  # wherever the process goes
 
 
 def _begin_log(storage: Storage, root: Path) -> Description:

@@ -17,18 +17,20 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from swann.errors import CorruptIndexError, InvalidInputError, UnknownDocidError
 from swann.index.changing.live import LiveIndex
+from swann.index.changing.turns import Turns, in_turn
 from swann.index.disk import file_system
 from swann.index.disk.lock import DirectoryLock
 from swann.index.disk.log_files import log_files
 from swann.index.disk.store import mark_log, save_state
 from swann.index.log.format import Change
 from swann.index.log.journal import Durability, FileJournal, NoJournal, start_log
-from swann.index.log.reader import LogReader
+from swann.index.log.reader import Logged, LogReader
 from swann.index.state import LogPoint
 
 __all__ = ["DurableFiles", "begin_log", "continue_log", "new_log", "replay"]
@@ -78,18 +80,30 @@ def replay(make: Callable[[Change], None], root: Path, point: LogPoint) -> LogRe
     """
     reader = LogReader(root, point)
     changes = reader.changes()
-    for logged in changes:
+    while (logged := next(changes, None)) is not None:
         try:
             make(logged.change)
         except (InvalidInputError, UnknownDocidError) as error:
-            # The last one may have been noted and refused, if its writer died in between.
-            if next(changes, None) is not None:
+            # It may have been noted and refused, if its writer died in between.
+            last = _is_over(changes)
+            # Or its writer has taken it back by now, and noted others in its place.
+            if not last and reader.has_still(logged):
                 raise CorruptIndexError(
                     f"{logged.path} is not of its index: change {logged.sequence} at byte "
                     f"{logged.begin} cannot be made: {error}"
                 ) from error
             reader.give_back(logged)
+            if last:
+                break
+            changes = reader.changes()
     return reader
+
+
+def _is_over(changes: Iterator[Logged]) -> bool:
+    try:
+        return next(changes, None) is None
+    except CorruptIndexError:
+        return False
 
 
 def continue_log(
@@ -150,16 +164,14 @@ class DurableFiles:
         share: float | None,
     ) -> None:
         self._live, self._root, self._lock, self._share = live, root, lock, share
-        self._process = os.getpid()
         self._saved = point.sequence, live.plan
-        self._checkpointing = threading.Lock()
         self._background: threading.Thread | None = None
         self._limit = self._new_limit()
         file_system.remove_temporary(root)
         self._journal = continue_log(reader, root, point, durability, interval)
         live.journal = self._journal
-        closing = self._process, self._checkpointing, self._journal, lock
-        self._closing = weakref.finalize(self, _close, *closing)
+        self._ending = _Ending(self._journal, lock)
+        self._closing = weakref.finalize(self, _close, os.getpid(), self._ending)
 
     def flush(self) -> None:
         """Bring all changes to disk; a LogError if that fails."""
@@ -167,9 +179,14 @@ class DurableFiles:
 
     def close(self) -> None:
         """Bring all changes to disk and let others write; does nothing the second time."""
-        if self._process == os.getpid() and self._closing.alive:
-            self._live.close(NoJournal("it was closed"))
-            self._closing()
+        if not self._lock.held:
+            return
+        self._live.check_outside()  # a checkpoint may wait for this very thread
+        try:
+            self._ending.close(partial(self._live.close, NoJournal("it was closed")))
+        finally:
+            if not self._lock.held:  # an interrupt may come before that
+                self._closing.detach()
 
     # ---- Checkpoints
 
@@ -186,18 +203,23 @@ class DurableFiles:
         OSError
             If it cannot be written; nothing is lost. A LockedError where another directory was
             put in its place.
+        SwannError
+            If this thread is within a change or a checkpoint.
         """
-        with self._checkpointing:
-            self._journal.begin()  # can changes be made at all?
-            self._lock.check()
-            plan = self._live.plan
-            state = self._live.cut()
-            if state.log is None or (self._saved == (state.log.sequence, plan) and not rebuilt):
-                return
-            save_state(state, self._root, self._lock)
-            self._journal.forget_older_files()
-            self._saved = state.log.sequence, plan
-            self._limit = self._new_limit()
+        self._live.check_outside()  # another checkpoint may wait for this very thread
+        self._ending.after(partial(self._checkpoint, rebuilt))
+
+    def _checkpoint(self, rebuilt: bool) -> None:
+        self._journal.begin()  # can changes be made at all?
+        self._lock.check()
+        plan = self._live.plan
+        state = self._live.cut()
+        if state.log is None or (self._saved == (state.log.sequence, plan) and not rebuilt):
+            return
+        save_state(state, self._root, self._lock)
+        self._journal.forget_older_files()
+        self._saved = state.log.sequence, plan
+        self._limit = self._new_limit()
 
     def keep_up(self) -> None:
         """Begin a checkpoint in the background, if it is time."""
@@ -225,13 +247,36 @@ class DurableFiles:
         return max(LEAST_BACKLOG, int((self._share or 0) * self._live.nbytes))
 
 
-def _close(
-    process: int, checkpointing: threading.Lock, journal: FileJournal, lock: DirectoryLock
-) -> None:
-    if process != os.getpid():
-        return
-    with checkpointing:  # one in the background ends first
+class _Ending(Turns):
+    """Closes a log and lets others in, once the checkpoint that is being made is done.
+
+    Parameters
+    ----------
+    journal, lock : FileJournal, DirectoryLock
+        What is closed and released.
+    """
+
+    def __init__(self, journal: FileJournal, lock: DirectoryLock) -> None:
+        super().__init__()
+        self._journal, self._held = journal, lock
+
+    @in_turn
+    def after(self, checkpoint: Callable[[], None]) -> None:
+        """Make a checkpoint, which is over before anything is closed."""
+        checkpoint()
+
+    @in_turn
+    def close(self, first: Callable[[], None] | None = None) -> None:
+        """Do what an interrupt kept from being done, too, the second time."""
+        if first is not None:
+            first()
         try:
-            journal.close()
+            self._journal.close()
         finally:
-            lock.release()
+            if self._journal.closed:
+                self._held.release()
+
+
+def _close(process: int, ending: _Ending) -> None:
+    if process == os.getpid():
+        ending.close()

@@ -37,7 +37,7 @@ def folded(view: View) -> View:
         names = names.kept(alive)
         ranks = np.searchsorted(alive, numbers)
         packed = dataclasses.replace(packed, ids=ranks.astype(np.uint32))
-    return _in_place(view, packed, names, view.plan)
+    return _in_place(view, packed, names, view.plan, view.books.changes)
 
 
 def rebuilt(
@@ -72,7 +72,7 @@ def rebuilt(
         numbers = np.arange(len(numbers))
     order = numbers if packed.ids is None else numbers[packed.ids]
     packed = dataclasses.replace(packed, ids=order.astype(np.uint32))
-    return _in_place(view, packed, names, plan)
+    return _in_place(view, packed, names, plan, 0)
 
 
 def state_of(view: View) -> State:
@@ -92,8 +92,13 @@ def measured(books: Books, packed: PackedIndex) -> Health | None:
     return None if books.health is None else Health.of(packed)
 
 
-def _in_place(view: View, packed: PackedIndex, docids: Docids | None, plan: IndexConfig) -> View:
-    """Return new arrays, without changes, in the place of those there are."""
+def _in_place(
+    view: View, packed: PackedIndex, docids: Docids | None, plan: IndexConfig, changes: int
+) -> View:
+    """Return new arrays, without changes beside them, in the place of those there are.
+
+    `changes` are those since the leaves were last kept in shape.
+    """
     old = view.books
     following = old.following if docids is None else len(docids)
     if packed.config.tree is None and packed.ids is not None:
@@ -101,4 +106,4 @@ def _in_place(view: View, packed: PackedIndex, docids: Docids | None, plan: Inde
             packed.ids, np.arange(following)
         )
         packed = dataclasses.replace(packed, ids=None) if in_order else packed
-    return View(packed, docids, plan, Books(following, 0, measured(old, packed)))
+    return View(packed, docids, plan, Books(following, changes, measured(old, packed)))

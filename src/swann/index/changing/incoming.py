@@ -12,7 +12,7 @@ from swann.index.building.build import LONGEST
 from swann.index.docids import check_docids, check_row_ids
 from swann.vectors import as_queries, check_finite
 
-__all__ = ["as_row", "as_upsert", "bad_vector"]
+__all__ = ["as_row", "as_upsert", "bad_vector", "check_before_log"]
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -75,6 +75,13 @@ def as_upsert(
     if len(given) != len(rows):
         raise ShapeError(f"{len(given)} docids and {len(rows)} vectors; expected as many of both")
     return given, rows
+
+
+def check_before_log(rows: NDArray[np.float32]) -> None:
+    """Raise a NonFiniteError for what would be refused, before readers of the log can see it."""
+    if b"\0" in np.isfinite(rows).tobytes():  # for one row, a third of the time of `all`
+        rows = np.atleast_2d(rows)
+        check_finite(rows, "vectors", source=rows)
 
 
 def bad_vector(rows: NDArray[np.float32], bad: int) -> Exception:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -30,7 +31,7 @@ from swann.errors import DTypeError, InvalidInputError
 from swann.index import updates
 from swann.index.building.build import Progress
 from swann.index.changing.folding import folded, measured, rebuilt, state_of
-from swann.index.changing.incoming import as_row, as_upsert, bad_vector
+from swann.index.changing.incoming import as_row, as_upsert, bad_vector, check_before_log
 from swann.index.changing.numbering import check_room, numbers_of, present
 from swann.index.changing.settle import settle_delete, settle_upsert
 from swann.index.changing.shape import reshape
@@ -176,6 +177,8 @@ class LiveIndex(Turns):
         before = native.num_rows(), view.books.changes
         journal = self.journal if count else None
         take_back = None if journal is None else journal.begin()
+        if journal is not None:
+            check_before_log(rows)
 
         def write() -> NDArray[Any]:
             if names is not None and fresh:
@@ -213,6 +216,8 @@ class LiveIndex(Turns):
         before = native.num_rows(), books.changes
         journal = self.journal
         take_back = None if journal is None else journal.begin()
+        if journal is not None:
+            check_before_log(row)
 
         def write() -> NDArray[Any]:
             if fresh and names is not None:
@@ -391,15 +396,12 @@ class LiveIndex(Turns):
 
     def _tidy(self) -> None:
         """Fold once more is dead than alive."""
-        native, changes = self.view.packed.native, self.view.books.changes
+        native = self.view.packed.native
         dead = native.dead_rows()
         if dead <= _TIDY or 2 * dead <= native.num_rows():
             return
-        try:
+        with suppress(MemoryError):  # what was asked for is done; this can wait
             self.view = folded(self.view)
-        except MemoryError:
-            return  # what was asked for is done; this can wait
-        self.view.books.changes = changes
 
 
 def _row_id(packed: PackedIndex, given: object) -> int | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import mmap
 import os
 import re
 import stat
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +30,7 @@ __all__ = [
     "sync_directory",
 ]
 
+_numbers = itertools.count()
 _TEMPORARY = re.compile(r"\..+-\d+-\d+\.tmp")
 # What a path may be that leads nowhere useful: too many links, a socket, a name that cannot be.
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG)
@@ -52,18 +53,28 @@ def place_file(root: Path, label: str, write: Callable[[BinaryIO], str]) -> str:
     str
         That name. `sync_directory` makes it last.
     """
-    temporary = root / f".{label}-{os.getpid()}-{threading.get_ident()}.tmp"
+    temporary = _unused(root, label)
     try:
-        with open(temporary, "w+b") as file:
+        with open(temporary, "x+b") as file:
             name = write(file)
             file.flush()
             flush_to_disk(file.fileno())
         _rename(temporary, root / name)
+    except FileExistsError:
+        raise  # it is another's
     except BaseException:
         with suppress(OSError):  # what stays is removed by the next save
             temporary.unlink(missing_ok=True)
         raise
     return name
+
+
+def _unused(root: Path, label: str) -> Path:
+    """Return a name that is nobody else's: no thread's, nor that of a save that this interrupts."""
+    while True:
+        temporary = root / f".{label}-{os.getpid()}-{next(_numbers)}.tmp"
+        if not os.path.lexists(temporary):  # else of a process that was killed and had our number
+            return temporary
 
 
 def _rename(source: Path, target: Path) -> None:
@@ -133,21 +144,14 @@ def open_plain(path: Path) -> BinaryIO:
     CorruptIndexError
         If it is a directory, a pipe, a device.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        handle = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))  # a pipe must not block us
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block us
+            raise CorruptIndexError(f"{path} is not a plain file")
+        # Of a number in our hands, an interrupt would leave the file open.
+        return open(path, "rb")
     except OSError as error:
         if error.errno in _NOWHERE:
             raise FileNotFoundError(errno.ENOENT, "missing", str(path)) from None
-        if os.name != "posix" and path.is_dir():
-            raise CorruptIndexError(f"{path} is not a plain file") from None
-        raise
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise CorruptIndexError(f"{path} is not a plain file")
-        return os.fdopen(handle, "rb")
-    except BaseException:
-        os.close(handle)
         raise
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
+import threading
 import time
 import weakref
 from contextlib import suppress
@@ -43,7 +45,7 @@ class DirectoryLock:
     Raises
     ------
     LockedError
-        If another holds the directory open.
+        If another holds the directory open, or this thread is saving to it already.
     OSError
         If there can be no lock file.
     """
@@ -51,33 +53,47 @@ class DirectoryLock:
     def __init__(self, root: Path, purpose: Purpose) -> None:
         self._path = root / LOCK_FILE
         self._process = os.getpid()
-        self._handle = self._acquire(root, purpose)
+        # An object, so that an interrupt anywhere drops it, which closes and unlocks it.
+        self._file: io.FileIO | None = None
+        self._locked = False
+        self._refuse_within()
+        if purpose == "save":
+            _mine.saves.add(self)
+        _held.add(self)
         try:
-            with suppress(OSError):  # a full disk: others are kept out all the same
-                os.ftruncate(self._handle, 0)
-                os.write(self._handle, f"{self._process} {purpose}\n".encode())
-            _held.add(self)
+            self._acquire(root, purpose)
         except BaseException:
             self.release()
             raise
 
-    def _acquire(self, root: Path, purpose: Purpose) -> int:
+    def _refuse_within(self) -> None:
+        """Raise a LockedError where we would wait for a save that we interrupt."""
+        for other in list(_mine.saves):
+            if other._is_at(self._path):
+                raise LockedError(
+                    f"{self._path.parent} was to be saved to, or opened, from within another save "
+                    "to it (by a signal handler); expected it after that"
+                )
+
+    def _acquire(self, root: Path, purpose: Purpose) -> None:
         unknown = 0
         while True:
-            handle = os.open(
-                self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666
-            )
-            kept = False
             try:
+                self._file = io.FileIO(self._path, "a+")
+                handle = self._file.fileno()
                 if _lock(handle, purpose == "save"):
-                    kept = _is_at(handle, self._path)
-                    if kept:
-                        return handle
-                    continue  # its holder removed it before we had it
+                    self._locked = self._is_at(self._path)
+                    if not self._locked:
+                        continue  # its holder removed it before we had it
+                    with suppress(OSError):  # a full disk: others are kept out all the same
+                        os.ftruncate(handle, 0)
+                        os.write(handle, f"{self._process} {purpose}\n".encode())
+                    return
+                os.lseek(handle, 0, os.SEEK_SET)
                 holder = os.read(handle, 100).decode("ascii", "replace").split()
             finally:
-                if not kept:  # else we would keep ourselves out
-                    os.close(handle)
+                if not self._locked:  # else we would keep ourselves out
+                    self._drop()
             unknown += holder[1:] not in (["open"], ["save"])
             if holder[1:] == ["open"] or unknown > _UNKNOWN:
                 process = holder[0] if holder else "(unknown)"
@@ -87,9 +103,16 @@ class DirectoryLock:
                 )
             time.sleep(0.005)
 
+    def is_there(self) -> bool:
+        """Whether the locked directory is where it was, unless there is no telling."""
+        try:
+            return self._is_at(self._path)
+        except OSError:
+            return False
+
     def check(self) -> None:
         """Raise a LockedError if there is another directory now where the locked one was."""
-        if not _is_at(self._handle, self._path):
+        if not self._is_at(self._path):
             raise LockedError(
                 f"{self._path.parent} is not the directory any more that was opened: it was moved, "
                 "or another was put in its place"
@@ -97,18 +120,33 @@ class DirectoryLock:
 
     def release(self) -> None:
         """Let others in; does nothing the second time, and nothing in a forked child."""
-        handle, self._handle = self._handle, -1
-        _held.discard(self)
-        if handle < 0 or self._process != os.getpid():
+        if self._process != os.getpid():
             return
         # Nothing is lost where these fail: a file that stays is not locked.
         try:
-            if os.name == "posix":
+            if os.name == "posix" and self._locked:
                 with suppress(OSError):
-                    self._path.unlink(missing_ok=True)  # while no other can have it
+                    if self._is_at(self._path):  # not that of a directory put in its place
+                        self._path.unlink(missing_ok=True)  # while no other can have it
         finally:
             with suppress(OSError):
-                os.close(handle)
+                self._drop()
+            self._locked = False
+
+    @property
+    def held(self) -> bool:
+        """Whether it was not released yet; never in a forked child."""
+        return self._file is not None
+
+    def _drop(self) -> None:
+        """Close the file, which unlocks it."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _is_at(self, path: Path) -> bool:
+        """Whether a path leads to the file that is locked."""
+        return self._file is not None and _is_at(self._file.fileno(), path)
 
     def __enter__(self) -> DirectoryLock:
         return self
@@ -118,9 +156,8 @@ class DirectoryLock:
 
     def _forget(self) -> None:
         """Leave the lock to the process that this one was forked from."""
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
+        self._locked = False
+        self._drop()
 
 
 def _lock(handle: int, optional: bool) -> bool:
@@ -150,6 +187,14 @@ def _is_at(handle: int, path: Path) -> bool:
         return False
 
 
+class _Mine(threading.local):
+    """The locks by which this thread saves: one, or more where saves are within saves."""
+
+    def __init__(self) -> None:
+        self.saves: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
+
+
+_mine = _Mine()
 _held: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
 
 

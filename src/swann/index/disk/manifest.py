@@ -148,7 +148,7 @@ def open_unchanged(
     Raises
     ------
     CorruptIndexError
-        If `attempt` did, and the manifest has not changed.
+        If `attempt` did, and what `identity` looks at has not changed.
     IndexFormatError
         If it changes again and again.
     """
@@ -156,8 +156,10 @@ def open_unchanged(
     for _ in range(_TRIES):
         try:
             return attempt(found)
-        except CorruptIndexError:
-            before, found = identity(found), read()
+        except CorruptIndexError as error:
+            before, found, last = identity(found), read(), error
             if identity(found) == before:
                 raise
-    raise IndexFormatError(f"{where} is replaced faster than it can be opened; try again")
+    raise IndexFormatError(
+        f"{where} is replaced, or changed, faster than it can be opened; try again"
+    ) from last

@@ -134,15 +134,19 @@ def save_state(
                 entries[name] = place_array(root, name, array)
             file_system.sync_directory(root)  # no manifest without what it lists
             data = encode_manifest(manifest_of(state, entries))
+            if lock is not None:
+                lock.check()  # another directory may be there by now
             place_manifest(root, data)
         except BaseException:
             unlisted = [] if is_placed(root, data) else list(entries.values())
-            for entry in unlisted:
+            for entry in unlisted if lock is None or lock.is_there() else ():
                 if entry.file not in present:
                     with suppress(OSError):  # the next save removes them
                         (root / entry.file).unlink(missing_ok=True)
             raise
         file_system.sync_directory(root)
+        if lock is not None:
+            lock.check()
         remove_stale(root, {entry.file for entry in entries.values()}, state.log)
 
 

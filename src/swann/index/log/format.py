@@ -14,7 +14,8 @@
 
     record    0  "swr1"
               4  kind, uint32                     1 upsert, 2 delete, 3 close
-              8  number of the change, uint64     one more than that before (close: that to come)
+              8  number of the change, uint64     one more than that before (close: that to come;
+                                                  once, beside another thread, that before)
              16  bytes of the payload, uint64
              24  synced, uint64                   bytes of this file known to be on disk by then
              32  CRC-32 of the payload

@@ -6,7 +6,7 @@ import os
 import threading
 import zlib
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NoReturn, Protocol
@@ -141,6 +141,9 @@ class FileJournal:
         self._durability, self._interval = durability, interval
         self._failure: BaseException | None = None
         self._closed = False
+        # Taken in this order. Held while the end of the file moves: the interpreter may end, and
+        # close the log, while a daemon thread changes the index.
+        self._writing = threading.RLock()
         # Held while the file is flushed, cut or replaced.
         self._flushing = threading.RLock()
         self._wanted, self._stopped = threading.Event(), threading.Event()
@@ -162,8 +165,7 @@ class FileJournal:
 
     def begin(self) -> Callable[[], None]:
         """Return what takes back the change that follows."""
-        if self._closed:
-            raise ReadOnlyError("this index cannot be changed: it was closed")
+        self._check_open()
         if self._process != os.getpid():
             raise ReadOnlyError(
                 f"this index cannot be changed: process {self._process} has it open, which this "
@@ -184,15 +186,21 @@ class FileJournal:
         """Append a deletion."""
         self._append(DELETE, Change(docids, 0, None))
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ReadOnlyError("this index cannot be changed: it was closed")
+
     def _append(self, kind: int, change: Change) -> None:
         parts = encode_change(change)
-        self._torn = True  # what `begin` returned sets it right, should this not get further
-        self._write(kind, parts)
-        self._torn = False
-        self.following += 1
-        if self._durability == "always":
-            self.flush()
-        elif self._durability == "batch":
+        with self._writing:
+            self._check_open()
+            self._torn = True  # what `begin` returned sets it right, should this not get further
+            self._write(kind, parts)
+            self.following += 1
+            self._torn = False
+            if self._durability == "always":
+                self.flush()
+        if self._durability == "batch":
             self._want_flush()
 
     def _write(self, kind: int, parts: list[Any]) -> None:
@@ -213,9 +221,11 @@ class FileJournal:
 
     def _retract(self, end: int, following: int) -> None:
         """Take back what was written after `end`: it is not made and must not come back."""
-        if self._end == end and not self._torn:
+        if self._process != os.getpid() or (self._end == end and not self._torn):
             return
-        with self._flushing:
+        with self._writing, self._flushing:
+            if self._closed:
+                return  # what was not made is the last change of the log: `replay` leaves it out
             try:
                 os.ftruncate(self._file, end)
                 if self._failure is None:
@@ -237,8 +247,10 @@ class FileJournal:
             If that fails, now or earlier. What the disk holds is unknown then, whatever a second
             try would say.
         """
+        if self._process != os.getpid():
+            return  # in a forked child nobody may be there to end what is held
         with self._flushing:
-            if self._closed or self._process != os.getpid():
+            if self._closed:
                 return
             end = self._end
             if self._failure is None and self._synced < end:
@@ -320,22 +332,35 @@ class FileJournal:
         LogError
             If what was appended may not all be on disk.
         """
-        with self._flushing if self._process == os.getpid() else nullcontext():
-            if self._closed or self._process != os.getpid():
+        if self._process != os.getpid():
+            return
+        with self._writing, self._flushing:
+            if self.closed:
                 return
             try:
                 self.flush()
                 self._mark_end()
-            finally:
-                self._closed = True
-                self._stopped.set()
-                self._wanted.set()
-                with suppress(OSError):  # what could be brought to disk is there
-                    os.close(self._file)
+            except LogError:
+                self._release()
+                raise
+            self._release()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed; not if an interrupt came before that."""
+        return self._closed
+
+    def _release(self) -> None:
+        self._closed = True
+        self._stopped.set()
+        self._wanted.set()
+        file, self._file = self._file, -1
+        with suppress(OSError):  # what could be brought to disk is there
+            os.close(file)
 
     def _mark_end(self) -> None:
         """Say that all of the file was on disk, so that damage is never taken for a torn tail."""
-        if self._end == self._began:
+        if self._end == self._began or self._torn:
             return
         try:
             self._write(CLOSE, [])

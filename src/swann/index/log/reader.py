@@ -28,6 +28,7 @@ from swann.index.state import LogPoint
 __all__ = ["LogReader", "Logged"]
 
 _BLOCK = 1 << 20
+_Record = tuple[RecordHeader, bytes, bool]
 
 
 class Logged(NamedTuple):
@@ -37,6 +38,7 @@ class Logged(NamedTuple):
     change: Change
     path: Path
     begin: int
+    crc: int
 
 
 class LogReader:
@@ -95,8 +97,16 @@ class LogReader:
                     yield logged
 
     def give_back(self, logged: Logged) -> None:
-        """Let the log end before its last change."""
+        """Let the log end before its last change; `changes` may be called again."""
         self.following, self.end = logged.sequence, logged.begin
+
+    def has_still(self, logged: Logged) -> bool:
+        """Whether a change that was read is in the log, where it was."""
+        try:
+            with open_plain(logged.path) as file:
+                return _is_in(file, zlib.crc32(self._id), logged)
+        except FileNotFoundError:
+            return False
 
     def _read_file(self, path: Path, first: int, *, last: bool) -> Iterator[Logged]:
         try:
@@ -106,10 +116,13 @@ class LogReader:
         with file:
             _check_file(path, file.read(FILE_HEADER), self._id, first)
             seed, self.end, expected = zlib.crc32(self._id), FILE_HEADER, first
-            while (found := _read_record(file, seed, self.end)) is not None:
-                header, payload = found
+            unsure: Logged | None = None  # a writer may take back what nothing followed
+            while (found := _next_record(path, file, seed, self.end, expected, last)) is not None:
+                header, payload, followed = found
                 begin = self.end
-                if header.sequence != expected:
+                if unsure is not None and not _is_in(file, seed, unsure):
+                    raise CorruptIndexError(f"{path} was changed at byte {unsure.begin} meanwhile")
+                if header.sequence != expected and not _closed_early(header, expected):
                     raise CorruptIndexError(
                         f"{path} has change {header.sequence} at byte {begin}; expected {expected}"
                     )
@@ -119,9 +132,15 @@ class LogReader:
                         change = decode_change(header.kind, payload)
                     except ValueError as error:
                         raise CorruptIndexError(f"{path} at byte {begin}: {error}") from error
-                    yield Logged(expected, change, path, begin)
+                    logged = Logged(expected, change, path, begin, header.crc)
+                    unsure = None if followed else logged
+                    yield logged
                     expected += 1
-            _check_end(path, file, seed, self.end, expected, last)
+
+
+def _closed_early(header: RecordHeader, expected: int) -> bool:
+    """Whether this is how a log was closed by versions that did so beside another thread."""
+    return header.kind == CLOSE and header.sequence == expected - 1
 
 
 def _check_file(path: Path, data: bytes, log_id: bytes, first: int) -> None:
@@ -138,31 +157,59 @@ def _check_file(path: Path, data: bytes, log_id: bytes, first: int) -> None:
         raise CorruptIndexError(f"{path} is the log of another index, or has another name")
 
 
-def _read_record(file: BinaryIO, seed: int, place: int) -> tuple[RecordHeader, bytes] | None:
-    """Return the record at a place; None if there is no whole one."""
-    file.seek(place)
-    header = read_record_header(file.read(RECORD_HEADER), seed)
-    if header is None or place + header.size > os.fstat(file.fileno()).st_size:
+def _next_record(
+    path: Path, file: BinaryIO, seed: int, place: int, sequence: int, last: bool
+) -> _Record | None:
+    """Return the record at a place, None if the log may end there; else it is damaged."""
+    found = _read_record(file, seed, place)
+    if found is not None or _may_end(file, seed, place, last):
+        return found
+    # A writer may have written it, and what follows, after we looked: it is whole then.
+    found = _read_record(file, seed, place)
+    if found is None:
+        size = os.fstat(file.fileno()).st_size
+        raise CorruptIndexError(
+            f"{path} is damaged at byte {place} of {size}, in change {sequence}; it was whole "
+            "once. Restore it from a copy; to give up that change and all after it, cut the file "
+            "there and remove later logs"
+        )
+    return found
+
+
+def _read_record(file: BinaryIO, seed: int, place: int) -> _Record | None:
+    """Return the record at a place, and whether anything follows it; None if it is not whole."""
+    header = _read_header(file, seed, place)
+    if header is None:
+        return None
+    follows = place + header.size
+    size = os.fstat(file.fileno()).st_size
+    if size < follows:
         return None
     payload = file.read(header.length)
     padding = file.read(-header.length % 8)
     if zlib.crc32(payload, seed) != header.crc or any(padding):
         return None
-    return header, payload
+    return header, payload, size > follows
 
 
-def _check_end(
-    path: Path, file: BinaryIO, seed: int, place: int, sequence: int, last: bool
-) -> None:
-    """Raise a CorruptIndexError if records end where none can have been torn off."""
+def _read_header(file: BinaryIO, seed: int, place: int) -> RecordHeader | None:
+    file.seek(place)
+    return read_record_header(file.read(RECORD_HEADER), seed)
+
+
+def _is_in(file: BinaryIO, seed: int, logged: Logged) -> bool:
+    """Whether a change is where it was read."""
+    file.seek(0, os.SEEK_END)  # forget what was read ahead
+    header = _read_header(file, seed, logged.begin)
+    return header is not None and header.crc == logged.crc
+
+
+def _may_end(file: BinaryIO, seed: int, place: int, last: bool) -> bool:
+    """Whether records may end here: what follows, if anything, may have been torn off."""
     size = os.fstat(file.fileno()).st_size
-    if size == place or (last and _synced_later(file, seed, place) <= place):
-        return
-    raise CorruptIndexError(
-        f"{path} is damaged at byte {place} of {size}, in change {sequence}; it was whole once. "
-        "Restore it from a copy; to give up that change and all after it, cut the file there and "
-        "remove later logs"
-    )
+    may = size == place or (last and _synced_later(file, seed, place) <= place)
+    file.seek(0, os.SEEK_END)  # forget what was read ahead
+    return may
 
 
 def _synced_later(file: BinaryIO, seed: int, place: int) -> int:
