@@ -164,3 +164,10 @@ def test_an_index_is_measured_by_its_docids(names: list[str] | list[int] | None)
     assert swann.speed_recall(searcher, db[:9], true.indices, [(None, None)])[0].recall == 1.0
     with pytest.raises(ShapeError, match="60 datapoints"):
         swann.exact_neighbors(db, db, 4, "cosine", docids=[1, 2])
+
+
+@pytest.mark.parametrize("k", [2**21, 2**31 - 1, 2**62])
+def test_far_more_neighbors_than_datapoints_are_refused(k: int) -> None:
+    """Room for them may be all the memory that there is."""
+    with pytest.raises(ConfigError, match=f"k is {k}, of 3 datapoints"):
+        swann.exact_neighbors(np.eye(3), np.eye(3), k, "dot_product")

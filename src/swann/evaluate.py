@@ -13,6 +13,7 @@ from swann.builder import Builder
 from swann.config import check_count, check_number
 from swann.distance import DistanceMeasure, check_distance_measure, descending
 from swann.errors import ConfigError, DTypeError, InvalidInputError, NonFiniteError, ShapeError
+from swann.limits import check_many
 from swann.searcher import Searcher, SearchResult
 from swann.vectors import as_array, as_integers, as_queries
 
@@ -64,7 +65,8 @@ def exact_neighbors(
     ShapeError, DTypeError, NonFiniteError, ZeroVectorError, InvalidInputError
         If `db`, `queries` or `docids` cannot be used, or do not go together.
     ConfigError
-        If `k` is below 1, `num_threads` below 0, or there is no such `distance_measure`.
+        If `k` is below 1, or beyond 2^20 and n, `num_threads` below 0, or there is no such
+        `distance_measure`.
 
     Examples
     --------
@@ -76,6 +78,7 @@ def exact_neighbors(
     if check_count("num_threads", num_threads, minimum=0):
         builder.set_n_training_threads(num_threads)
     searcher = builder.build(docids)
+    check_many(k, len(searcher), "k")
     if num_threads:
         searcher.set_num_threads(num_threads)
     return searcher.search_batched_parallel(queries)

@@ -79,8 +79,8 @@ class Limits:
         return Resolved(k, min(math.ceil(c * self._overretrieve), _MOST), min(visited, _MOST))
 
 
-def check_many(neighbors: int, datapoints: int) -> None:
-    """Refuse more than `MANY` neighbors where there are fewer datapoints.
+def check_many(neighbors: int, datapoints: int, name: str = "final_num_neighbors") -> None:
+    """Refuse more than `MANY` neighbors where there are fewer datapoints; errors call them `name`.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def check_many(neighbors: int, datapoints: int) -> None:
     """
     if neighbors > max(MANY, datapoints):
         raise ConfigError(
-            f"final_num_neighbors is {neighbors}, of {datapoints} datapoints; expected as many at "
+            f"{name} is {neighbors}, of {datapoints} datapoints; expected as many at "
             f"most, or {MANY}"
         )
 
