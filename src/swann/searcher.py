@@ -17,7 +17,7 @@ from swann.index.changing.live import LiveIndex
 from swann.index.disk.store import SUFFIX, save_bundle, save_state
 from swann.index.packed import PackedIndex
 from swann.index.state import State
-from swann.limits import MANY, Limits, Resolved, check_many, described, room
+from swann.limits import Limits, Resolved, check_many, described, room
 from swann.upkeep import Upkeep
 from swann.vectors import as_queries, bad_query
 
@@ -87,7 +87,8 @@ class Searcher:
         """Take the defaults from the plan."""
         config = self._live.plan
         self._limits = Limits(config, self._index.num_leaves)
-        self._last: _Asked = (None, None, None, self._limits.defaults, self._limits)
+        nothing: Any = object()  # that was asked for: the defaults are not checked yet
+        self._last: _Asked = (nothing, nothing, nothing, self._limits.defaults, self._limits)
 
     # ---- Searching
 
@@ -126,8 +127,6 @@ class Searcher:
             If a limit is below 1, or k beyond 2^20 and the number of datapoints.
         """
         limits = self._resolve(final_num_neighbors, pre_reorder_num_neighbors, leaves_to_search)
-        if limits[0] > MANY:
-            check_many(limits[0], len(self))
         view = self._live.view
         found = view.packed.native.search_one(q, *limits)
         if not found:  # what is no plain float32 array, or has bad values
@@ -193,7 +192,6 @@ class Searcher:
     def _search(self, given: object, limits: Resolved, threads: int) -> SearchResult:
         queries = as_queries(given, self._dimension, 2, "queries", finite=False)
         k, candidates, leaves = limits
-        check_many(k, len(self))
         count = len(queries)
         ids, distances = room((count, k))
         view = self._live.view
@@ -215,6 +213,7 @@ class Searcher:
         if same and last[4] is limits:  # since then the defaults may have changed
             return last[3]
         resolved = limits.resolve(neighbors, candidates, leaves)
+        check_many(resolved.neighbors, len(self))
         if {type(neighbors), type(candidates), type(leaves)} <= _CONSTANT:
             self._last = (neighbors, candidates, leaves, resolved, limits)
         return resolved

@@ -11,7 +11,6 @@ import numpy as np
 from swann.config import IndexConfig, with_finer_rows
 from swann.errors import ConfigError
 from swann.index.docids import check_docids
-from swann.limits import MANY
 from swann.searcher import Searcher, SearchResult
 
 __all__ = ["ScannSearcher", "read_config", "write_config"]
@@ -81,30 +80,35 @@ class ScannSearcher:
         leaves_to_search: int | None = -1,
     ) -> SearchResult:
         """Find the neighbors of one query; fewer come back where there are fewer."""
-        if final_num_neighbors is pre_reorder_num_neighbors is leaves_to_search is _DEFAULT:
-            try:
+        try:
+            if final_num_neighbors is pre_reorder_num_neighbors is leaves_to_search is _DEFAULT:
                 found = self.searcher.search(q)
-            except ConfigError:  # the default is far more than there are
-                found = self.searcher.search(q, self._at_most(None))
-        else:
-            found = self.searcher.search(
-                q,
-                self._at_most(final_num_neighbors, MANY),
-                _or_default(pre_reorder_num_neighbors),
-                _or_default(leaves_to_search),
-            )
+            else:
+                found = self.searcher.search(
+                    q,
+                    _or_default(final_num_neighbors),
+                    _or_default(pre_reorder_num_neighbors),
+                    _or_default(leaves_to_search),
+                )
+        except ConfigError:
+            asked = _or_default(final_num_neighbors)
+            fewer = self._at_most(asked)
+            if fewer is asked:
+                raise
+            found = self.search(q, fewer, pre_reorder_num_neighbors, leaves_to_search)
         worst = found.distances[-1]
         if worst != worst:  # NaN: there are fewer
             count = int(np.count_nonzero(~np.isnan(found.distances)))
             found = SearchResult(found.indices[:count], found.distances[:count])
         return self._named(found)
 
-    def _at_most(self, asked: int | None, few: int = 0) -> int | None:
-        """Return how many neighbors to ask for: of more than `few`, no more than there are."""
+    def _at_most(self, asked: int | None) -> int | None:
+        """Return how many neighbors to ask for: no more than there are."""
         asked = _or_default(asked)
         wanted = self.searcher._limits.defaults.neighbors if asked is None else asked
-        if isinstance(wanted, (int, np.integer)) and few < wanted < 2**63:
-            return min(wanted, max(1, len(self.searcher)))
+        if isinstance(wanted, (int, np.integer)) and 0 < wanted < 2**63:
+            there = max(1, len(self.searcher))
+            return there if wanted > there else asked
         return asked
 
     def _named(self, found: SearchResult) -> SearchResult:
