@@ -197,7 +197,7 @@ def test_the_list_of_instructions_is_right(tmp_path: Path) -> None:
 @x86_only
 def test_only_the_level_files_go_above_the_baseline(objects: list[Path]) -> None:
     names = {stem(path) for path in objects}
-    assert {"cpu", "scalar", "threads", "query", "search", "train", "codebook"} <= names
+    assert {"cpu", "scalar", "threads", "tables", "search", "encode", "codebook"} <= names
     for path in objects:
         found = above_baseline(path)
         if stem(path) in LEVELS | EMULATED:
