@@ -12,6 +12,7 @@ import pytest
 
 import swann
 from swann.index.building import build
+from swann.index.building.median import median
 from swann.vectors import PageReleaser, as_database
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -190,3 +191,10 @@ def test_some_of_a_sample_come_first_and_all_stay(count: int) -> None:
     # As even as whole numbers can be.
     steps = np.diff(first) if count > 1 else np.array([1])
     assert steps.max() - steps.min() <= 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 101])
+def test_the_median_is_numpys(n: int) -> None:
+    values = np.random.default_rng(n).standard_normal((n, 3)).astype(np.float32)
+    assert np.array_equal(median(values), np.median(values, axis=0))
+    assert median(values[:, 0]) == np.median(values[:, 0])

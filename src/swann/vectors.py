@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import sys
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -190,7 +191,7 @@ def as_integers(given: object, name: str) -> NDArray[Any]:
     DTypeError
         If they are no integers, ragged, or masked.
     """
-    if np.ma.isMaskedArray(given):
+    if _is_masked(given):
         raise DTypeError(f"{name} is a masked array, whose mask would be lost; expected integers")
     try:
         array = np.asarray(given)
@@ -345,8 +346,13 @@ def as_array(given: object, name: str) -> NDArray[Any]:
     return array
 
 
+def _is_masked(given: object) -> bool:
+    # NumPy loads its module for masked arrays late, and there are none before.
+    return "numpy.ma" in sys.modules and np.ma.isMaskedArray(given)
+
+
 def _import_array(given: object, name: str) -> NDArray[Any]:
-    if np.ma.isMaskedArray(given):
+    if _is_masked(given):
         raise DTypeError(f"{name} is a masked array, whose mask would be lost; {_EXPECTED_DTYPE}")
     if given is None or isinstance(given, (str, bytes, dict, set, frozenset)):
         raise DTypeError(f"{name} is of type {type(given).__name__}; {_EXPECTED_DTYPE}")

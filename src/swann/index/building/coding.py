@@ -12,6 +12,7 @@ from swann.config import AHConfig
 from swann.distance import SQUARED_L2
 from swann.index.building.encoding import Encoder, code_center, unpack
 from swann.index.building.learned import CODE_SAMPLE, Teacher
+from swann.index.building.median import median
 from swann.index.source import Source, most_rows
 from swann.kernels import GROUP, LANES, Tiles
 from swann.quantize.anisotropic import anisotropic_weights
@@ -109,9 +110,9 @@ class Coder:
         config = self.source.config
         lengths = self.norms if self.origins is None else self.residual_norms
         coded = lengths[ids]
-        usual = np.median(coded)
+        usual = median(coded)
         longer = coded > _FAR_LONGER * usual
-        if not longer.any() or usual <= _NOTHING * np.median(self.norms[ids]):  # mostly copies
+        if not longer.any() or usual <= _NOTHING * median(self.norms[ids]):  # mostly copies
             return ids
         if config.distance_measure == SQUARED_L2:
             between = (coded > _LONGER * usual) & ~longer

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from swann import kernels
 from swann.config import AHConfig, IndexConfig
 from swann.distance import SQUARED_L2
+from swann.index.building.median import median
 from swann.kernels import GROUP
 from swann.quantize.anisotropic import anisotropic_weights
 from swann.quantize.codebook import MAX_SWEEPS
@@ -152,7 +153,7 @@ def code_center(config: IndexConfig, centroids: F32 | None) -> F32 | None:
     if not has_corrections(config, centroids is not None):
         return None
     assert centroids is not None
-    return np.asarray(np.median(centroids, axis=0), np.float32)
+    return np.asarray(median(centroids), np.float32)
 
 
 def unpack(packed: U8) -> U8:
