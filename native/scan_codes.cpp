@@ -46,8 +46,7 @@ bool begin_scan(const Block& block, uint32_t visit, ScanQuery& scan) {
   const Table& table = block.scratch.tables[q];
   Candidates& best = block.scratch.candidates[q];
   const double offset = double(block.scratch.choices[visit].score) + table.base;
-  // Leaves are far behind the best whose scores have no room beside its own.
-  const auto bias = int32_t(std::lround(std::max(offset * table.scale, -double(1 << 30))));
+  const auto bias = int32_t(std::lround(std::max(offset * table.scale, kLeastBias)));
   if (best.worst != 0 && int64_t(key_score(best.worst)) - bias > 65535) return false;
   scan = {block.lut(q), 0, bias, table.multiplier, best.keys, best.size, best.capacity,
           table.wide && kernels().reads_sixes ? block.sixes(q) : nullptr};

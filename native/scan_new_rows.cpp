@@ -34,7 +34,7 @@ void take_slots(const Block& block, const EntryRows& from, size_t first, size_t 
   std::vector<float>& buffer = block.scratch.gathered_rows;
   buffer.resize(count * dim);
   for (size_t i = 0; i < count; ++i)
-    copy_row(from.rows, from.slots[first + i], buffer.data() + i * dim);
+    copy_row(from.rows, from.of_entries[first + i], buffer.data() + i * dim);
   kernels().i8_pack(buffer.data(), count, dim, weights, &out);
 }
 
@@ -88,7 +88,7 @@ void scan_chunk(const Block& block, const ExactRows& rows, const Chunk& chunk, s
                 const uint32_t* visits, size_t count) {
   Scratch& s = block.scratch;
   const uint32_t* const slots = chunk.slots.data();
-  const EntryRows from{rows, slots, slots};
+  const EntryRows from{rows, slots, true};
   const float* queries = nullptr;
   for (size_t at = 0, n; at < size; at += n) {
     n = filter_new(block, chunk, from, at, size, visits, count);

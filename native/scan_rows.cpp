@@ -150,7 +150,7 @@ float threshold_of(const Block& block, const Candidates& best, float half, float
   return worst / 2 + half - 4 * slack * (half + std::fabs(worst));
 }
 
-EntryRows entry_rows(const IndexView& index) { return {index.rows, index.entry_rows}; }
+EntryRows entry_rows(const IndexView& index) { return {index.rows, index.entry_rows, false}; }
 
 // Scores the first n entries of scratch.passing for a query.
 void score_passing(const Block& block, const EntryRows& from, size_t q, size_t n) {
@@ -171,8 +171,8 @@ void score_passing(const Block& block, const EntryRows& from, size_t q, size_t n
   for (size_t i = 0; i < n; ++i)
     if (ordered(s.scores[i]) >= worst)
       best.keys[best.size++] = make_key(ordered(s.scores[i]), entries[i]);
-  if (from.slots != nullptr)
-    name_new(block, from.slots, best, before);
+  if (from.are_new)
+    name_new(block, from.of_entries, best, before);
   else
     drop_dead(block, best, before);
 }

@@ -13,11 +13,11 @@ constexpr size_t kExactRows = 128;    // rows scored at a time
 constexpr size_t kRoundedRows = 512;  // rows held against thresholds at a time
 constexpr size_t kManyQueries = 24;   // from here on it pays to round rows
 
-// The rows of entries: of those of the index or, where there are slots, of the places of a chunk.
+// The rows of entries: of those of the index or, where they are new, of the places of a chunk.
 struct EntryRows {
   const ExactRows& rows;
   const uint32_t* of_entries;  // or null: they are the same
-  const uint32_t* slots = nullptr;
+  bool are_new;
 };
 
 // Makes room for what is scored.

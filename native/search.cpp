@@ -101,6 +101,26 @@ void fetch_first_codes(const Block& block) {
     __builtin_prefetch(codes_of(index, leaf) + at, 0, 2);  // into the second-level cache
 }
 
+// How far from zero the scores of chosen leaves are.
+float reach_of(const LeafChoice* choices, size_t count) {
+  float reach = 0;
+  for (size_t r = 0; r < count; ++r) reach = std::max(reach, std::fabs(choices[r].score));
+  return reach;
+}
+
+// The same of the best leaves, as many as hold what is looked for.
+float reach_of_best(const Block& block, const LeafChoice* choices) {
+  const size_t dead = block.changes == nullptr ? 0 : block.changes->dead;
+  const size_t wanted = block.limits.candidates + dead;
+  std::vector<LeafChoice> best(choices, choices + block.limits.leaves);
+  std::sort(best.begin(), best.end(),
+            [](const LeafChoice& a, const LeafChoice& b) { return a.score > b.score; });
+  size_t needed = 0;
+  for (size_t held = 0; needed < best.size() && held < wanted; ++needed)
+    held += leaf_size(block.index, best[needed].leaf);
+  return reach_of(best.data(), needed);
+}
+
 void build_tables(const Block& block) {
   const IndexView& index = block.index;
   Scratch& s = block.scratch;
@@ -108,9 +128,13 @@ void build_tables(const Block& block) {
   s.luts.resize(block.count * Block::table_bytes(index));
   s.tables.resize(block.count);
   for (size_t q = 0; q < block.count; ++q) {
-    float best = s.choices[q * leaves].score;
-    for (size_t r = 1; r < leaves; ++r) best = std::max(best, s.choices[q * leaves + r].score);
-    s.tables[q] = build_table(index, block.reduced_query(q), std::fabs(best), block.lut(q));
+    const LeafChoice* const choices = &s.choices[q * leaves];
+    const auto build = [&](float reach) {
+      return build_table(index, block.reduced_query(q), reach, block.lut(q));
+    };
+    s.tables[q] = build(reach_of(choices, leaves));
+    // No room for far leaves: these then share the least score, and what is better is told apart.
+    if (s.tables[q].cramped) s.tables[q] = build(reach_of_best(block, choices));
     if (s.tables[q].wide && kernels().reads_sixes)
       mark_sixes(block.lut(q), index.blocks, block.sixes(q));
   }

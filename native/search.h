@@ -184,7 +184,11 @@ struct Table {
   double base = 0;          // what the entries' zero stands for
   uint32_t multiplier = 0;  // of corrections
   bool wide = false;        // entries beyond kMaxEntry16
+  bool cramped = false;     // finer than this, the scores in reach would have no room
 };
+
+// The bias of leaves so far behind the best that the scores of theirs have no room beside its own.
+constexpr double kLeastBias = -double(1 << 30);
 
 // Datapoints [count][dim] in the space of the centroids and codes: themselves, or in `buffer`.
 const float* reduce(const IndexView& index, const float* vectors, size_t count, size_t threads,
@@ -210,7 +214,7 @@ void find_outliers(IndexView& index);
 // together.
 void mark_sixes(const uint8_t* lut, size_t blocks, uint8_t* sixes) noexcept;
 
-// Fills lut [blocks][codewords]. `reach` is the magnitude of the best score that is added to the entries.
+// Fills lut [blocks][codewords]. `reach` is the greatest magnitude of a score that is added to the entries.
 Table build_table(const IndexView& index, const float* query, float reach, uint8_t* lut);
 
 }  // namespace swann

@@ -112,18 +112,20 @@ Table build_table(const IndexView& index, const float* query, float reach, uint8
       words == kWords16 && widest * widest * double(blocks) > kUneven * kUneven * squares;
   const int most = wide ? kMaxEntryWide : max_entry(words);
   // The scale is the greatest at which an entry is `most` at most, a sum with its roundings fits 16
-  // bits, and a score 31.
-  constexpr double kScoreLimit = double(1 << 30);
-  const double magnitude = std::fabs(low) + double(reach);
-  double scale = kScoreLimit / std::max(magnitude, 1e-37);
+  // bits, and a score 30: far from the least of 31 (kLeastBias), which is that of leaves beyond reach.
+  constexpr double kScoreLimit = double(1 << 29);
+  double scale = 1e37;
   if (widest > 0) scale = std::min(scale, double(most) / widest);
   if (span > 0) scale = std::min(scale, std::max(65535.0 - double(blocks) - 1, 1.0) / span);
-  scale = std::min(scale, 1e37);
+  const double magnitude = std::fabs(low) + double(reach);
+  const bool cramped = magnitude * scale > kScoreLimit;
+  if (cramped) scale = kScoreLimit / magnitude;
   k.lut_quantize_u8(entries.data(), lows, words, blocks, float(scale), most, lut);
   Table table;
   table.scale = scale;
   table.base = low;
   table.wide = wide;
+  table.cramped = cramped;
   table.multiplier = uint32_t(std::floor(index.correction_span * scale * (65536.0 / 65535.0)));
   return table;
 }
