@@ -368,3 +368,15 @@ def test_odd_samples(make: Callable[[], F32], k: int, random_init: bool, spheric
 def test_one_datapoint() -> None:
     centroids, _ = train(np.array([[2.0, -1.0]], np.float32), 1)
     assert centroids.tolist() == [[2.0, -1.0]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("k", [150, 200])
+def test_tight_clusters_do_not_share_a_centroid(seed: int, k: int) -> None:
+    """Lloyd's iteration leaves two in one leaf and two centroids in another: .8 of 150 apart."""
+    middles = normal(seed, 100, 16)
+    of = np.random.default_rng(seed).integers(0, 100, 6000)
+    centroids, losses = train(middles[of] + np.float32(0.01) * normal(seed + 9, 6000, 16), k)
+    nearest = ((middles[:, None] - centroids) ** 2).sum(axis=2).min(axis=1)
+    assert (nearest < 0.01).mean() >= 0.99
+    assert losses[-1] < 0.02

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swann import kernels
+from swann.partition.splitting import Leaves, split_largest, split_widest
 
 __all__ = ["NEAR", "train_centroids"]
 
 F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
-
-_SPLIT = np.float32(0.3)
-"""How far towards a member of the largest cluster a moved centroid starts from its mean."""
 
 _DRAWS = 16
 """Candidates that k-means++ draws at a time: with these a pass is still bound by memory."""
@@ -60,7 +57,8 @@ def train_centroids(
     min_partition_size : int
         In the first half of the iterations, a centroid that owns fewer datapoints of the sample
         moves next to that of the largest cluster and splits it. At most an eighth of the mean
-        size: beyond that, evening the sizes out costs recall.
+        size: beyond that, evening the sizes out costs recall. (Centroids also leave clusters that
+        have several for those that share one: `split_widest`.)
     spherical : bool
         Normalise the centroids after every update.
     end_at_means : bool
@@ -97,7 +95,7 @@ def train_centroids(
     smallest = max(1, min(min_partition_size, len(sample) // (8 * num_centroids)))
     squares = kernels.square_rows(sample, threads)
     before = np.inf
-    seen: _Leaves | None = None
+    seen: Leaves | None = None
     few = num_centroids <= 2 * NEAR
     for iteration in range(iterations):
         if iteration == half and len(sample) < len(whole):
@@ -105,14 +103,19 @@ def train_centroids(
         labels, scores = _assign(
             sample, centroids, None if few or iteration == half else seen, threads
         )
-        distance = float(np.mean(squares - 2.0 * scores))
+        distances = squares - 2.0 * scores
+        distance = float(np.mean(distances))
         if on_iteration is not None:
             on_iteration(iteration, distance)
         seen = _update(sample, centroids, labels, threads)
         means, moved = seen.means, 0
+        early = 2 * iteration < iterations
         if iteration < iterations - 1:
-            least = smallest if 2 * iteration < iterations else 1
-            means, moved = _split_largest(seen, least, sample, rng)
+            means, moved = split_largest(seen, smallest if early else 1, sample, rng)
+        if early:
+            errors = np.bincount(labels, distances, minlength=num_centroids)
+            means, also = split_widest(seen, means, np.asarray(errors, float), sample, threads)
+            moved += also
         centroids = _unit(means) if spherical else means
         converged = moved == 0 and before - distance < _CONVERGED * before
         if converged and len(sample) == len(whole):
@@ -124,15 +127,7 @@ def train_centroids(
     return _update(sample, means, labels, threads).means
 
 
-class _Leaves(NamedTuple):
-    """Which rows the leaves hold, as `sort_by_leaf` says, and the means of these."""
-
-    means: F32
-    order: U32
-    starts: U32
-
-
-def _assign(sample: F32, centroids: F32, seen: _Leaves | None, threads: int) -> tuple[U32, F32]:
+def _assign(sample: F32, centroids: F32, seen: Leaves | None, threads: int) -> tuple[U32, F32]:
     """Assign to the nearest centroid of all, or of those near the leaf that a row is in."""
     if seen is None:
         return kernels.assign_leaves(sample, centroids, threads)
@@ -141,36 +136,18 @@ def _assign(sample: F32, centroids: F32, seen: _Leaves | None, threads: int) -> 
     )
 
 
-def _update(sample: F32, centroids: F32, labels: U32, threads: int) -> _Leaves:
+def _update(sample: F32, centroids: F32, labels: U32, threads: int) -> Leaves:
     """Return the leaves that rows were assigned to. The mean of an empty one is its centroid."""
     order, starts = kernels.sort_by_leaf(labels, len(centroids))
     means = kernels.leaf_means(sample, order, starts, threads)
     empty = starts[1:] == starts[:-1]
     means[empty] = centroids[empty]
-    return _Leaves(means, order, starts)
+    return Leaves(means, order, starts)
 
 
 def _unit(centroids: F32) -> F32:
     norms = np.linalg.norm(centroids, axis=1, keepdims=True)
     return np.asarray(centroids / np.where(norms > 0, norms, 1), np.float32)
-
-
-def _split_largest(
-    leaves: _Leaves, smallest: int, sample: F32, rng: np.random.Generator
-) -> tuple[F32, int]:
-    """Return the means, those of too few datapoints moved into the largest leaves; and how many."""
-    means, order, starts = leaves.means.copy(), leaves.order, leaves.starts
-    sizes = np.diff(starts.astype(np.int64))
-    small = np.flatnonzero(sizes < smallest)
-    sizes[small] = 0  # these give nothing away
-    for count, leaf in enumerate(small):
-        donor = int(sizes.argmax())
-        if sizes[donor] < 2:
-            return means, count
-        member = sample[order[rng.integers(int(starts[donor]), int(starts[donor + 1]))]]
-        means[leaf] = means[donor] + _SPLIT * (member - means[donor])
-        sizes[donor] -= sizes[donor] // 2
-    return means, len(small)
 
 
 def _plus_plus(sample: F32, count: int, rng: np.random.Generator, threads: int) -> F32:
