@@ -162,6 +162,7 @@ def measure(case: Case) -> dict[str, Any]:
         "dimension": db.shape[1],
         "arrays": {name: array.nbytes for name, array in packed.arrays().items()},
         "residual": packed.residual,
+        "corrected": packed.corrections is not None,
         "groups": packed.native.num_groups,
         "stages": timer.stages,
         "wall": [wall, wall_two],

@@ -120,7 +120,8 @@ def predicted(case: Case, found: Found, profile: Profile, speed: Speed) -> dict[
     config = IndexConfig.from_dict(found["config"])
     n, d, leaves = case.n, found["dimension"], leaves_of(found)
     machine = Machine(name="here", cores=1, memory=1, bandwidth=1, speed=speed)
-    arrays = array_bytes(config, n, d, residual=found["residual"])
+    corrected = found.get("corrected", False)  # older runs had none
+    arrays = array_bytes(config, n, d, residual=found["residual"], corrected=corrected)
     look = profile.look(n, leaves, SHOWN)
     times = [
         nanoseconds(

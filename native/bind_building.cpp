@@ -255,7 +255,7 @@ void pack(In<float, 2> rows, std::optional<In<float, 1>> weights, MaybeF32x2 cen
           In<uint32_t, 1> leaves, In<uint64_t, 1> places, In<float, 2> codebook,
           size_t dims_per_block, size_t sweeps, Out<uint8_t, 3> codes,
           std::optional<Out<float, 1>> corrections, MaybeF32x2 metric, MaybeF32x2 directions,
-          std::optional<In<float, 1>> center, size_t threads) {
+          std::optional<In<float, 1>> center, bool dot_product, size_t threads) {
   const size_t count = rows.shape(0), dim = rows.shape(1), slots = codes.shape(0) * kGroup;
   expect(dims_per_block >= 1 && dims_per_block <= dim, "dims_per_block must be in 1..dim");
   const size_t blocks = blocks_of(dim, dims_per_block);
@@ -273,13 +273,13 @@ void pack(In<float, 2> rows, std::optional<In<float, 1>> weights, MaybeF32x2 cen
   expect_below(places.data(), count, slots, "places must be there");
   if (centroids) expect_below(leaves.data(), count, centroids->shape(0), "leaves must be there");
   expect(!metric || (metric->shape(0) == dim && metric->shape(1) == dim && !corrections),
-         "metric must be [dim][dim], and is not for squared l2");
+         "metric must be [dim][dim], and goes without corrections");
   expect(directions.has_value() == (metric && weights) &&
              (!directions || (directions->shape(0) == count && directions->shape(1) == dim)),
          "directions must be [count][dim], with a metric and weights");
   const EncodeJob job{rows.data(), pointer(weights), pointer(centroids), leaves.data(), count, dim,
                       dims_per_block, blocks, sweeps, codewords, codebook.data(), pointer(metric),
-                      pointer(directions), pointer(center)};
+                      pointer(directions), pointer(center), dot_product};
   const LongCall call;
   pack_codes(job, {places.data(), codes.data(), pointer(corrections)}, threads);
 }
@@ -338,7 +338,7 @@ void bind_building(nb::module_& m) {
   m.def("release_memory", &release_memory);
   m.def("pack_codes", &pack, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(),
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(),
-        nb::arg().none(), nb::arg().none(), nb::arg());
+        nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg());
   m.def("metric_directions", &directions_under, nb::arg().noconvert(), nb::arg().noconvert(),
         nb::arg().noconvert(), nb::arg().noconvert(), nb::arg());
 }

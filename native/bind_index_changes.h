@@ -47,7 +47,7 @@ class ChangingIndex : public IndexArrays {
     };
     keep(tree_map, settings.tree_map);
     keep(code_metric, settings.code_metric);
-    expect(settings.code_metric.empty() || view_.corrections == nullptr, "not for squared l2");
+    expect(settings.code_metric.empty() || view_.corrections == nullptr, "no metric with corrections");
     const GilReleased released;
     const std::lock_guard<std::mutex> turn(writing_);
     updates_.begin(std::move(settings));

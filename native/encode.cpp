@@ -56,28 +56,34 @@ void encode_tiles(const TileSet& set, const float* codebook, size_t sweeps, bool
   });
 }
 
-float correction_of(const float* centroid, const float* center, const float* codebook,
-                    size_t codewords, size_t dim, size_t dims_per_block, const uint8_t* code) {
-  double cross = 0;
-  for (size_t j = 0; j < dim; ++j) {
-    const double from = center == nullptr ? 0 : double(center[j]);
-    cross += (double(centroid[j]) - from) *
-             double(codebook[j * codewords + code[j / dims_per_block * kLanes]]);
-  }
-  return float(-2 * cross);
-}
-
 namespace {
 
 const float* centroid_of(const EncodeJob& job, size_t i) {
   return job.centroids == nullptr ? nullptr : job.centroids + size_t(job.leaves[i]) * job.dim;
 }
 
+// Of row i. A block's code is kLanes behind that of the block before.
+float correction_of(const EncodeJob& job, size_t i, const uint8_t* code) {
+  const float* const row = job.rows + i * job.dim;
+  const float* const centroid = centroid_of(job, i);
+  double by_center = 0, by_centroid = 0, square = 0, less = 0;
+  for (size_t j = 0; j < job.dim; ++j) {
+    const double residual =
+        double(job.codebook[j * job.codewords + code[j / job.dims_per_block * kLanes]]);
+    const double coded = double(centroid[j]) + residual, x = double(row[j]);
+    if (job.center != nullptr) by_center += double(job.center[j]) * residual;
+    by_centroid += double(centroid[j]) * residual;
+    square += x * x;
+    less += (x - coded) * (x + coded);
+  }
+  if (!job.dot_product) return float(2 * (by_center - by_centroid));
+  return float(by_center + (square > 0 ? less / (2 * std::sqrt(square)) : 0.0));
+}
+
 // Of the rows of a tile, from `first` on.
 void correct(const EncodeJob& job, size_t first, size_t count, const uint8_t* codes, float* corrections) {
   for (size_t i = 0; i < count; ++i)
-    corrections[first + i] = correction_of(centroid_of(job, first + i), job.center, job.codebook,
-                                           job.codewords, job.dim, job.dims_per_block, codes + i);
+    corrections[first + i] = correction_of(job, first + i, codes + i);
 }
 
 void encode_by_metric(const EncodeJob& job, size_t threads, uint8_t* codes) {

@@ -65,7 +65,7 @@ struct IndexView {
   std::vector<uint16_t> usual_words;       // [blocks] where some are far longer than most of their block; or empty
   size_t dims_per_block = 0;
   size_t blocks = 0;
-  const uint16_t* corrections = nullptr;   // [groups * 32]: squared l2 with residuals
+  const uint16_t* corrections = nullptr;   // [groups * 32] of residuals, or null
   double correction_low = 0, correction_span = 0;  // value = low + span * correction / 65535
   const float* code_center = nullptr;      // [reduced_dim] what tables and corrections count from, or null
   bool residual = true;                    // with centroids: codes are of residuals, not datapoints

@@ -83,11 +83,15 @@ void saturate(float* entries, float* lows, const float* highs, size_t blocks, si
 Table build_table(const IndexView& index, const float* query, float reach, uint8_t* lut) {
   thread_local std::vector<float> entries, centered;
   const size_t blocks = index.blocks, words = index.codewords;
+  double length = 1;  // that corrections are counted in
   if (index.code_center != nullptr) {
+    if (!index.squared_l2()) length = std::sqrt(kernels().square_f64(query, index.reduced_dim));
     centered.resize(index.reduced_dim);
-    for (size_t j = 0; j < index.reduced_dim; ++j) centered[j] = query[j] - index.code_center[j];
+    for (size_t j = 0; j < index.reduced_dim; ++j)
+      centered[j] = float(double(query[j]) - length * double(index.code_center[j]));
     query = centered.data();
   }
+  const double correction_span = length * index.correction_span;
   entries.resize(blocks * (words + 2));
   float* lows = entries.data() + blocks * words;
   float* highs = lows + blocks;
@@ -98,7 +102,7 @@ Table build_table(const IndexView& index, const float* query, float reach, uint8
     const double usual = usual_width(index, entries.data(), highs);
     if (usual > 0) saturate(entries.data(), lows, highs, blocks, words, kSaturated * usual);
   }
-  double low = index.correction_low, span = index.correction_span, widest = 0, squares = 0;
+  double low = length * index.correction_low, span = correction_span, widest = 0, squares = 0;
   for (size_t m = 0; m < blocks; ++m) {
     const double width = double(highs[m]) - double(lows[m]);
     low += lows[m];
@@ -126,7 +130,7 @@ Table build_table(const IndexView& index, const float* query, float reach, uint8
   table.base = low;
   table.wide = wide;
   table.cramped = cramped;
-  table.multiplier = uint32_t(std::floor(index.correction_span * scale * (65536.0 / 65535.0)));
+  table.multiplier = uint32_t(std::floor(correction_span * scale * (65536.0 / 65535.0)));
   return table;
 }
 

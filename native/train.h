@@ -128,11 +128,6 @@ void metric_directions(const float* rows, size_t count, size_t dim, const float*
 void encode_shaped(const Shaped& how, const float* targets, const float* directions,
                    const float* weights, size_t count, size_t threads, uint8_t* codes);
 
-// -2 <c - center, decoded residual>, the part of a squared distance that codes of residuals leave out where
-// tables are of q - center (null: of q). A block's code is kLanes behind that of the block before.
-float correction_of(const float* centroid, const float* center, const float* codebook,
-                    size_t codewords, size_t dim, size_t dims_per_block, const uint8_t* code);
-
 // Rows, and how an index encodes them.
 struct EncodeJob {
   const float* rows;
@@ -144,10 +139,15 @@ struct EncodeJob {
   const float* codebook;
   const float* metric = nullptr;      // [dim][dim]: codes are those of encode_shaped
   const float* directions = nullptr;  // [count][dim], with a metric and weights
-  const float* center = nullptr;      // [dim] of the corrections
+  const float* center = nullptr;      // [dim] of the corrections, null: the origin
+  bool dot_product = false;           // corrections are those of scores, not of squared distances
 };
-// Codes [ceil(count / 16)][blocks][16], and correction_of each row [count] where not null: not with a
-// metric. What a row gets does not depend on the others.
+// Codes [ceil(count / 16)][blocks][16], and where not null, not with a metric, corrections [count]: what
+// codes r of residuals leave out. Of the squared distance to what they stand for, y = c + r, where tables
+// are of q - center: -2 <c - center, r>. Of the dot product, in lengths of the query, where tables are of
+// q - |q| center: <center, r>, and (|x|^2 - |y|^2) / (2 |x|). For a query of the length of x the score is
+// by |q - y|^2 then, which an error along x all but leaves alone if q is near. What a row gets does not
+// depend on the others.
 void encode_rows(const EncodeJob& job, size_t threads, uint8_t* codes, float* corrections);
 
 // Places of rows, in any order, among packed codes.

@@ -115,6 +115,7 @@ void Updates::encode(size_t count, size_t threads) {
   if (metric) job.metric = settings_.code_metric.data();
   if (metric && anisotropic) job.directions = e.directions.data();
   job.center = index_.code_center;
+  job.dot_product = !index_.squared_l2();
   if (index_.corrections != nullptr) e.found_corrections.resize(count);
   for (size_t copy = 0; copy < e.copies; ++copy) {
     job.leaves = (copy == 0 ? e.leaves : e.spilled).data();

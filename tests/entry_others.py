@@ -89,7 +89,7 @@ def rows_of_plans() -> dict[str, Entry]:
         "swann.plan.array_bytes": Entry(
             plan.array_bytes,
             {"config": config, **size, "groups": Takes("number", 40_000.0, but=OPTIONAL),
-             "residual": Takes("flag", True)},
+             "residual": Takes("flag", True), "corrected": Takes("flag", False)},
         ),
         "swann.plan.Machine": Entry(
             lambda **a: plan.Machine(**a).to_dict(),

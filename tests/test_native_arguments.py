@@ -228,7 +228,7 @@ BUILDING: list[tuple[str, tuple[Any, ...], Refusals]] = [
     ),
     (
         "pack_codes",  # of residuals, with corrections
-        (*PACKED[:2], CENTROIDS, *PACKED[3:], f32(32), None, None, f32(DIM), 1),
+        (*PACKED[:2], CENTROIDS, *PACKED[3:], f32(32), None, None, f32(DIM), False, 1),
         [
             (1, f32(4), "weights must be"),
             (2, f32(LEAVES, 3), "centroids must be"),
@@ -243,13 +243,13 @@ BUILDING: list[tuple[str, tuple[Any, ...], Refusals]] = [
             (8, u8(1, 1, 16), "codes must be"),
             (8, u8(1, BLOCKS, 32), "codes must be"),
             (9, f32(5), "corrections must be"),
-            (10, METRIC, "not for squared l2"),
+            (10, METRIC, "without corrections"),
             (12, f32(3), "center must be"),
         ],
     ),
     (
         "pack_codes",  # under a metric
-        (*PACKED, None, METRIC, f32(COUNT, DIM), None, 1),
+        (*PACKED, None, METRIC, f32(COUNT, DIM), None, False, 1),
         [
             (1, None, "with a metric and weights"),
             (10, None, "with a metric and weights"),

@@ -48,7 +48,7 @@ def changing(**changes: Any) -> _native.Index:
         (6, np.nan, "avq: at least 1"),
         (8, f32(3, DIM), "matrices"),
         (8, f32(DIM, 3), "matrices"),
-        (9, MATRIX, "not for squared l2"),
+        (9, MATRIX, "no metric with corrections"),
     ],
 )
 def test_settings(place: int, value: Any, words: str) -> None:

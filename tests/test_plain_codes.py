@@ -91,7 +91,10 @@ def test_the_store_keeps_them_and_says_so(measure: str, tmp_path: Path) -> None:
     assert_same(search_all(leaved), search_all(again))
 
 
-@pytest.mark.parametrize(("measure", "features"), [("cosine", []), ("squared_l2", ["code_center"])])
+@pytest.mark.parametrize(
+    ("measure", "features"),
+    [("cosine", ["code_center", "corrected"]), ("squared_l2", ["code_center"])],
+)
 def test_residual_codes_need_no_feature_of_their_own(
     measure: str, features: list[str], tmp_path: Path
 ) -> None:

@@ -93,7 +93,10 @@ def groups(index: PackedIndex) -> int:
 def test_bytes_are_those_of_a_real_index(name: str, measure: Any) -> None:
     config = IndexConfig(num_neighbors=5, distance_measure=measure, **CASES[name])
     index = build_index(DB, config, num_threads=1)
-    told = array_bytes(config, N, D, groups=groups(index), residual=index.residual)
+    corrected = index.corrections is not None
+    told = array_bytes(
+        config, N, D, groups=groups(index), residual=index.residual, corrected=corrected
+    )
     assert told == {name: array.nbytes for name, array in index.arrays().items()}
     assert sum(told.values()) == index.nbytes
 
@@ -102,7 +105,9 @@ def test_bytes_are_those_of_a_real_index(name: str, measure: Any) -> None:
 def test_bytes_of_few_datapoints(n: int) -> None:
     config = IndexConfig(num_neighbors=1, distance_measure="cosine", score=CODES, tree=TREE)
     index = build_index(DB[:n], config, num_threads=1)
-    assert sum(array_bytes(config, n, D, groups=groups(index)).values()) == index.nbytes
+    corrected = index.corrections is not None
+    told = array_bytes(config, n, D, groups=groups(index), corrected=corrected)
+    assert sum(told.values()) == index.nbytes
 
 
 def test_groups_are_those_that_the_native_code_counts() -> None:

@@ -236,6 +236,7 @@ def pack_codes(
     metric: _A | None,
     directions: _A | None,
     center: _A | None,
+    dot_product: bool,
     threads: int,
     /,
 ) -> None: ...

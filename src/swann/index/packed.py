@@ -23,8 +23,8 @@ Datapoints lie in the order of the leaves, so that a leaf is one contiguous run 
     codes        uint8   (groups, blocks, 16) packed 4-bit codes             (asymmetric hashing)
                          or (..., 32)         8-bit codes                    (lut256)
     codebook     float32 (r, 16 or 256)       codeword k of all blocks       (asymmetric hashing)
-    corrections  uint16  (groups * 32,)       -2 <centroid - code_center, residual>
-                                              (squared l2 and residuals)
+    corrections  uint16  (groups * 32,)       what scores by codes of residuals leave out: see
+                                              `pack_codes` (squared l2; others where it pays)
     code_center  float32 (r,)                 what tables and corrections count from (the same)
 
 r is the dimension of the centroids and codes: d, or what a projection leaves of it

@@ -216,6 +216,7 @@ def pack_codes(
     metric: F32 | None = None,
     directions: F32 | None = None,
     center: F32 | None = None,
+    dot_product: bool = False,
 ) -> None:
     """Encode rows, in any order, into their places in the packed codes of an index.
 
@@ -240,13 +241,17 @@ def pack_codes(
     codes : uint8 array of shape (all groups, blocks, 16 or 32)
         `block_bytes` says how wide. Holds zeros in these places.
     corrections : float32 array of shape (all groups * 32,), or None
-        Gets ``-2 <centroid - center, decoded residual>``: squared l2 with residuals needs it.
+        Gets what scores by codes leave out. Of the squared distance to what a code stands for, y =
+        centroid + r, r being the decoded residual: ``-2 <centroid - center, r>``. Of the dot
+        product with a row x: ``<center, r> + (|x|^2 - |y|^2) / (2 |x|)``.
     metric : float32 array of shape (d, d), optional
         Not with corrections.
     directions : float32 array of shape (m, d), optional
         u of each row, as `metric_directions` makes them; with a metric and weights, and only then.
     center : float32 array of shape (d,), optional
         What the corrections are counted from; the origin unless given.
+    dot_product : bool
+        Whether corrections are those of the dot product.
     """
     _native.pack_codes(
         rows,
@@ -262,6 +267,7 @@ def pack_codes(
         metric,
         directions,
         center,
+        dot_product,
         threads,
     )
 

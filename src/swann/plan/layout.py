@@ -51,6 +51,7 @@ def array_bytes(
     *,
     groups: float | None = None,
     residual: bool = True,
+    corrected: bool = False,
 ) -> dict[str, int]:
     """Return the bytes of each array of an index, by name.
 
@@ -64,6 +65,9 @@ def array_bytes(
         Groups of codes, as `groups_of` counts them; `expected_groups` unless given.
     residual : bool
         Whether codes are of residuals. Under squared l2 a build finds out what is better.
+    corrected : bool
+        Whether codes have corrections under the dot product and cosine: where datapoints are near
+        their centroids, as a build finds out.
 
     Returns
     -------
@@ -87,6 +91,7 @@ def array_bytes(
     if groups is not None:
         groups = check_number("groups", groups, open_ends=(True, False))
     residual = check_flag("residual", residual)
+    corrected = check_flag("corrected", corrected) or config.distance_measure == SQUARED_L2
     shapes: dict[str, tuple[float, ...]] = {}
     r = reduced_dim(config, dimension)
     tree, score = config.tree, config.score
@@ -115,7 +120,7 @@ def array_bytes(
         blocks = kernels.num_blocks(r, score.dimensions_per_block)
         shapes["codes"] = (groups, blocks, kernels.block_bytes(score.codewords))
         shapes["codebook"] = (r, score.codewords)
-        if config.distance_measure == SQUARED_L2 and tree is not None and residual:
+        if corrected and tree is not None and residual:
             shapes |= {"corrections": (groups * GROUP,), "code_center": (r,)}
     sizes = {
         name: round(math.prod(shapes[name]) * dtype.itemsize)

@@ -161,7 +161,7 @@ def _layouts(
         if spills:
             guests += _sizes(file.read("guest_starts"))
     low = span = hidden = 0.0
-    if has_corrections(trained.config, trained.residual) and "low" in told[0]:
+    if "low" in told[0]:
         low, high = min(one["low"] for one in told), max(one["high"] for one in told)
         sizes = np.sum([one["sizes"] for one in told], axis=0)
         low, span = correction_range(low, high, sizes)
@@ -191,7 +191,7 @@ def _reduced(trained: Trained) -> list[str]:
         names += row_shapes(exact.quantize, None, trained.dimension, measure, origins=origins)
     if isinstance(config.score, AHConfig):
         names.append("codes")
-        if has_corrections(config, trained.residual):
+        if has_corrections(config, trained.residual, trained.code_center):
             names.append("corrections")
     if config.tree is not None:
         names.append("ids")

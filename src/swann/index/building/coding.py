@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from swann import kernels
 from swann.config import AHConfig
-from swann.distance import SQUARED_L2
+from swann.distance import COSINE, SQUARED_L2
 from swann.index.building.encoding import Encoder, code_center, unpack
 from swann.index.building.learned import CODE_SAMPLE, Teacher
 from swann.index.building.median import median
@@ -29,6 +29,8 @@ _ENOUGH_TO_COMPARE, _ITERATIONS_TO_COMPARE = 4096, 3
 _FAR_LONGER, _FEW = 8.0, 0.05
 _LONGER, _HARDLY_ANY, _NOTHING = 4.0, 0.001, 1e-3
 """Times as long as most, and shares of all: see `Coder._usual`."""
+_ALIKE, _NEAR = 0.9, 0.4
+"""Of lengths, and of mean squares: see `Coder._corrections_pay`."""
 
 
 def codebook_sample(ah: AHConfig, n: int) -> int:
@@ -124,8 +126,28 @@ class Coder:
 
     def _encoder(self, codebook: F32, metric: F32 | None) -> Encoder:
         source = self.source
-        center = code_center(source.config, self.origins)
+        center = None
+        if self.origins is not None and self._corrections_pay(metric):
+            center = code_center(self.origins)
+            if source.config.distance_measure != SQUARED_L2:
+                center /= self.norms.mean()  # queries have lengths of their own
         return Encoder(source.config, codebook, self.origins, metric, center, source.threads)
+
+    def _corrections_pay(self, metric: F32 | None) -> bool:
+        """Whether codes of residuals get corrections.
+
+        Squared distances need them. An error e moves a dot product by `<q, e>`, and one with a
+        correction by `<q - x, e>` where q and x are as long. That is less where the datapoints that
+        a query looks for are near it, as those of a leaf are near each other.
+        """
+        measure, norms = self.source.config.distance_measure, self.norms
+        if measure == SQUARED_L2:
+            return True
+        alike = measure == COSINE or norms.min() >= _ALIKE * norms.max()
+        if metric is not None or not alike:
+            return False
+        near = float(np.mean(np.square(self.residual_norms, dtype=np.float64)))
+        return 0.0 < near <= _NEAR * float(np.mean(np.square(norms, dtype=np.float64)))
 
     def _trained(
         self,

@@ -88,7 +88,7 @@ class Encoder:
         blocks = kernels.num_blocks(len(self.codebook), self.ah.dimensions_per_block)
         shape = num_groups, blocks, kernels.block_bytes(self.ah.codewords)
         self.codes = aligned(shape, np.uint8, zeros=True)
-        if has_corrections(self.config, self.origins is not None):
+        if has_corrections(self.config, self.origins is not None, self.center):
             self.corrections = np.full(num_groups * GROUP, np.nan, np.float32)
 
     def put(self, rows: F32, norms: F32, leaves: U32, places: NDArray[np.uint64]) -> None:
@@ -111,6 +111,7 @@ class Encoder:
             metric=self.metric,
             directions=directions,
             center=self.center,
+            dot_product=self.config.distance_measure != SQUARED_L2,
         )
 
     def _weights(self, norms: F32) -> F32 | None:
@@ -137,22 +138,27 @@ class Encoder:
         }
 
 
-def has_corrections(config: IndexConfig, residual: bool) -> bool:
-    """Whether scores by codes need a correction: under squared l2, where codes are of residuals."""
-    return residual and config.tree is not None and config.distance_measure == SQUARED_L2
+def has_corrections(config: IndexConfig, residual: bool, center: F32 | None) -> bool:
+    """Whether scores by codes of residuals have a correction.
+
+    Under squared l2 they do (without a center in indexes of older versions), under the dot product
+    where there is a center.
+    """
+    return (
+        residual
+        and config.tree is not None
+        and (config.distance_measure == SQUARED_L2 or center is not None)
+    )
 
 
-def code_center(config: IndexConfig, centroids: F32 | None) -> F32 | None:
-    """Return what tables and corrections are counted from; None where there are no corrections.
+def code_center(centroids: F32) -> F32:
+    """Return what tables and corrections are counted from.
 
     The squared distance to a datapoint c + r is that to c, and ``|r|^2 - 2 <q - m, r>`` of the
     tables, and the correction ``2 <c - m, r>``, whatever m is. Both are rounded to steps of what
     they range over, which grows as q and c are farther from m: it is in the middle of all, the
-    median of each coordinate, which a few far centroids do not move.
+    median of each coordinate, which a few far centroids do not move. So it is with dot products.
     """
-    if not has_corrections(config, centroids is not None):
-        return None
-    assert centroids is not None
     return np.asarray(median(centroids), np.float32)
 
 

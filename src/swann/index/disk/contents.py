@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from swann.config import AHConfig, IndexConfig
+from swann.distance import SQUARED_L2
 from swann.errors import CorruptIndexError
 from swann.index.disk.manifest import (
     CODE_CENTER,
+    CORRECTED,
     DOCIDS,
     FORMAT_VERSION,
     LEARNED,
@@ -126,6 +128,8 @@ def manifest_of(state: State, entries: dict[str, Entry]) -> dict[str, Any]:
         content["features"].append(ROW_ORIGINS)
     if index.code_center is not None:
         content["features"].append(CODE_CENTER)
+        if index.config.distance_measure != SQUARED_L2:
+            content["features"].append(CORRECTED)
     if isinstance(index.config.score, AHConfig) and index.config.score.codewords == 256:
         content["features"].append(LUT256)
     if state.numbered:
@@ -271,7 +275,8 @@ def _expected_shapes(
             "codes": (None, blocks, block_bytes(codewords)),
             "codebook": (reduced_dim, codewords),
         }
-        if residual and config.tree is not None and config.distance_measure == "squared_l2":
+        corrected = config.distance_measure == SQUARED_L2 or CORRECTED in features
+        if residual and config.tree is not None and corrected:
             shapes["corrections"] = (None,)
             if CODE_CENTER in features:
                 shapes["code_center"] = (reduced_dim,)

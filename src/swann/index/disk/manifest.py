@@ -11,6 +11,7 @@ from swann.errors import CorruptIndexError, FormatVersionError, IndexFormatError
 
 __all__ = [
     "CODE_CENTER",
+    "CORRECTED",
     "DOCIDS",
     "FORMAT_VERSION",
     "LEARNED",
@@ -50,6 +51,7 @@ PROJECTED = "projected"  # the centroids and codes have a dimension of their own
 LEARNED = "learned"  # queries shaped the leaves or the codes, and updates go on so
 ROW_ORIGINS = "row_origins"  # int8 rows are counted from origins
 CODE_CENTER = "code_center"  # corrections are counted from the middle of the datapoints
+CORRECTED = "corrected"  # codes have corrections under the dot product, too
 LOG = "log"  # changes follow in a log beside it
 SHARDED = "sharded"  # it lists the manifests of shards
 FEATURES = (
@@ -62,6 +64,7 @@ FEATURES = (
     LEARNED,
     ROW_ORIGINS,
     CODE_CENTER,
+    CORRECTED,
     LOG,
     SHARDED,
 )
