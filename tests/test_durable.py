@@ -189,6 +189,69 @@ def test_a_background_checkpoint_that_fails(
     assert contents(swann.load(tmp_path)) == contents(index)
 
 
+def test_a_rebalance_that_cannot_be_saved_is_not_tried_with_every_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_fsync: None
+) -> None:
+    tries = []
+
+    def full(*_: object) -> None:
+        tries.append(1)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    config = swann.builder(DB[:1], 5, "squared_l2").score_ah(2).create_config()
+    with swann.open(save(tmp_path, "int")) as index:
+        with monkeypatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            patch.setattr(durable, "save_state", full)
+            with pytest.raises(OSError, match="No space left"):
+                index.rebalance(config)
+            for i in range(100, 110):
+                index.upsert(i, DB[i])
+                if index._files is not None and index._files._background is not None:
+                    index._files._background.join()
+        assert len(tries) == 2  # by the rebalance, and once behind it
+        index.checkpoint()
+    assert swann.load(tmp_path).config == config
+
+
+def test_the_backlog_is_what_no_checkpoint_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_fsync: None
+) -> None:
+    """It says when the next one is due; files that were there when it was opened count once."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def written() -> int:
+        return sum(log.stat().st_size for log in tmp_path.glob("log-*"))
+
+    with swann.open(save(tmp_path, "int")) as index, monkeypatch.context() as patch:
+        patch.setattr(durable, "save_state", full)
+        for i in range(100, 103):
+            index.upsert(i, DB[i])
+            with pytest.raises(OSError, match="No space left"):
+                index.checkpoint()
+            assert index._files is not None
+            assert index._files._journal.backlog == written()
+    with swann.open(tmp_path) as index:
+        assert index._files is not None
+        assert index._files._journal.backlog == written()
+        index.upsert(103, DB[103])
+        assert index._files._journal.backlog == written()
+        index.checkpoint()
+        assert index._files._journal.backlog == written() == FILE_HEADER
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path, no_fsync: None) -> None:
+    left = save(tmp_path, "int") / f".log-00000000000000000001.swannlog-{os.getpid()}-0.tmp"
+    other = tmp_path / ".of-somebody-else.tmp"
+    left.touch()
+    other.touch()
+    with swann.open(tmp_path):
+        assert not left.exists()
+    assert other.exists()
+
+
 @pytest.mark.parametrize("function", ["replace", "fsync"])
 def test_a_checkpoint_that_fails_anywhere(
     function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
