@@ -35,6 +35,38 @@ def test_vecs(tmp_path: Path, suffix: str, dtype: str) -> None:
     assert not read.flags.writeable
 
 
+def test_a_bad_header_behind_many_rows_is_named(tmp_path: Path) -> None:
+    """Of very many rows, some headers are looked at."""
+    rows = np.ones((10_000, 1), "<f4")
+    path = write_vecs(tmp_path / "x.fvecs", rows, "<f4")
+    with path.open("r+b") as file:
+        file.seek(9_000 * 8)
+        file.write(b"\x02")
+    with pytest.raises(InvalidInputError, match="row 9000 has 2 dimensions, but row 0 has 1"):
+        files.read_array(path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dtype"), [(".fbin", "<f4"), (".u8bin", "u1"), (".i8bin", "i1")]
+)
+def test_bin(tmp_path: Path, suffix: str, dtype: str) -> None:
+    rows = np.random.default_rng(0).integers(0, 127, (7, 5)).astype(dtype)
+    path = tmp_path / f"x{suffix}"
+    whole = np.array(rows.shape, "<u4").tobytes() + rows.tobytes()
+    path.write_bytes(whole)
+    read = files.read_array(path)
+    assert isinstance(read, np.memmap)
+    assert read.dtype == np.dtype(dtype)
+    assert np.array_equal(read, rows)
+    for other in (whole[:-1], whole + b"\0", whole[:7]):
+        path.write_bytes(other)
+        with pytest.raises(InvalidInputError, match=f"has {len(other)} bytes"):
+            files.read_array(path)
+    path.write_bytes(np.array([0, 5], "<u4").tobytes())
+    with pytest.raises(InvalidInputError, match="holds 0 rows of 5 dimensions"):
+        files.read_array(path)
+
+
 def test_npy_is_mapped(tmp_path: Path) -> None:
     rows = np.arange(6, dtype=np.float16).reshape(2, 3)
     np.save(tmp_path / "x.npy", rows)
