@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -170,6 +171,57 @@ def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
         assert searcher.upsert("x", QUERIES[0]).tolist() == ["x"]
         assert searcher.search(QUERIES[0], 1, leaves_to_search=40).indices.tolist() == ["x"]
     assert len(swann.load(tmp_path)) == 501
+
+
+def test_a_change_that_cannot_be_noted_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its docids are as new as they were, and can be given again."""
+    docids = [str(i) for i in range(200)]
+    save(tmp_path, 2, tree(vectors(200)).score_brute_force().build(docids=docids))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with DistributedSearcher.open(tmp_path, 1, pool="local", workers=1, mode="rw") as searcher:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            for change in (lambda: searcher.upsert("x", QUERIES[0]), lambda: searcher.delete("0")):
+                with pytest.raises(OSError, match="No space left"):
+                    change()
+        assert len(searcher) == 200
+        assert searcher.health()["change"] == 0
+        with pytest.raises(swann.UnknownDocidError, match="x"):
+            searcher.delete("x")
+        assert searcher.upsert(["y", "x"], QUERIES[:2]).tolist() == ["y", "x"]
+        found = searcher.search_batched(QUERIES[:2], 1, leaves_to_search=40)
+        assert found.indices.ravel().tolist() == ["y", "x"]
+    assert swann.load(tmp_path).docids == [*docids, "y", "x"]
+
+
+@pytest.mark.parametrize("name", ["dot", "soar"])
+def test_entries_of_leaves_are_counted_as_they_come(name: str, tmp_path: Path) -> None:
+    """Coverage is told by them; a checkpoint counts the same."""
+    save(tmp_path, 2, CONFIGS[name](vectors(300)).build())
+    with DistributedSearcher.open(tmp_path, 1, pool="local", workers=1, mode="rw") as searcher:
+        before = searcher._generation.sizes
+        searcher.upsert(None, vectors(70, seed=5))
+        searcher.upsert(None, vectors(1, seed=6))
+        counted = searcher._generation.sizes
+        assert (counted - before).sum() == 71 * before.sum() / 300
+        searcher.checkpoint()
+        np.testing.assert_array_equal(searcher._generation.sizes, counted)
+
+
+def test_what_a_caller_does_with_its_array_later_changes_nothing(tmp_path: Path) -> None:
+    """Replicas may get it later, or once more."""
+    save(tmp_path, 2, tree(vectors(200)).score_brute_force().build())
+    rows = QUERIES[:2].copy()
+    with DistributedSearcher.open(tmp_path, 1, pool="local", workers=1, mode="rw") as searcher:
+        searcher.upsert(None, rows)
+        (record,) = searcher._generation.tail.after(0)
+        rows[:] = 0.0
+        np.testing.assert_array_equal(record.rows, QUERIES[:2])
 
 
 def test_a_killed_searcher_loses_nothing(tmp_path: Path) -> None:
