@@ -15,6 +15,7 @@ from sharded import CONFIGS, check_changes, every_config, same, save, tree, vect
 
 import swann
 from swann.distributed import DistributedSearcher
+from swann.distributed.changing.logged import Logged
 
 QUERIES = vectors(8, seed=99)
 
@@ -211,6 +212,40 @@ def test_entries_of_leaves_are_counted_as_they_come(name: str, tmp_path: Path) -
         assert (counted - before).sum() == 71 * before.sum() / 300
         searcher.checkpoint()
         np.testing.assert_array_equal(searcher._generation.sizes, counted)
+
+
+def test_who_could_not_open_an_index_keeps_nobody_out(tmp_path: Path) -> None:
+    save(tmp_path, 2, tree(vectors(200)).score_brute_force().build())
+    opened: dict[str, Any] = {"pool": "local", "workers": 1, "mode": "rw"}
+    with DistributedSearcher.open(tmp_path, 1, **opened) as searcher:
+        searcher.upsert(None, QUERIES[0])
+    (log,) = tmp_path.glob("log-*")
+    whole = log.read_bytes()
+    log.write_bytes(b"x" + whole[1:])
+    with pytest.raises(swann.CorruptIndexError) as caught:
+        DistributedSearcher.open(tmp_path, 1, **opened)
+    log.write_bytes(whole)
+    with DistributedSearcher.open(tmp_path, 1, **opened) as searcher:
+        assert len(searcher) == 201
+    assert caught.tb is not None  # it holds all that was there when it failed
+
+
+def test_changes_during_a_checkpoint_are_in_every_later_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 2, tree(vectors(200)).score_brute_force().build())
+    fold = Logged.fold
+    with DistributedSearcher.open(tmp_path, 1, pool="local", workers=1, mode="rw") as searcher:
+
+        def meanwhile(*arguments: Any) -> Any:
+            searcher.upsert(None, QUERIES[1])
+            return fold(*arguments)
+
+        monkeypatch.setattr(Logged, "fold", meanwhile)
+        searcher.upsert(None, QUERIES[0])
+        searcher.checkpoint()
+        assert searcher._generation.tail.base == 1
+        assert searcher.health()["change"] == 2
 
 
 def test_what_a_caller_does_with_its_array_later_changes_nothing(tmp_path: Path) -> None:
