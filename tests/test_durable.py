@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from swann import (
 )
 from swann.index.changing import durable
 from swann.index.disk import lock
+from swann.index.log import reader as log_reader
 from swann.index.log.format import FILE_HEADER, RECORD_HEADER
 from swann.index.log.reader import LogReader
 from swann.index.state import LogPoint
@@ -358,6 +360,10 @@ def test_no_order_of_writes_loses_changes(tmp_path: Path, monkeypatch: pytest.Mo
             assert written[:3] == begin
             assert written[-4:] == ["flush directory", *list_it]
             assert "remove log" in removed
+            index.upsert("y", DB[1])
+            done.clear()
+            index.close()
+            assert done == ["flush log", "remove .lock"]
 
 
 def test_logs_that_follow_each_other(
@@ -495,6 +501,43 @@ def test_what_was_not_flushed_may_be_torn_in_the_middle(tmp_path: Path) -> None:
                 swann.load(root)
         else:
             assert contents(swann.load(root)) == expected
+
+
+def test_a_tail_is_torn_where_a_change_was_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was on the disk there is no more: the next record must not count it."""
+    with swann.open(save(tmp_path / "index", "str")) as index:
+        index.upsert("e", DB[0])
+        done: list[str] = []
+        with monkeypatch.context() as patch:
+            fsync, ftruncate = os.fsync, os.ftruncate
+            patch.setattr(os, "fsync", lambda handle: (done.append("flush"), fsync(handle)))
+            patch.setattr(os, "ftruncate", lambda *to: (done.append("cut"), ftruncate(*to)))
+            with pytest.raises(InvalidInputError, match="longer than"):
+                index.upsert("h", np.full(4, 1e30, np.float32))
+        assert done == ["flush", "cut", "flush"]  # it must not come back either
+        expected = contents(index)
+        index.upsert("f", DB[1])
+        shutil.copytree(tmp_path / "index", tmp_path / "crashed")
+    torn = log_of(tmp_path / "crashed")
+    torn.write_bytes(torn.read_bytes()[:-8])
+    assert contents(swann.load(tmp_path / "crashed")) == expected
+
+
+def test_what_was_on_disk_is_found_in_blocks_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_fsync: None
+) -> None:
+    with swann.open(save(tmp_path, "str")) as index:
+        for i in range(5):
+            index.upsert(f"n{i}", DB[i])
+    data = log_of(tmp_path).read_bytes()
+    seed = zlib.crc32(data[16:32])
+    last = record_ends(data)[-2]  # the closing record says that all before it was on the disk
+    for block in range(8, 300, 12):
+        monkeypatch.setattr(log_reader, "_BLOCK", block)
+        with open(log_of(tmp_path), "rb") as file:
+            assert log_reader._synced_later(file, seed, FILE_HEADER + 8) == last
 
 
 def test_logs_of_other_indexes(tmp_path: Path, no_fsync: None) -> None:
