@@ -15,6 +15,7 @@ import swann
 from swann import IncrementalMode, ReorderType
 from swann.autopilot import choose_config, outgrown, sizes_that_fit, tune
 from swann.autopilot.newest import Newest, found_share
+from swann.index.changing import live
 from swann.upkeep import Upkeep
 
 F32 = NDArray[np.float32]
@@ -382,3 +383,24 @@ def test_sizes_that_fit_are_those_that_are_not_outgrown(n: int, d: int) -> None:
     assert fit.start == 0 or outgrown(config, fit.start - 1, d)
     assert len(sizes_that_fit(config, 100 * n + 10**7, d)) == 0
     assert 10**9 in sizes_that_fit(dataclasses.replace(config, autopilot=None), n, d)
+
+
+def test_deletions_count_and_a_save_forgets_no_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[object] = []
+    monkeypatch.setattr(live, "reshape", lambda *_: looks.append(1))
+    builder = swann.builder(np.random.default_rng(4).standard_normal((100, 8)), 3, "squared_l2")
+    builder.tree(10, 5, min_partition_size=1, incremental_threshold=20)
+    searcher = builder.score_brute_force().build()
+    searcher.delete(list(range(10)))
+    searcher.save(tmp_path)
+    searcher.delete(10)
+    searcher.delete(list(range(11, 19)))
+    assert not looks
+    searcher.delete(19)
+    assert looks == [1]
+    searcher.delete(list(range(20, 39)))
+    assert looks == [1]  # counted anew
+    searcher.upsert(None, np.ones(8))
+    assert looks == [1, 1]
