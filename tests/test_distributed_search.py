@@ -16,7 +16,9 @@ from sharded import CONFIGS, check_equality, every_config, same, save, tree, vec
 import swann
 from swann import WorkerError
 from swann.distributed import DistributedSearcher
+from swann.distributed.metrics import Metrics
 from swann.distributed.opening import open_shard
+from swann.distributed.searching.fanout import Fanout, Pace
 from swann.distributed.wire import Message
 from swann.distributed.workers.placement import place
 from swann.distributed.workers.pools import CONCURRENCY
@@ -237,6 +239,19 @@ def test_coverage_is_exact_where_a_shard_is_gone(index: tuple[Path, swann.Search
         full = searcher.search_batched(queries)
         assert same(full, built.search_batched(queries))
         assert searcher.metrics().incomplete == (wanted < 1).sum() * 2 + (wanted[7] < 1)
+
+
+def test_nothing_is_lacking_of_leaves_that_are_empty(index: tuple[Path, swann.Searcher]) -> None:
+    queries = vectors(5, seed=6)
+    with DistributedSearcher.open(index[0], 1, workers=1, pool="local") as searcher:
+        generation = searcher._generation
+        choices = generation.head.choose(queries, 10)
+        limits = generation.limits.resolve(None, None, None)
+        fanout = Fanout(generation, queries, choices, limits, 1, Pace(), Metrics(), None)
+        sizes = np.zeros_like(generation.sizes)
+        assert fanout.coverage(sizes).tolist() == [1.0] * 5  # though nobody was asked
+        sizes[choices.leaves[2, 3]] = 7
+        assert fanout.coverage(sizes)[2] == 0.0
 
 
 def test_workers_come_and_go_while_searches_go_on(index: tuple[Path, swann.Searcher]) -> None:

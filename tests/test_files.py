@@ -160,6 +160,9 @@ def test_hdf5(tmp_path: Path) -> None:
         file.attrs["distance"] = b"euclidean"
     assert files.hdf5_distance_measure(files.locate(path)) == "squared_l2"
     with h5py.File(path, "w") as file:
+        file["names"] = ["a", "b"]  # of any length: what lies in the file says where they are
+    assert files.read_array(f"{path}:names").tolist() == [b"a", b"b"]
+    with h5py.File(path, "w") as file:
         file["empty"] = np.empty((0, 4))
     assert files.hdf5_distance_measure(files.locate(path)) is None
     assert files.read_array(f"{path}:empty").shape == (0, 4)
@@ -196,8 +199,11 @@ def test_writing(tmp_path: Path) -> None:
         assert np.array_equal(files.read_array(tmp_path / f"x{suffix}"), indices)
     with pytest.raises(InvalidInputError, match=r"suffix '\.csv'; expected one of \.npz, \.npy"):
         files.write_neighbors(tmp_path / "x.csv", indices, distances)
+    greatest = indices + (2**31 - 1 - indices.max())
+    files.write_neighbors(tmp_path / "x.ivecs", greatest, distances)
+    assert np.array_equal(files.read_array(tmp_path / "x.ivecs"), greatest)
     with pytest.raises(InvalidInputError, match="do not fit into"):
-        files.write_neighbors(tmp_path / "x.ivecs", indices + 2**31, distances)
+        files.write_neighbors(tmp_path / "x.ivecs", greatest + 1, distances)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".ivecs"])

@@ -17,7 +17,7 @@ from swann.autopilot import choose_config
 from swann.cli import main
 from swann.config import AHConfig, ReorderType
 from swann.errors import ConfigError
-from swann.index.building.build import build_index
+from swann.index.building.build import ENOUGH_A_LEAF, build_index
 from swann.index.packed import MOST_ENTRIES
 from swann.plan import Cluster, Machine, Plan, machines, measured, plan
 from swann.plan.calibrate import calibrate, serial_share
@@ -136,6 +136,12 @@ def test_more_than_32_bits_count_become_several_indexes() -> None:
 
 
 # ---- What a plan consists of
+
+
+def test_many_leaves_are_trained_on_more() -> None:
+    p = one(1_000_000_000)
+    assert p.config.tree is not None
+    assert p.config.tree.training_sample_size >= ENOUGH_A_LEAF * p.leaves
 
 
 def test_settings_are_those_of_autopilot() -> None:

@@ -404,3 +404,18 @@ def test_deletions_count_and_a_save_forgets_no_changes(
     assert looks == [1]  # counted anew
     searcher.upsert(None, np.ones(8))
     assert looks == [1, 1]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_what_is_not_there_any_more_is_not_looked_at(named: bool) -> None:
+    rows = draw(20, 3)
+    searcher = (
+        swann.builder(rows, 3, "squared_l2")
+        .score_brute_force()
+        .build(docids=[f"d{i}" for i in range(20)] if named else None)
+    )
+    names: list[Any] = [f"d{i}" for i in (2, 9, 4)] if named else [2, 9, 4]
+    searcher.delete(names[1])
+    _, numbers, found = searcher._live.present(names)
+    assert numbers.tolist() == [2, 4]
+    np.testing.assert_array_equal(found, rows[[2, 4]])
