@@ -301,6 +301,7 @@ def without_17(rows: np.ndarray) -> np.ndarray:
         ("tree_ah", "datapoint_to_token.npy", lambda a: np.repeat(a, 2), "300 tokens"),
         ("soar", "datapoint_to_token.npy", lambda a: a - 1, "tokens from -2"),
         ("tree_ah", "hashed_dataset.npy", lambda a: a + 9, "has a code"),
+        ("tree_ah", "hashed_dataset.npy", lambda a: np.where(a == a.max(), 16, a), "has a code 16"),
         ("tree_ah", "hashed_dataset.npy", lambda a: a[:, 1:], "shape"),
         ("soar", "hashed_dataset_soar.npy", lambda a: a[1:], "shape"),
         ("soar", "hashed_dataset_soar.npy", lambda a: a + 16, "has a code"),

@@ -607,6 +607,18 @@ def test_manifests_that_lie(keys: tuple[str, ...], value: object, tmp_path: Path
     assert_refused(tmp_path)
 
 
+@pytest.mark.parametrize("following", [3, 5])
+def test_numbers_that_lie(following: int, tmp_path: Path) -> None:
+    """Docids leave no gaps: the next number is how many there are."""
+    builder = swann.builder(np.eye(4), 1, "squared_l2").tree(2, 2, min_partition_size=1)
+    builder.score_brute_force().build(docids=list("abcd")).save(tmp_path)
+    lie(tmp_path, "next_number", value=4)
+    lie(tmp_path, "features", value=[*manifest(tmp_path)["features"], "row_ids"])
+    assert load_searcher(tmp_path).docids == list("abcd")
+    lie(tmp_path, "next_number", value=following)
+    assert_refused(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
