@@ -241,6 +241,21 @@ def test_coverage_is_exact_where_a_shard_is_gone(index: tuple[Path, swann.Search
         assert searcher.metrics().incomplete == (wanted < 1).sum() * 2 + (wanted[7] < 1)
 
 
+def test_a_deadline_is_for_each_thousand_queries(index: tuple[Path, swann.Searcher]) -> None:
+    with DistributedSearcher.open(
+        index[0], 1, workers=1, pool="local", deadline=0.1, hedge_after=10
+    ) as searcher:
+        generation = searcher._generation
+        with searcher._fleet._lock:  # nobody brings it back
+            kept, generation.ready[2] = generation.ready[2], ()
+            began = time.monotonic()
+            found = searcher.search_batched(vectors(4000, seed=7))
+            took = time.monotonic() - began
+            generation.ready[2] = kept
+        assert found.coverage.min() < 1
+        assert took > 0.3
+
+
 def test_nothing_is_lacking_of_leaves_that_are_empty(index: tuple[Path, swann.Searcher]) -> None:
     queries = vectors(5, seed=6)
     with DistributedSearcher.open(index[0], 1, workers=1, pool="local") as searcher:
