@@ -161,6 +161,15 @@ def test_the_share_that_is_found_is_measured(measure: Any, share: float, k: int)
     assert share - 0.02 <= found <= min(1.0, share + 0.08)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.85, 0.7])
+def test_what_was_kept_stands_for_all_that_came(share: float) -> None:
+    rows = draw(1200, 0)
+    numbers = np.arange(1200)
+    search = searching(rows, numbers, "squared_l2", 10, share)
+    found = found_share(numbers[::2], rows[::2], 0.5, "squared_l2", search)
+    assert found == pytest.approx(share, abs=0.06)
+
+
 def test_what_is_found_of_copies_and_of_few() -> None:
     rows = np.repeat(draw(30, 0), 20, axis=0)
     numbers = np.arange(600)
