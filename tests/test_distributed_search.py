@@ -269,6 +269,32 @@ def test_nothing_is_lacking_of_leaves_that_are_empty(index: tuple[Path, swann.Se
         assert fanout.coverage(sizes)[2] == 0.0
 
 
+def test_one_worker_stays_and_the_same_manifest_too(index: tuple[Path, swann.Searcher]) -> None:
+    with DistributedSearcher.open(index[0], 1, workers=2, pool="local") as searcher:
+        assert searcher.remove_workers(5)
+        assert searcher.health()["workers_wanted"] == len(searcher.health()["workers"]) == 1
+        generation = searcher._generation
+        searcher.roll(index[0])
+        assert searcher._generation is generation
+
+
+def test_an_answer_is_late_beyond_what_answers_vary() -> None:
+    pace = Pace()
+    assert pace.late(1, 7.0) == 7.0  # nothing is known
+    pace.note(1, 1.0)
+    assert pace.late(1, 7.0) == 1.0 + 4 * 0.5
+    assert pace.late(100, 7.0) == 7.0  # of other sizes
+    for _ in range(200):
+        pace.note(1, 1.0)
+    assert pace.late(1, 7.0) == pytest.approx(1.0)
+    for seconds in [0.5, 1.5] * 100:
+        pace.note(1, seconds)
+    assert pace.late(1, 7.0) == pytest.approx(1.0 + 4 * 0.5, rel=0.1)
+    for _ in range(300):
+        pace.note(1, 1e-5)
+    assert 1e-3 < pace.late(1, 7.0) < 0.1  # who is quick is not asked twice at once
+
+
 def test_workers_come_and_go_while_searches_go_on(index: tuple[Path, swann.Searcher]) -> None:
     folder, built = index
     queries = vectors(20, seed=6)

@@ -16,6 +16,7 @@ from sharded import CONFIGS, check_changes, every_config, same, save, tree, vect
 import swann
 from swann.distributed import DistributedSearcher
 from swann.distributed.changing.logged import Logged
+from swann.index.log.format import Change
 
 QUERIES = vectors(8, seed=99)
 
@@ -212,6 +213,30 @@ def test_entries_of_leaves_are_counted_as_they_come(name: str, tmp_path: Path) -
         assert (counted - before).sum() == 71 * before.sum() / 300
         searcher.checkpoint()
         np.testing.assert_array_equal(searcher._generation.sizes, counted)
+
+
+def test_a_checkpoint_leaves_one_log_and_is_made_only_of_changes(tmp_path: Path) -> None:
+    save(tmp_path, 2, tree(vectors(200)).score_brute_force().build())
+    with DistributedSearcher.open(tmp_path, 1, pool="local", workers=1, mode="rw") as searcher:
+        searcher.upsert(None, QUERIES[0])
+        searcher.checkpoint()
+        assert [path.name[4:24] for path in tmp_path.glob("log-*")] == [f"{2:020}"]
+        generation = searcher._generation
+        searcher.checkpoint()
+        assert searcher._generation is generation
+
+
+def test_row_ids_that_are_not_there(tmp_path: Path) -> None:
+    save(tmp_path, 2, tree(vectors(200)).score_brute_force().build())
+    with DistributedSearcher.open(tmp_path, 1, pool="local", workers=1, mode="rw") as searcher:
+        searcher.delete(7)
+        for number in (7, 200, 10**6):
+            with pytest.raises(swann.UnknownDocidError, match=f"row id {number} is not"):
+                searcher.delete(number)
+        assert searcher._logged is not None
+        changes = searcher._logged.changes
+        with pytest.raises(swann.InvalidInputError, match="from 201 on; expected 200"):
+            changes.repeat(Change(None, 201, QUERIES[:1]))  # of a log that lacks one
 
 
 def test_who_could_not_open_an_index_keeps_nobody_out(tmp_path: Path) -> None:

@@ -425,6 +425,14 @@ def test_training_on_a_part_finds_as_much(tmp_path: Path) -> None:
     assert swann.recall(every, true) > 0.97
 
 
+def test_all_is_trained_on_if_half_of_the_budget_holds_it() -> None:
+    config = swann.builder(rows_of(9), 5, "cosine").tree(100, 9).score_ah(2).create_config()
+    n, d = 2_000_000, 100
+    enough = 2 * 4 * n * d
+    assert portions(config, n, d, 4, enough).sample_rows == n
+    assert portions(config, n, d, 4, enough - 1).sample_rows < n
+
+
 @pytest.mark.parametrize(("leaves", "width"), [(1, 8), (30, 24), (20_000, 600)])
 def test_the_least_budget_that_is_told_suffices(leaves: int, width: int) -> None:
     config = swann.IndexConfig(
