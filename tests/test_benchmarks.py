@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import doctest
+import types
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import expand, front, goals, growth
+from benchmarks import exact, expand, front, goals, growth, report
 from benchmarks.results import Build, Latency, Point, Results, Scaling, SystemResult
 from benchmarks.systems import all_systems, find
+from benchmarks.tables import short
 
 
 def build(seconds: float = 1.0, resident: int = 0) -> Build:
@@ -103,6 +105,146 @@ def test_builds_are_compared_at_equal_settings() -> None:
     }
     measured = row("build time", results(check, swann=system()))
     assert measured == {"tree, recall -0.010 at worst": 3.5}
+
+
+def test_memory_counts_the_vectors_once() -> None:
+    small, large = build(), build()
+    small.extra_bytes, large.extra_bytes = 300, 700  # of vectors of 1,000 bytes
+    measured = row("peak memory", results(swann=system(builds=[small, large])))
+    assert measured == pytest.approx({"largest": 1.7, "smallest": 1.3})
+
+
+def test_exact_search_is_compared_where_it_is_exact() -> None:
+    found = results(swann_exact=system((1.0, 1, 40)), faiss_flat=system((1.0, 1, 10)))
+    assert row("exact search in batches, over faiss", found) == {"exact": 4}
+    assert row("the same, over NumPy", found) == {}
+
+
+def test_speeds_by_cpu_time_leave_out_waiting() -> None:
+    point = Point(0, {}, 0.9, 1.0, {"one": [100.0, 50.0, 90.0]}, {"one": [0.5, 0.2, 0.5]})
+    assert point.speed("one", "cpu") == 200
+    assert point.speed("one", "wall") == 90
+
+
+def test_costs_of_growth_are_in_their_units() -> None:
+    built = Build({}, 3.0, 5.0, 4_000_000, 2_000_000, 0, 1_500_000)
+    contender: Any = types.SimpleNamespace(result=system((0.95, 2000, 10_000), builds=[built]))
+    costs = growth._costs(contender, "wall")
+    assert costs == pytest.approx(
+        {
+            "build_seconds": 3.0,
+            "peak_megabytes": 6.0,
+            "resident_megabytes": 1.5,
+            "one_microseconds": 500.0,
+            "batch_microseconds": 100.0,
+        }
+    )
+    assert growth._costs(contender, "cpu")["build_seconds"] == 5.0
+
+
+# ---- The page
+
+
+def page(check: dict[str, Any] | None = None, **systems: SystemResult) -> str:
+    made = results(check, **systems)
+    made.data |= {"name": "D", "about": "points", "d": 2, "queries": 3}
+    made.machine |= {"threads": 2, "cpu": "a CPU", "python": "3", "date": "today", "rounds": 1}
+    return report.markdown(made, {})
+
+
+def cells(text: str, title: str) -> dict[str, list[str]]:
+    """The rows of the tables below a title, by their first cells; later ones count."""
+    section = text.partition(f"## {title}")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:1] == "|"]
+    return {first: rest for first, *rest in rows}
+
+
+def test_a_page_tells_speeds_and_how_many_times_faster_swann_is() -> None:
+    text = page(
+        swann=system((0.9, 123_456, 900), (0.99, 60, 90)),
+        scann=system((0.9, 41_152, 1800), (0.96, 10, 30)),
+    )
+    alone, batch = cells(text, "One query a call"), cells(text, "All queries in one call")
+    assert alone["swann"][1] == "123,000"  # at .90
+    assert alone["scann"][:2] == ["3", "3"]
+    assert alone["scann"][3] == "–"
+    assert batch["scann"][1] == "0.5"
+
+
+def test_a_page_tells_what_builds_cost() -> None:
+    built = Build({"num_leaves": 600}, 1.5, 2.5, 1000, 500, 2_000_000, 3_000_000)
+    found = cells(page(swann=system((0.9, 1, 1), builds=[built])), "Building and keeping")
+    assert found["swann"] == ["num_leaves 600", "1.5", "2.5", "1.50", "2", "3"]
+
+
+def test_a_page_compares_recalls_at_equal_settings() -> None:
+    costs = vars(build())
+    text = page(
+        {
+            "num_leaves": 600,
+            "threshold": 0.2,
+            "settings": [{"leaves_to_search": 5, "pre_reorder_num_neighbors": 50}],
+            "grids": {"tree": {"swann": [0.91], "scann": [0.90]}},
+            "builds": {"tree": {"swann": costs, "scann": costs}},
+            "without_reordering": {"swann": {"plain": 0.5}, "scann": {"plain": 0.25}},
+        },
+        swann=system((0.9, 1, 1)),
+    )
+    found = cells(text, "swann and scann at equal settings")
+    assert found["5"] == ["50", "0.9100", "0.9000", "+0.0100"]
+    assert found["plain l2"] == ["0.5000", "0.2500"]
+
+
+def test_a_page_notes_what_makes_figures_doubtful() -> None:
+    swann, scann = system((0.9, 1, 1), (0.95, 1, 1)), system((0.9, 1, 1))
+    swann.points[0].cpu = {"one": [1.0], "batch": [1.5]}  # of two threads
+    swann.points[1].cpu = scann.points[0].cpu = {"one": [1.0], "batch": [2.0]}
+    swann.points[1].agree = 0.97
+    notes = page(swann=swann, scann=scann, faiss=SystemResult(error="no wheel\n")).partition(
+        "## Notes\n\n"
+    )[2]
+    assert "swann had less than 80% of its CPU time in 1 of 4 measurements" in notes
+    assert "swann: one at a time and batched agree on 97.0% at worst" in notes
+    assert "faiss is missing: no wheel" in notes
+    assert "scann" not in notes
+
+
+def test_numbers_have_three_digits_or_all_before_the_point() -> None:
+    assert [short(x) for x in (0.12345, 12.345, 123.45, 999.7, 12_345.6)] == [
+        "0.123",
+        "12.3",
+        "123",
+        "1,000",
+        "12,346",
+    ]
+
+
+# ---- What is compared with
+
+
+@pytest.mark.parametrize("measure", ["dot_product", "squared_l2"])
+def test_true_neighbors_are_the_nearest_and_equal_ones_are_in_order(measure: str) -> None:
+    rng = np.random.default_rng(3)
+    train = rng.integers(-3, 4, (60, 3)).astype(np.float32)  # many are as near as others
+    test = rng.integers(-3, 4, (20, 3)).astype(np.float32)
+    found = exact.exact_neighbors(train, test, 7, measure, block=8)
+    scores = test @ train.T
+    if measure == "squared_l2":
+        scores = -((test[:, None] - train[None]) ** 2).sum(axis=2)
+    best = np.sort(scores, axis=1)[:, ::-1][:, :7]
+    np.testing.assert_array_equal(np.take_along_axis(scores, found, axis=1), best)
+    ties = np.diff(best, axis=1) == 0
+    assert (np.diff(found, axis=1)[ties] > 0).all()
+
+
+def test_recall_is_the_share_of_the_true_ones_among_all_found() -> None:
+    true = np.array([[1, 2, 3], [4, 5, 6]])
+    found = np.array([[2, 9, 1, 3], [-1, -1, 6, 4]])
+    assert exact.recall(found, true, 2) == 0.75
+    assert exact.recall(found, true, 3) == pytest.approx(5 / 6)
+
+
+# ---- What is written
 
 
 def test_results_come_back_as_they_were_written(tmp_path: Path) -> None:

@@ -202,6 +202,12 @@ def test_the_seed_decides() -> None:
     assert (first != other).any()
 
 
+def test_a_sample_is_of_all_rows() -> None:
+    rows = np.repeat(np.array([[0.0], [1.0]]), 500, axis=0) + np.zeros(8)  # sorted
+    quantizer = BinaryQuantizer(8, epochs=1, training_sample_size=200).fit(rows)
+    np.testing.assert_allclose(quantizer.model.center, 0.5, atol=0.15)
+
+
 @pytest.mark.parametrize("n", [1, 3, 70])
 @pytest.mark.parametrize("d", [1, 9])
 @pytest.mark.parametrize("kind", ["zeros", "alike", "normal", "long"])

@@ -144,14 +144,15 @@ def test_files_past_4_gb(tmp_path: Path) -> None:
     with open(path, "w+b") as file:
         bundle = BundleWriter(file)
 
-        def write(file: Any) -> tuple[str, int]:
+        def write(file: Any, name: str = "large-1.npy", size: int = large) -> tuple[str, int]:
             file.write(data)
-            file.seek(large - len(data) - 1, 1)
+            file.seek(size - len(data) - 1, 1)
             file.write(b"x")
-            return "large-1.npy", 0
+            return name, 0
 
         bundle.add(len("large-1.npy"), large, write)
         bundle.add_bytes("small-2.npy", b"small")
+        bundle.add(len("larger.npy"), large + 9, lambda file: write(file, "larger.npy", large + 9))
         bundle.finish()
     if path.stat().st_blocks > 1 << 20:
         pytest.skip("the file system has no sparse files")
@@ -160,8 +161,10 @@ def test_files_past_4_gb(tmp_path: Path) -> None:
     assert bytes(members["large-1.npy"][: len(data)]) == data
     assert bytes(members["large-1.npy"][-1:]) == b"x"
     assert bytes(members["small-2.npy"]) == b"small"
+    assert len(members["larger.npy"]) == large + 9
+    assert bytes(members["larger.npy"][: len(data)]) == data
     with zipfile.ZipFile(path) as archive:
-        assert [info.file_size for info in archive.infolist()] == [large, 5]
+        assert [info.file_size for info in archive.infolist()] == [large, 5, large + 9]
         assert archive.read("small-2.npy") == b"small"
         with archive.open("large-1.npy") as file_:
             assert file_.read(len(data)) == data

@@ -16,7 +16,9 @@ from sharded import CONFIGS, check_equality, every_config, same, save, tree, vec
 import swann
 from swann import WorkerError
 from swann.distributed import DistributedSearcher
+from swann.distributed.metrics import Metrics
 from swann.distributed.opening import open_shard
+from swann.distributed.searching.fanout import Fanout, Pace
 from swann.distributed.wire import Message
 from swann.distributed.workers.placement import place
 from swann.distributed.workers.pools import CONCURRENCY
@@ -237,6 +239,60 @@ def test_coverage_is_exact_where_a_shard_is_gone(index: tuple[Path, swann.Search
         full = searcher.search_batched(queries)
         assert same(full, built.search_batched(queries))
         assert searcher.metrics().incomplete == (wanted < 1).sum() * 2 + (wanted[7] < 1)
+
+
+def test_a_deadline_is_for_each_thousand_queries(index: tuple[Path, swann.Searcher]) -> None:
+    with DistributedSearcher.open(
+        index[0], 1, workers=1, pool="local", deadline=0.1, hedge_after=10
+    ) as searcher:
+        generation = searcher._generation
+        with searcher._fleet._lock:  # nobody brings it back
+            kept, generation.ready[2] = generation.ready[2], ()
+            began = time.monotonic()
+            found = searcher.search_batched(vectors(4000, seed=7))
+            took = time.monotonic() - began
+            generation.ready[2] = kept
+        assert found.coverage.min() < 1
+        assert took > 0.3
+
+
+def test_nothing_is_lacking_of_leaves_that_are_empty(index: tuple[Path, swann.Searcher]) -> None:
+    queries = vectors(5, seed=6)
+    with DistributedSearcher.open(index[0], 1, workers=1, pool="local") as searcher:
+        generation = searcher._generation
+        choices = generation.head.choose(queries, 10)
+        limits = generation.limits.resolve(None, None, None)
+        fanout = Fanout(generation, queries, choices, limits, 1, Pace(), Metrics(), None)
+        sizes = np.zeros_like(generation.sizes)
+        assert fanout.coverage(sizes).tolist() == [1.0] * 5  # though nobody was asked
+        sizes[choices.leaves[2, 3]] = 7
+        assert fanout.coverage(sizes)[2] == 0.0
+
+
+def test_one_worker_stays_and_the_same_manifest_too(index: tuple[Path, swann.Searcher]) -> None:
+    with DistributedSearcher.open(index[0], 1, workers=2, pool="local") as searcher:
+        assert searcher.remove_workers(5)
+        assert searcher.health()["workers_wanted"] == len(searcher.health()["workers"]) == 1
+        generation = searcher._generation
+        searcher.roll(index[0])
+        assert searcher._generation is generation
+
+
+def test_an_answer_is_late_beyond_what_answers_vary() -> None:
+    pace = Pace()
+    assert pace.late(1, 7.0) == 7.0  # nothing is known
+    pace.note(1, 1.0)
+    assert pace.late(1, 7.0) == 1.0 + 4 * 0.5
+    assert pace.late(100, 7.0) == 7.0  # of other sizes
+    for _ in range(200):
+        pace.note(1, 1.0)
+    assert pace.late(1, 7.0) == pytest.approx(1.0)
+    for seconds in [0.5, 1.5] * 100:
+        pace.note(1, seconds)
+    assert pace.late(1, 7.0) == pytest.approx(1.0 + 4 * 0.5, rel=0.1)
+    for _ in range(300):
+        pace.note(1, 1e-5)
+    assert 1e-3 < pace.late(1, 7.0) < 0.1  # who is quick is not asked twice at once
 
 
 def test_workers_come_and_go_while_searches_go_on(index: tuple[Path, swann.Searcher]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -14,6 +15,8 @@ from sharded import CONFIGS, check_changes, every_config, same, save, tree, vect
 
 import swann
 from swann.distributed import DistributedSearcher
+from swann.distributed.changing.logged import Logged
+from swann.index.log.format import Change
 
 QUERIES = vectors(8, seed=99)
 
@@ -170,6 +173,115 @@ def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
         assert searcher.upsert("x", QUERIES[0]).tolist() == ["x"]
         assert searcher.search(QUERIES[0], 1, leaves_to_search=40).indices.tolist() == ["x"]
     assert len(swann.load(tmp_path)) == 501
+
+
+def test_a_change_that_cannot_be_noted_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its docids are as new as they were, and can be given again."""
+    docids = [str(i) for i in range(200)]
+    save(tmp_path, 2, tree(vectors(200)).score_brute_force().build(docids=docids))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with DistributedSearcher.open(tmp_path, 1, pool="local", workers=1, mode="rw") as searcher:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            for change in (lambda: searcher.upsert("x", QUERIES[0]), lambda: searcher.delete("0")):
+                with pytest.raises(OSError, match="No space left"):
+                    change()
+        assert len(searcher) == 200
+        assert searcher.health()["change"] == 0
+        with pytest.raises(swann.UnknownDocidError, match="x"):
+            searcher.delete("x")
+        assert searcher.upsert(["y", "x"], QUERIES[:2]).tolist() == ["y", "x"]
+        found = searcher.search_batched(QUERIES[:2], 1, leaves_to_search=40)
+        assert found.indices.ravel().tolist() == ["y", "x"]
+    assert swann.load(tmp_path).docids == [*docids, "y", "x"]
+
+
+@pytest.mark.parametrize("name", ["dot", "soar"])
+def test_entries_of_leaves_are_counted_as_they_come(name: str, tmp_path: Path) -> None:
+    """Coverage is told by them; a checkpoint counts the same."""
+    save(tmp_path, 2, CONFIGS[name](vectors(300)).build())
+    with DistributedSearcher.open(tmp_path, 1, pool="local", workers=1, mode="rw") as searcher:
+        before = searcher._generation.sizes
+        searcher.upsert(None, vectors(70, seed=5))
+        searcher.upsert(None, vectors(1, seed=6))
+        counted = searcher._generation.sizes
+        assert (counted - before).sum() == 71 * before.sum() / 300
+        searcher.checkpoint()
+        np.testing.assert_array_equal(searcher._generation.sizes, counted)
+
+
+def test_a_checkpoint_leaves_one_log_and_is_made_only_of_changes(tmp_path: Path) -> None:
+    save(tmp_path, 2, tree(vectors(200)).score_brute_force().build())
+    with DistributedSearcher.open(tmp_path, 1, pool="local", workers=1, mode="rw") as searcher:
+        searcher.upsert(None, QUERIES[0])
+        searcher.checkpoint()
+        assert [path.name[4:24] for path in tmp_path.glob("log-*")] == [f"{2:020}"]
+        generation = searcher._generation
+        searcher.checkpoint()
+        assert searcher._generation is generation
+
+
+def test_row_ids_that_are_not_there(tmp_path: Path) -> None:
+    save(tmp_path, 2, tree(vectors(200)).score_brute_force().build())
+    with DistributedSearcher.open(tmp_path, 1, pool="local", workers=1, mode="rw") as searcher:
+        searcher.delete(7)
+        for number in (7, 200, 10**6):
+            with pytest.raises(swann.UnknownDocidError, match=f"row id {number} is not"):
+                searcher.delete(number)
+        assert searcher._logged is not None
+        changes = searcher._logged.changes
+        with pytest.raises(swann.InvalidInputError, match="from 201 on; expected 200"):
+            changes.repeat(Change(None, 201, QUERIES[:1]))  # of a log that lacks one
+
+
+def test_who_could_not_open_an_index_keeps_nobody_out(tmp_path: Path) -> None:
+    save(tmp_path, 2, tree(vectors(200)).score_brute_force().build())
+    opened: dict[str, Any] = {"pool": "local", "workers": 1, "mode": "rw"}
+    with DistributedSearcher.open(tmp_path, 1, **opened) as searcher:
+        searcher.upsert(None, QUERIES[0])
+    (log,) = tmp_path.glob("log-*")
+    whole = log.read_bytes()
+    log.write_bytes(b"x" + whole[1:])
+    with pytest.raises(swann.CorruptIndexError) as caught:
+        DistributedSearcher.open(tmp_path, 1, **opened)
+    log.write_bytes(whole)
+    with DistributedSearcher.open(tmp_path, 1, **opened) as searcher:
+        assert len(searcher) == 201
+    assert caught.tb is not None  # it holds all that was there when it failed
+
+
+def test_changes_during_a_checkpoint_are_in_every_later_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 2, tree(vectors(200)).score_brute_force().build())
+    fold = Logged.fold
+    with DistributedSearcher.open(tmp_path, 1, pool="local", workers=1, mode="rw") as searcher:
+
+        def meanwhile(*arguments: Any) -> Any:
+            searcher.upsert(None, QUERIES[1])
+            return fold(*arguments)
+
+        monkeypatch.setattr(Logged, "fold", meanwhile)
+        searcher.upsert(None, QUERIES[0])
+        searcher.checkpoint()
+        assert searcher._generation.tail.base == 1
+        assert searcher.health()["change"] == 2
+
+
+def test_what_a_caller_does_with_its_array_later_changes_nothing(tmp_path: Path) -> None:
+    """Replicas may get it later, or once more."""
+    save(tmp_path, 2, tree(vectors(200)).score_brute_force().build())
+    rows = QUERIES[:2].copy()
+    with DistributedSearcher.open(tmp_path, 1, pool="local", workers=1, mode="rw") as searcher:
+        searcher.upsert(None, rows)
+        (record,) = searcher._generation.tail.after(0)
+        rows[:] = 0.0
+        np.testing.assert_array_equal(record.rows, QUERIES[:2])
 
 
 def test_a_killed_searcher_loses_nothing(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from sharded import CONFIGS, save, vectors, wait_until
 from swann.distributed.opening import describe, open_message
 from swann.distributed.ray_pool import _RayHandle
 from swann.distributed.storage import Storage
-from swann.distributed.wire import Message, pack_whole, unpack_whole
+from swann.distributed.wire import Message, pack, pack_whole, receive, unpack_whole
 from swann.distributed.workers.pools import CONCURRENCY, LocalPool, _LocalHandle
 from swann.distributed.workers.socket_handle import SocketHandle
 from swann.distributed.workers.worker import Worker
@@ -88,6 +88,30 @@ def test_messages_in_one_piece() -> None:
     for damaged in (b"", whole[:7], whole[:20], whole[:-9], objects):
         with pytest.raises(ValueError, match=r"message|array|buffer|char"):
             unpack_whole(damaged)
+
+
+def said(data: bytes) -> Message | None:
+    """What is received where the other side writes this and goes."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            theirs.sendall(data)
+        return receive(ours)
+
+
+def test_what_is_received_is_whole_or_refused() -> None:
+    message = Message({"key": 3}, [np.arange(5, dtype=np.uint32)])
+    whole = b"".join(pack(message))
+    read = said(whole)
+    assert read is not None
+    assert read.fields == {"key": 3}
+    np.testing.assert_array_equal(read.arrays[0], message.arrays[0])
+    for length in (0, 3, 4, 9, len(whole) - 1):
+        assert said(whole[:length]) is None
+    with pytest.raises(ValueError, match="array of dtype"):
+        said(whole.replace(b'"<u4"', b'"|O8"'))
+    with pytest.raises(ValueError, match="a header of 67108865 bytes"):
+        said(b"\x01\0\0\x04" + whole[4:])  # room is not made for it
 
 
 def handles() -> Iterator[Any]:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from swann import (
 )
 from swann.index.changing import durable
 from swann.index.disk import lock
+from swann.index.log import reader as log_reader
 from swann.index.log.format import FILE_HEADER, RECORD_HEADER
 from swann.index.log.reader import LogReader
 from swann.index.state import LogPoint
@@ -189,6 +191,69 @@ def test_a_background_checkpoint_that_fails(
     assert contents(swann.load(tmp_path)) == contents(index)
 
 
+def test_a_rebalance_that_cannot_be_saved_is_not_tried_with_every_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_fsync: None
+) -> None:
+    tries = []
+
+    def full(*_: object) -> None:
+        tries.append(1)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    config = swann.builder(DB[:1], 5, "squared_l2").score_ah(2).create_config()
+    with swann.open(save(tmp_path, "int")) as index:
+        with monkeypatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            patch.setattr(durable, "save_state", full)
+            with pytest.raises(OSError, match="No space left"):
+                index.rebalance(config)
+            for i in range(100, 110):
+                index.upsert(i, DB[i])
+                if index._files is not None and index._files._background is not None:
+                    index._files._background.join()
+        assert len(tries) == 2  # by the rebalance, and once behind it
+        index.checkpoint()
+    assert swann.load(tmp_path).config == config
+
+
+def test_the_backlog_is_what_no_checkpoint_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_fsync: None
+) -> None:
+    """It says when the next one is due; files that were there when it was opened count once."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def written() -> int:
+        return sum(log.stat().st_size for log in tmp_path.glob("log-*"))
+
+    with swann.open(save(tmp_path, "int")) as index, monkeypatch.context() as patch:
+        patch.setattr(durable, "save_state", full)
+        for i in range(100, 103):
+            index.upsert(i, DB[i])
+            with pytest.raises(OSError, match="No space left"):
+                index.checkpoint()
+            assert index._files is not None
+            assert index._files._journal.backlog == written()
+    with swann.open(tmp_path) as index:
+        assert index._files is not None
+        assert index._files._journal.backlog == written()
+        index.upsert(103, DB[103])
+        assert index._files._journal.backlog == written()
+        index.checkpoint()
+        assert index._files._journal.backlog == written() == FILE_HEADER
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path, no_fsync: None) -> None:
+    left = save(tmp_path, "int") / f".log-00000000000000000001.swannlog-{os.getpid()}-0.tmp"
+    other = tmp_path / ".of-somebody-else.tmp"
+    left.touch()
+    other.touch()
+    with swann.open(tmp_path):
+        assert not left.exists()
+    assert other.exists()
+
+
 @pytest.mark.parametrize("function", ["replace", "fsync"])
 def test_a_checkpoint_that_fails_anywhere(
     function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -254,6 +319,51 @@ def test_a_checkpoint_flushes_the_old_log_first(
         index.checkpoint()
     assert done[0] == handle
     assert "log-00000000000000000002.swannlog" in done
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which file a handle is of")
+def test_no_order_of_writes_loses_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What must be on the disk before something else was flushed before it."""
+    save(tmp_path, "str")
+    done: list[str] = []
+    fsync, replace, remove = os.fsync, os.replace, Path.unlink
+
+    def note_fsync(handle: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        done.append("flush directory" if path == tmp_path else f"flush {path.name.split('-')[0]}")
+        fsync(handle)
+
+    def note_replace(source: Path, target: Path) -> None:
+        done.append(f"place {target.name.split('-')[0]}")
+        replace(source, target)
+
+    def note_remove(path: Path, missing_ok: bool = False) -> None:
+        done.append(f"remove {path.name.split('-')[0]}")
+        remove(path, missing_ok)
+
+    begin = ["flush .log", "place log", "flush directory"]
+    list_it = ["flush .manifest.json", "place manifest.json", "flush directory"]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", note_fsync)
+        patch.setattr(os, "replace", note_replace)
+        patch.setattr(Path, "unlink", note_remove)
+        with swann.open(tmp_path) as index:
+            assert done == [*begin, *list_it, "flush log"]
+            done.clear()
+            index.upsert("x", DB[0])
+            assert done == ["flush log"]
+            done.clear()
+            index.checkpoint()
+            removed = [step for step in done if step.startswith("remove")]
+            written = done[: -len(removed)]
+            assert done == [*written, *removed]
+            assert written[:3] == begin
+            assert written[-4:] == ["flush directory", *list_it]
+            assert "remove log" in removed
+            index.upsert("y", DB[1])
+            done.clear()
+            index.close()
+            assert done == ["flush log", "remove .lock"]
 
 
 def test_logs_that_follow_each_other(
@@ -391,6 +501,43 @@ def test_what_was_not_flushed_may_be_torn_in_the_middle(tmp_path: Path) -> None:
                 swann.load(root)
         else:
             assert contents(swann.load(root)) == expected
+
+
+def test_a_tail_is_torn_where_a_change_was_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was on the disk there is no more: the next record must not count it."""
+    with swann.open(save(tmp_path / "index", "str")) as index:
+        index.upsert("e", DB[0])
+        done: list[str] = []
+        with monkeypatch.context() as patch:
+            fsync, ftruncate = os.fsync, os.ftruncate
+            patch.setattr(os, "fsync", lambda handle: (done.append("flush"), fsync(handle)))
+            patch.setattr(os, "ftruncate", lambda *to: (done.append("cut"), ftruncate(*to)))
+            with pytest.raises(InvalidInputError, match="longer than"):
+                index.upsert("h", np.full(4, 1e30, np.float32))
+        assert done == ["flush", "cut", "flush"]  # it must not come back either
+        expected = contents(index)
+        index.upsert("f", DB[1])
+        shutil.copytree(tmp_path / "index", tmp_path / "crashed")
+    torn = log_of(tmp_path / "crashed")
+    torn.write_bytes(torn.read_bytes()[:-8])
+    assert contents(swann.load(tmp_path / "crashed")) == expected
+
+
+def test_what_was_on_disk_is_found_in_blocks_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_fsync: None
+) -> None:
+    with swann.open(save(tmp_path, "str")) as index:
+        for i in range(5):
+            index.upsert(f"n{i}", DB[i])
+    data = log_of(tmp_path).read_bytes()
+    seed = zlib.crc32(data[16:32])
+    last = record_ends(data)[-2]  # the closing record says that all before it was on the disk
+    for block in range(8, 300, 12):
+        monkeypatch.setattr(log_reader, "_BLOCK", block)
+        with open(log_of(tmp_path), "rb") as file:
+            assert log_reader._synced_later(file, seed, FILE_HEADER + 8) == last
 
 
 def test_logs_of_other_indexes(tmp_path: Path, no_fsync: None) -> None:

@@ -35,6 +35,38 @@ def test_vecs(tmp_path: Path, suffix: str, dtype: str) -> None:
     assert not read.flags.writeable
 
 
+def test_a_bad_header_behind_many_rows_is_named(tmp_path: Path) -> None:
+    """Of very many rows, some headers are looked at."""
+    rows = np.ones((10_000, 1), "<f4")
+    path = write_vecs(tmp_path / "x.fvecs", rows, "<f4")
+    with path.open("r+b") as file:
+        file.seek(9_000 * 8)
+        file.write(b"\x02")
+    with pytest.raises(InvalidInputError, match="row 9000 has 2 dimensions, but row 0 has 1"):
+        files.read_array(path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dtype"), [(".fbin", "<f4"), (".u8bin", "u1"), (".i8bin", "i1")]
+)
+def test_bin(tmp_path: Path, suffix: str, dtype: str) -> None:
+    rows = np.random.default_rng(0).integers(0, 127, (7, 5)).astype(dtype)
+    path = tmp_path / f"x{suffix}"
+    whole = np.array(rows.shape, "<u4").tobytes() + rows.tobytes()
+    path.write_bytes(whole)
+    read = files.read_array(path)
+    assert isinstance(read, np.memmap)
+    assert read.dtype == np.dtype(dtype)
+    assert np.array_equal(read, rows)
+    for other in (whole[:-1], whole + b"\0", whole[:7]):
+        path.write_bytes(other)
+        with pytest.raises(InvalidInputError, match=f"has {len(other)} bytes"):
+            files.read_array(path)
+    path.write_bytes(np.array([0, 5], "<u4").tobytes())
+    with pytest.raises(InvalidInputError, match="holds 0 rows of 5 dimensions"):
+        files.read_array(path)
+
+
 def test_npy_is_mapped(tmp_path: Path) -> None:
     rows = np.arange(6, dtype=np.float16).reshape(2, 3)
     np.save(tmp_path / "x.npy", rows)
@@ -128,6 +160,9 @@ def test_hdf5(tmp_path: Path) -> None:
         file.attrs["distance"] = b"euclidean"
     assert files.hdf5_distance_measure(files.locate(path)) == "squared_l2"
     with h5py.File(path, "w") as file:
+        file["names"] = ["a", "b"]  # of any length: what lies in the file says where they are
+    assert files.read_array(f"{path}:names").tolist() == [b"a", b"b"]
+    with h5py.File(path, "w") as file:
         file["empty"] = np.empty((0, 4))
     assert files.hdf5_distance_measure(files.locate(path)) is None
     assert files.read_array(f"{path}:empty").shape == (0, 4)
@@ -164,8 +199,11 @@ def test_writing(tmp_path: Path) -> None:
         assert np.array_equal(files.read_array(tmp_path / f"x{suffix}"), indices)
     with pytest.raises(InvalidInputError, match=r"suffix '\.csv'; expected one of \.npz, \.npy"):
         files.write_neighbors(tmp_path / "x.csv", indices, distances)
+    greatest = indices + (2**31 - 1 - indices.max())
+    files.write_neighbors(tmp_path / "x.ivecs", greatest, distances)
+    assert np.array_equal(files.read_array(tmp_path / "x.ivecs"), greatest)
     with pytest.raises(InvalidInputError, match="do not fit into"):
-        files.write_neighbors(tmp_path / "x.ivecs", indices + 2**31, distances)
+        files.write_neighbors(tmp_path / "x.ivecs", greatest + 1, distances)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".ivecs"])

@@ -19,6 +19,7 @@ from pipelines import assert_same, search_all
 
 import swann
 from swann import ConfigError, CorruptIndexError, IndexFormatError, ReorderType, Searcher
+from swann.compat.scann_index import _fitted
 
 GOLDEN = Path(__file__).parent / "golden" / "scann"
 NAMES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
@@ -181,6 +182,17 @@ def test_few_datapoints_are_scored_as_they_are() -> None:
     assert searcher.config.score == swann.BruteForceConfig()
 
 
+def test_no_more_leaves_are_searched_than_there_are() -> None:
+    """Of few or equal datapoints, ScaNN makes fewer leaves than it was asked for."""
+    asked = swann.builder(np.eye(9), 1, "cosine").tree(20, 15).upper_tree(18, 12)
+    tree = _fitted(
+        asked.score_brute_force().create_config(), None, np.eye(7, 9, dtype=np.float32), None
+    ).tree
+    assert tree is not None
+    assert tree.num_leaves == tree.num_leaves_to_search == 7
+    assert tree.upper == swann.UpperTreeConfig(num_leaves=7, num_leaves_to_search=7)
+
+
 # ---- The directory
 
 
@@ -196,6 +208,15 @@ def test_a_directory_without_a_list_of_assets_opens(tmp_path: Path) -> None:
     (directory / "scann_assets.pbtxt").unlink()
     query = np.ones(10)
     assert_same(swann.load_scann(directory).search(query), opened("tree_ah_reorder").search(query))
+
+
+@pytest.mark.parametrize("folder", ["/home/somebody/index/", "C:\\\\indexes\\\\", ""])
+def test_paths_of_another_machine_are_those_of_its_directory(folder: str, tmp_path: Path) -> None:
+    directory = copied("brute_force", tmp_path)
+    (directory / "scann_assets.pbtxt").write_text(
+        f'assets {{ asset_type: DATASET_NPY asset_path: "{folder}dataset.npy" }}'
+    )
+    assert len(swann.load_scann(directory)) == 150
 
 
 def test_no_file_outside_the_directory_is_read(tmp_path: Path) -> None:
@@ -260,10 +281,16 @@ def replace_array(path: Path, change: Any) -> None:
     np.save(path, change(np.load(path)))
 
 
+def without_17(rows: np.ndarray) -> np.ndarray:
+    rows[17] = np.nan
+    return rows
+
+
 @pytest.mark.parametrize(
     ("name", "file", "change", "message"),
     [
         ("brute_force", "dataset.npy", lambda a: a * np.nan, "datapoint 0 is not finite"),
+        ("tree_ah_reorder", "dataset.npy", without_17, "datapoint 17 is not finite"),
         ("brute_force", "dataset.npy", lambda a: a.astype("f8"), "expected <f4"),
         ("brute_force", "dataset.npy", lambda a: np.asfortranarray(a), "expected <f4"),
         ("brute_force", "dataset.npy", lambda a: a[:0], "shape"),
@@ -274,6 +301,7 @@ def replace_array(path: Path, change: Any) -> None:
         ("tree_ah", "datapoint_to_token.npy", lambda a: np.repeat(a, 2), "300 tokens"),
         ("soar", "datapoint_to_token.npy", lambda a: a - 1, "tokens from -2"),
         ("tree_ah", "hashed_dataset.npy", lambda a: a + 9, "has a code"),
+        ("tree_ah", "hashed_dataset.npy", lambda a: np.where(a == a.max(), 16, a), "has a code 16"),
         ("tree_ah", "hashed_dataset.npy", lambda a: a[:, 1:], "shape"),
         ("soar", "hashed_dataset_soar.npy", lambda a: a[1:], "shape"),
         ("soar", "hashed_dataset_soar.npy", lambda a: a + 16, "has a code"),
@@ -326,6 +354,14 @@ def test_a_damaged_array_is_refused(content: bytes, tmp_path: Path) -> None:
     directory = copied("brute_force", tmp_path)
     (directory / "dataset.npy").write_bytes(content)
     with pytest.raises(CorruptIndexError, match="damaged"):
+        swann.load_scann(directory)
+
+
+def test_an_array_with_something_behind_it_is_refused(tmp_path: Path) -> None:
+    directory = copied("brute_force", tmp_path)
+    with open(directory / "dataset.npy", "ab") as file:
+        file.write(b"\0")
+    with pytest.raises(CorruptIndexError, match=r"dataset\.npy has .* bytes; expected"):
         swann.load_scann(directory)
 
 

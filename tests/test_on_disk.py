@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,6 +111,71 @@ def test_where_all_is_trained_on_it_is_the_index_of_the_builder(
     )
     assert_same(tmp_path / "index", builder.build())
     assert load_state(tmp_path / "index", verify="full").packed.num_datapoints == N
+
+
+def test_an_index_that_was_there_is_replaced(tmp_path: Path) -> None:
+    """With its files, and what a killed process left."""
+    folder = tmp_path / "index"
+    swann.builder(rows_of(50), 5, "cosine").score_ah(2).reorder(9).build().save(folder)
+    (folder / ".codes-12-34.tmp").write_text("half")
+    builder = swann.builder(rows_of(60), 5, "cosine").score_brute_force()
+    build(
+        rows_of(60),
+        builder.create_config(),
+        folder,
+        memory_budget=400_000,
+        sample_rows=60,
+        executor=LocalExecutor(1),
+    )
+    assert_same(folder, builder.build())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which file a handle is of")
+@pytest.mark.parametrize("shards", [1, 2])
+def test_no_order_of_writes_loses_both_indexes(
+    shards: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the manifest lists is on the disk before it, and it is before others are removed."""
+    folder, db = tmp_path / "index", rows_of(200)
+    builder = swann.builder(db, 5, "cosine").tree(4, 2, min_partition_size=1).score_ah(2)
+    builder.build().save(folder)
+    done: list[str] = []
+    fsync, replace, unlink = os.fsync, os.replace, Path.unlink
+
+    def note_fsync(handle: int) -> None:
+        if os.readlink(f"/proc/self/fd/{handle}") == str(folder):
+            done.append("flush")
+        fsync(handle)
+
+    def note_replace(source: Path, target: Path) -> None:
+        if target.parent == folder:
+            done.append("list" if target.name == "manifest.json" else "place")
+        replace(source, target)
+
+    def note_unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.parent == folder and path.suffix == ".npy":
+            done.append("remove")
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", note_fsync)
+        patch.setattr(os, "replace", note_replace)
+        patch.setattr(Path, "unlink", note_unlink)
+        build(
+            db[::-1],
+            builder.create_config(),
+            folder,
+            memory_budget=400_000,
+            sample_rows=200,
+            num_shards=shards,
+            executor=LocalExecutor(1),
+        )
+    assert done.count("list") == 1
+    listed = done.index("list")
+    assert done[listed - 2 : listed] == ["place", "flush"]
+    assert done[listed + 1] == "flush"
+    assert set(done[listed + 2 :]) == {"remove"}
+    assert "remove" not in done[:listed]
 
 
 def test_a_few_long_rows_change_nothing_of_that(tmp_path: Path) -> None:
@@ -357,6 +423,14 @@ def test_training_on_a_part_finds_as_much(tmp_path: Path) -> None:
     assert ours > whole - 0.03
     every = swann.load(tmp_path / "index").search_batched(queries, leaves_to_search=100)[0]
     assert swann.recall(every, true) > 0.97
+
+
+def test_all_is_trained_on_if_half_of_the_budget_holds_it() -> None:
+    config = swann.builder(rows_of(9), 5, "cosine").tree(100, 9).score_ah(2).create_config()
+    n, d = 2_000_000, 100
+    enough = 2 * 4 * n * d
+    assert portions(config, n, d, 4, enough).sample_rows == n
+    assert portions(config, n, d, 4, enough - 1).sample_rows < n
 
 
 @pytest.mark.parametrize(("leaves", "width"), [(1, 8), (30, 24), (20_000, 600)])

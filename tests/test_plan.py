@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import itertools
 import json
@@ -16,12 +17,20 @@ from swann.autopilot import choose_config
 from swann.cli import main
 from swann.config import AHConfig, ReorderType
 from swann.errors import ConfigError
-from swann.index.building.build import build_index
+from swann.index.building.build import ENOUGH_A_LEAF, build_index
 from swann.index.packed import MOST_ENTRIES
 from swann.plan import Cluster, Machine, Plan, machines, measured, plan
 from swann.plan.calibrate import calibrate, serial_share
-from swann.plan.cluster import waiting
-from swann.plan.machine import THIS, cache_file, keep, machine, usual_profile, usual_speed
+from swann.plan.cluster import message_bytes, waiting
+from swann.plan.machine import (
+    THIS,
+    cache_file,
+    keep,
+    machine,
+    usual_cluster,
+    usual_profile,
+    usual_speed,
+)
 from swann.plan.speed import QUERY_TERMS, fit
 
 SIZES = [20_000, 100_000, 1_000_000, 30_000_000, 1_000_000_000, 4_000_000_000]
@@ -60,6 +69,12 @@ def test_costs_grow_with_the_recall() -> None:
     assert plans[-1].cpu_microseconds > 1.5 * plans[0].cpu_microseconds
 
 
+def test_candidates_grow_with_the_neighbors() -> None:
+    few, many = (one(num_neighbors=k).look for k in (10, 100))
+    assert many.candidates == pytest.approx(10 * few.candidates, rel=0.05)
+    assert many.scanned == few.scanned
+
+
 def test_machines_grow_with_the_queries() -> None:
     plans = [one(queries_per_second=q) for q in (0, 10, 1e4, 1e5, 1e6, 1e7)]
     assert rising([p.machines for p in plans])
@@ -69,6 +84,17 @@ def test_machines_grow_with_the_queries() -> None:
     for p in plans:
         assert p.most_queries_per_second >= p.queries_per_second
         assert p.machines == p.shards * p.replicas * p.indexes
+        assert one(queries_per_second=0.9999 * p.most_queries_per_second).machines == p.machines
+        assert one(queries_per_second=1.0001 * p.most_queries_per_second).machines > p.machines
+
+
+def test_a_thin_network_binds() -> None:
+    thin = dataclasses.replace(machine("genoa-32"), name="thin", network=0.1)
+    p = one(1_000_000_000, machine=thin, queries_per_second=100_000)
+    assert p.bound == "network"
+    asked, answered = message_bytes(p.dimension, p.look.leaves, p.look.candidates)
+    sent = p.most_queries_per_second * p.shards_visited * (asked + answered)
+    assert 8 * sent == pytest.approx(0.6 * p.machines * 0.1e9)
 
 
 def test_narrower_rows_take_less() -> None:
@@ -104,9 +130,18 @@ def test_more_than_32_bits_count_become_several_indexes() -> None:
     assert "32-bit" in p.notes[0]
     assert one(MOST_ENTRIES, soar_lambda=1.0, machine="genoa-96").indexes == 2
     assert p.machines == 2 * p.shards
+    messages = p.work_microseconds["fan-out"] / usual_cluster().message
+    assert messages == pytest.approx(p.shards_visited)
+    assert messages >= 2  # every query asks both
 
 
 # ---- What a plan consists of
+
+
+def test_many_leaves_are_trained_on_more() -> None:
+    p = one(1_000_000_000)
+    assert p.config.tree is not None
+    assert p.config.tree.training_sample_size >= ENOUGH_A_LEAF * p.leaves
 
 
 def test_settings_are_those_of_autopilot() -> None:
@@ -275,6 +310,23 @@ def test_settings_that_a_small_index_has_no_use_for_are_checked(n: int) -> None:
     for wrong in ("abc", -1.0):
         with pytest.raises(ConfigError, match="soar_lambda is"):
             plan(n, 16, soar_lambda=wrong)  # type: ignore[arg-type]
+
+
+def test_cores_do_not_shorten_what_is_serial() -> None:
+    few, many = (
+        dataclasses.replace(machine("genoa-32"), name="cores", cores=cores) for cores in (1, 4096)
+    )
+    alone, together = one(1_000_000, machine=few), one(1_000_000, machine=many)
+    serial = few.core.serial
+    assert serial > 0.0
+    for stage in ("train", "assign", "encode"):
+        share = together.build_seconds[stage] / alone.build_seconds[stage]
+        assert serial <= share < serial + 0.01
+
+
+def test_second_leaves_are_chosen_among_all_once_more() -> None:
+    once, twice = one(1_000_000), one(1_000_000, soar_lambda=1.0)
+    assert twice.build_seconds["assign"] == pytest.approx(2 * once.build_seconds["assign"])
 
 
 def test_amdahl() -> None:

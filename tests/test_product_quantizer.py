@@ -280,6 +280,11 @@ def test_what_cannot_be_is_named() -> None:
         (ConfigError, "dimensions_per_block is 7, but", lambda: ProductQuantizer(7).fit(rows)),
         (ConfigError, "origins and labels go together", lambda: fitted.encode(rows, origins=rows)),
         (
+            ShapeError,
+            r"labels has shape \(1,\); expected",
+            lambda: fitted.encode(rows, origins=rows, labels=[0]),
+        ),
+        (
             InvalidInputError,
             "labels has values from 0 to 64",
             lambda: fitted.encode(rows[:2], origins=rows, labels=[0, 64]),

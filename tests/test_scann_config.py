@@ -379,6 +379,24 @@ def test_precision(flag: str) -> None:
         (BASE + hashed("input_dim: 32"), "projection_type is missing or NONE"),
         (BASE + hashed("projection_type: VARIABLE_CHUNK"), "variable_blocks is \\[\\]"),
         (
+            BASE
+            + hashed(
+                "projection_type: VARIABLE_CHUNK "
+                "variable_blocks { num_blocks: 3 num_dims_per_block: 4 } "
+                "variable_blocks { num_blocks: 2 num_dims_per_block: 2 }"
+            ),
+            "at most one shorter one",
+        ),
+        (
+            BASE
+            + hashed(
+                "projection_type: VARIABLE_CHUNK "
+                "variable_blocks { num_blocks: 3 num_dims_per_block: 4 } "
+                "variable_blocks { num_blocks: 1 num_dims_per_block: 5 }"
+            ),
+            "at most one shorter one",
+        ),
+        (
             BASE + hashed(settings="use_norm_biasing_correction: true"),
             "correction is true; expected false",
         ),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sharded import save
+from sharded import CONFIGS, save, vectors
 
 import swann
 from swann.errors import (
@@ -232,6 +234,30 @@ def test_shards_may_be_put_together_while_they_are_opened(
     monkeypatch.setattr(DirectoryFiles, "manifest", lambda files: next(listed, None) or read(files))
     assert len(swann.load(tmp_path)) == N
     assert next(listed, None) is None
+
+
+def test_a_failed_save_leaves_files_that_were_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the same content have the same names."""
+    built = CONFIGS["soar"](vectors(300)).build()
+    save(tmp_path, 2, built)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    replace = os.replace
+    for fails in (0, len(before) // 2, len(before) - 1):
+        left = [fails]
+
+        def placed(source: Path, target: Path, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            replace(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", placed)
+            with pytest.raises(OSError, match="No space left"):
+                save(tmp_path, 2, built)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_shards_of_another_index_are_refused(tmp_path: Path) -> None:

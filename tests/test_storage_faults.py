@@ -99,6 +99,15 @@ def test_a_lock_that_is_signed_in_part(
             DirectoryLock(tmp_path, "save")
 
 
+@POSIX
+def test_a_lock_file_that_a_killed_process_left_is_signed_anew(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_bytes(b"1 save\n")
+    with DirectoryLock(tmp_path, "open"):
+        assert (tmp_path / ".lock").read_bytes() == f"{os.getpid()} open\n".encode()
+        with pytest.raises(LockedError, match=f"in process {os.getpid()};"):
+            DirectoryLock(tmp_path, "open")
+
+
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), KeyboardInterrupt()])
 def test_a_manifest_that_is_placed_by_a_rename_that_fails(
     error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -238,6 +238,35 @@ def test_a_failed_save_leaves_what_was_there(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which file a handle is of")
+def test_directories_that_are_made_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of each is flushed, in the one above it."""
+    flushed: list[str] = []
+    fsync = os.fsync
+
+    def note(handle: int) -> None:
+        flushed.append(os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    built().serialize(tmp_path / "a" / "b")
+    assert flushed[:2] == [str(tmp_path), str(tmp_path / "a")]
+
+
+def test_a_failed_save_leaves_arrays_that_were_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the same content have the same names."""
+    saved(tmp_path)
+    searcher, before = built(), files(tmp_path)
+    for calls in range(len(before)):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", Failing(os.replace, calls))
+            with pytest.raises(OSError, match="No space left"):
+                searcher.serialize(tmp_path)
+        assert files(tmp_path) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which file a handle is of")
 def test_no_order_of_writes_loses_both_indexes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -575,6 +604,18 @@ def lie(directory: Path, *keys: str, value: object) -> None:
 )
 def test_manifests_that_lie(keys: tuple[str, ...], value: object, tmp_path: Path) -> None:
     lie(saved(tmp_path), *keys, value=value)
+    assert_refused(tmp_path)
+
+
+@pytest.mark.parametrize("following", [3, 5])
+def test_numbers_that_lie(following: int, tmp_path: Path) -> None:
+    """Docids leave no gaps: the next number is how many there are."""
+    builder = swann.builder(np.eye(4), 1, "squared_l2").tree(2, 2, min_partition_size=1)
+    builder.score_brute_force().build(docids=list("abcd")).save(tmp_path)
+    lie(tmp_path, "next_number", value=4)
+    lie(tmp_path, "features", value=[*manifest(tmp_path)["features"], "row_ids"])
+    assert load_searcher(tmp_path).docids == list("abcd")
+    lie(tmp_path, "next_number", value=following)
     assert_refused(tmp_path)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import swann
 from swann import kernels
+from swann.autopilot.tune import _keep_back
 from swann.errors import (
     ConfigError,
     DTypeError,
@@ -350,3 +351,15 @@ def test_what_was_learned_moves_between_spaces() -> None:
     np.testing.assert_allclose(back.tree_map.T @ back.tree_map, same, atol=0.1)
     np.testing.assert_allclose(back.code_metric, taught.code_metric, atol=0.05)
     assert Learned().lifted(basis, D) == Learned()
+
+
+@pytest.mark.parametrize("count", [999, 1000, 1003])
+def test_what_is_measured_with_was_not_trained_on(count: int) -> None:
+    queries = np.arange(count, dtype=np.float32)[:, None]
+    trained, measured = (set(part.ravel().tolist()) for part in _keep_back(queries))
+    assert trained | measured == set(range(count))
+    if count < 1000:  # few do both
+        assert trained == measured
+    else:
+        assert not trained & measured
+        assert len(measured) == count // 5

@@ -15,6 +15,7 @@ import swann
 from swann import IncrementalMode, ReorderType
 from swann.autopilot import choose_config, outgrown, sizes_that_fit, tune
 from swann.autopilot.newest import Newest, found_share
+from swann.index.changing import live
 from swann.upkeep import Upkeep
 
 F32 = NDArray[np.float32]
@@ -158,6 +159,15 @@ def test_the_share_that_is_found_is_measured(measure: Any, share: float, k: int)
     search = searching(rows, numbers, measure, k, share)
     found = found_share(numbers, rows, 1.0, measure, search)
     assert share - 0.02 <= found <= min(1.0, share + 0.08)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.85, 0.7])
+def test_what_was_kept_stands_for_all_that_came(share: float) -> None:
+    rows = draw(1200, 0)
+    numbers = np.arange(1200)
+    search = searching(rows, numbers, "squared_l2", 10, share)
+    found = found_share(numbers[::2], rows[::2], 0.5, "squared_l2", search)
+    assert found == pytest.approx(share, abs=0.06)
 
 
 def test_what_is_found_of_copies_and_of_few() -> None:
@@ -382,3 +392,39 @@ def test_sizes_that_fit_are_those_that_are_not_outgrown(n: int, d: int) -> None:
     assert fit.start == 0 or outgrown(config, fit.start - 1, d)
     assert len(sizes_that_fit(config, 100 * n + 10**7, d)) == 0
     assert 10**9 in sizes_that_fit(dataclasses.replace(config, autopilot=None), n, d)
+
+
+def test_deletions_count_and_a_save_forgets_no_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[object] = []
+    monkeypatch.setattr(live, "reshape", lambda *_: looks.append(1))
+    builder = swann.builder(np.random.default_rng(4).standard_normal((100, 8)), 3, "squared_l2")
+    builder.tree(10, 5, min_partition_size=1, incremental_threshold=20)
+    searcher = builder.score_brute_force().build()
+    searcher.delete(list(range(10)))
+    searcher.save(tmp_path)
+    searcher.delete(10)
+    searcher.delete(list(range(11, 19)))
+    assert not looks
+    searcher.delete(19)
+    assert looks == [1]
+    searcher.delete(list(range(20, 39)))
+    assert looks == [1]  # counted anew
+    searcher.upsert(None, np.ones(8))
+    assert looks == [1, 1]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_what_is_not_there_any_more_is_not_looked_at(named: bool) -> None:
+    rows = draw(20, 3)
+    searcher = (
+        swann.builder(rows, 3, "squared_l2")
+        .score_brute_force()
+        .build(docids=[f"d{i}" for i in range(20)] if named else None)
+    )
+    names: list[Any] = [f"d{i}" for i in (2, 9, 4)] if named else [2, 9, 4]
+    searcher.delete(names[1])
+    _, numbers, found = searcher._live.present(names)
+    assert numbers.tolist() == [2, 4]
+    np.testing.assert_array_equal(found, rows[[2, 4]])

@@ -175,6 +175,15 @@ def test_what_does_not_count(db: object, error: type[Exception], message: str) -
             vectors.as_queries(db, 7)
 
 
+def test_a_lack_of_memory_is_none_of_the_input() -> None:
+    class Large:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        vectors.as_database(Large())
+
+
 def test_query_shapes() -> None:
     with pytest.raises(ShapeError, match="queries have 64 dimensions, but this index expects 100"):
         vectors.as_queries(np.ones((3, 64)), 100)

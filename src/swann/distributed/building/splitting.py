@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann.distributed.building.executor import Executor
-from swann.index.disk import file_system
 from swann.index.disk.assemble import map_entry, packed_of, place_pieces, place_whole
 from swann.index.disk.contents import Entry, manifest_of
 from swann.index.disk.leaves import LeafParts, spread_leaves
@@ -123,7 +122,6 @@ def commit_shards(
                 if (folder / described["file"]).exists():
                     os.replace(folder / described["file"], root / described["file"])
             shards.append(out.shard_manifest(one["manifest"], one["entries"]))
-        file_system.sync_directory(root)
         out.finish(
             packed.config,
             num_datapoints=packed.num_datapoints,

@@ -50,7 +50,6 @@ def new_log(root: Path) -> LogPoint:
     """Begin a log in place of those that are there, which no manifest tells of yet."""
     for _, path in log_files(root):  # of an index that was here before
         file_system.remove(path)
-    file_system.sync_directory(root)
     point = LogPoint(os.urandom(16).hex(), 0)
     start_log(root, point.id, 1)
     return point
