@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "kernels.h"
 #include "selftest.h"
@@ -324,6 +325,19 @@ void test_codebook(size_t n) {
       }
 }
 
+// What the score by a code leaves out, as `encode_rows` says.
+double correction_by_hand(const float* row, const float* centroid, const float* decoded,
+                          const float* center, size_t dim, bool dot_product) {
+  double sum = 0, square = 0, coded = 0;
+  for (size_t j = 0; j < dim; ++j) {
+    const double c = double(centroid[j]), r = double(decoded[j]), m = double(center[j]);
+    sum += dot_product ? m * r : -2.0 * (c - m) * r;
+    square += double(row[j]) * double(row[j]);
+    coded += (c + r) * (c + r);
+  }
+  return dot_product ? sum + (square - coded) / (2 * std::sqrt(square)) : sum;
+}
+
 void test_packing(size_t codewords) {
   Group group("training: pack_codes, " + std::to_string(codewords));
   Random random;
@@ -333,7 +347,7 @@ void test_packing(size_t codewords) {
   for (size_t l = 0; l < leaves; ++l)
     groups[l + 1] = groups[l] + groups_of(starts[l + 1] - starts[l]);
   const auto rows = random.reals(count * dim), centroids = random.reals(leaves * dim);
-  const auto codebook = random.reals(dim * codewords);
+  const auto codebook = random.reals(dim * codewords), center = random.reals(dim);
   auto weights = random.reals(count);
   for (float& w : weights) w = w * 3 + 3;
   std::vector<uint32_t> leaf(count);
@@ -341,13 +355,14 @@ void test_packing(size_t codewords) {
   for (size_t l = 0; l < leaves; ++l)
     for (size_t i = starts[l]; i < starts[l + 1]; ++i)
       leaf[i] = uint32_t(l), places[i] = groups[l] * kGroup + i - starts[l];
-  for (const bool anisotropic : {false, true}) {
+  for (const auto& [anisotropic, dot_product] :
+       {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
     std::vector<uint8_t> codes(groups.back() * blocks * block_bytes(codewords)), pieces(codes);
     std::vector<float> corrections(groups.back() * kGroup), corrections_pieces(corrections);
     const auto pack = [&](size_t first, size_t last, size_t threads, uint8_t* out, float* cross) {
       pack_codes({rows.data() + first * dim, anisotropic ? weights.data() + first : nullptr,
                   centroids.data(), leaf.data() + first, last - first, dim, per_block, blocks, 5,
-                  codewords, codebook.data()},
+                  codewords, codebook.data(), nullptr, nullptr, center.data(), dot_product},
                  {places.data() + first, out, cross}, threads);
     };
     pack(0, count, 1, codes.data(), corrections.data());
@@ -368,14 +383,17 @@ void test_packing(size_t codewords) {
       bool right = true, near = true;
       for (size_t i = 0; i < n; ++i) {
         const size_t g = groups[l] + i / kGroup;
-        double cross = 0;
+        std::vector<float> decoded(dim);
         for (size_t j = 0; j < dim; ++j) {
           const size_t m = j / per_block;
           const size_t code = packed_code(codes.data(), codewords, blocks, groups[l] * kGroup + i, m);
           right &= code == want[(i / kLanes * blocks + m) * kLanes + i % kLanes];
-          cross -= 2.0 * centroids[l * dim + j] * codebook[j * codewords + code];
+          decoded[j] = codebook[j * codewords + code];
         }
-        near &= std::fabs(corrections[g * kGroup + i % kGroup] - cross) < 1e-5;
+        const double want_correction =
+            correction_by_hand(&own[i * dim], &centroids[l * dim], decoded.data(), center.data(), dim,
+                               dot_product);
+        near &= std::fabs(corrections[g * kGroup + i % kGroup] - want_correction) < 1e-5;
       }
       check(right, "codes in the packed order", l, n);
       check(near, "corrections", l, n);
