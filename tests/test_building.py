@@ -12,7 +12,7 @@ import pytest
 
 import swann
 from swann.index.building import build
-from swann.index.building.median import median
+from swann.median import median
 from swann.vectors import PageReleaser, as_database
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -15,7 +15,8 @@ ROOT = Path(swann.__file__).parent
 
 # A module may import from its own level and from those before it; a new one needs a place here.
 LEVELS = [
-    {"errors", "distance", "config", "vectors", "files", "sources", "tensors", "limits"},
+    {"errors", "distance", "config", "vectors", "files", "sources", "tensors", "limits"}
+    | {"median"},
     {"kernels"},
     {"partition", "quantize"},
     {"index"},

@@ -103,7 +103,7 @@ def train_centroids(
         labels, scores = _assign(
             sample, centroids, None if few or iteration == half else seen, threads
         )
-        distances = squares - 2.0 * scores
+        distances = np.maximum(squares - 2.0 * scores, 0.0)
         distance = float(np.mean(distances))
         if on_iteration is not None:
             on_iteration(iteration, distance)
@@ -114,7 +114,9 @@ def train_centroids(
             means, moved = split_largest(seen, smallest if early else 1, sample, rng)
         if early:
             errors = np.bincount(labels, distances, minlength=num_centroids)
-            means, also = split_widest(seen, means, np.asarray(errors, float), sample, threads)
+            means, also = split_widest(
+                seen, means, np.asarray(errors, float), smallest, sample, threads
+            )
             moved += also
         centroids = _unit(means) if spherical else means
         converged = moved == 0 and before - distance < _CONVERGED * before

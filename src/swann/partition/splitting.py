@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swann import kernels
+from swann.median import median
 
 __all__ = ["Leaves", "split_largest", "split_widest"]
 
@@ -57,13 +58,13 @@ def split_largest(
 
 
 def split_widest(
-    leaves: Leaves, means: F32, errors: F64, sample: F32, threads: int
+    leaves: Leaves, means: F32, errors: F64, smallest: int, sample: F32, threads: int
 ) -> tuple[F32, int]:
     """Return the means, some of them moved into leaves that hold clusters apart; and how many.
 
     A leaf whose error is many times that of most is cut in two where that saves far more than it
-    costs to have two other leaves share a centroid (Ward's criterion). Lloyd's iteration never
-    does: where clusters are tight, no datapoint moves from one to another.
+    costs another leaf to do with the centroid nearest to its own. Lloyd's iteration never does
+    that: where clusters are tight, no datapoint moves from one to another.
 
     Parameters
     ----------
@@ -71,13 +72,15 @@ def split_widest(
         Where the centroids are to be; those that differ from the leaves' means stay.
     errors : float64 array of shape (k,)
         The sum of the squared distances of each leaf's rows.
+    smallest : int
+        Rows of a half at least: outliers get no leaves of their own.
     """
     sizes = leaves.sizes
-    wide = np.flatnonzero(errors > _WIDE * np.median(errors))
+    wide = np.flatnonzero(errors > _WIDE * median(errors))
     wide = wide[np.argsort(-errors[wide], kind="stable")][:_MOST_SPLIT]
     if len(wide) == 0 or len(means) < 3:
         return means, 0
-    near, costs = _costs_to_join(means, sizes, threads)
+    near, costs = _costs_to_leave(means, sizes, threads)
     free = (means == leaves.means).all(axis=1)
     free[wide] = False
     cheapest = iter(np.argsort(costs, kind="stable").tolist())
@@ -88,9 +91,9 @@ def split_widest(
             break
         held = leaves.order[leaves.starts[leaf] : leaves.starts[leaf + 1]]
         rows = sample[held[:: -(-len(held) // _ROWS_SEEN)]].astype(np.float64)
-        saved, halves = _cut(rows)
-        saved *= sizes[leaf]
-        if saved < max(_CLEAR * errors[leaf], _PAYS * costs[spare]):
+        saved, share, halves = _cut(rows)
+        enough = max(_CLEAR * errors[leaf], _PAYS * costs[spare])
+        if saved * sizes[leaf] < enough or share * sizes[leaf] < smallest:
             in_vain += 1
             continue
         means[leaf], means[spare] = halves
@@ -100,22 +103,25 @@ def split_widest(
     return means, moved
 
 
-def _costs_to_join(
+def _costs_to_leave(
     means: F32, sizes: NDArray[np.int64], threads: int
 ) -> tuple[NDArray[np.intp], F64]:
-    """Return the nearest other leaf of each, and the error that a mean for both would add."""
+    """Return the nearest other leaf of each, and the error that its centroid for both would add."""
     held = kernels.Centroids(means, threads)
     own = np.arange(len(means), dtype=np.uint32)
     near = kernels.spill_leaves(means, held, own, 0.0, threads).astype(np.intp)
     apart = ((means.astype(np.float64) - means[near]) ** 2).sum(axis=1)
-    both = sizes + sizes[near]
-    return near, sizes * sizes[near] / np.maximum(both, 1) * apart
+    return near, sizes * apart
 
 
-def _cut(rows: F64) -> tuple[float, F64]:
-    """Return the means of two halves, across the line along which rows differ most.
+def _cut(rows: F64) -> tuple[float, float, F64]:
+    """Cut rows in two, across the line along which they differ most.
 
-    And what their mean squared distance to the nearer one is less than to the mean of all.
+    Returns
+    -------
+    tuple of (float, float, float64 array of shape (2, d))
+        What the mean squared distance to the mean of a half is less than to that of all, the share
+        of the smaller half, and the means.
     """
     mean = rows.mean(axis=0)
     centred = rows - mean
@@ -125,7 +131,8 @@ def _cut(rows: F64) -> tuple[float, F64]:
         line = line / max(float(np.sqrt((line**2).sum())), 1e-300)
     above = (centred * line).sum(axis=1) > 0.0
     if above.all() or not above.any():
-        return 0.0, np.stack([mean, mean])
+        return 0.0, 0.0, np.stack([mean, mean])
     halves = np.stack([rows[above].mean(axis=0), rows[~above].mean(axis=0)])
     share = float(above.mean())
-    return share * (1.0 - share) * float(((halves[0] - halves[1]) ** 2).sum()), halves
+    saved = share * (1.0 - share) * float(((halves[0] - halves[1]) ** 2).sum())
+    return saved, min(share, 1.0 - share), halves

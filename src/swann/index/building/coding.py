@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from swann import kernels
 from swann.config import AHConfig
-from swann.distance import COSINE, SQUARED_L2
+from swann.distance import SQUARED_L2
 from swann.index.building.encoding import Encoder, code_center, unpack
 from swann.index.building.learned import CODE_SAMPLE, Teacher
-from swann.index.building.median import median
 from swann.index.source import Source, most_rows
 from swann.kernels import GROUP, LANES, Tiles
+from swann.median import median
 from swann.quantize.anisotropic import anisotropic_weights
 from swann.quantize.product import ProductQuantizer
 
@@ -140,11 +140,10 @@ class Coder:
         correction by `<q - x, e>` where q and x are as long. That is less where the datapoints that
         a query looks for are near it, as those of a leaf are near each other.
         """
-        measure, norms = self.source.config.distance_measure, self.norms
-        if measure == SQUARED_L2:
+        if self.source.config.distance_measure == SQUARED_L2:
             return True
-        alike = measure == COSINE or norms.min() >= _ALIKE * norms.max()
-        if metric is not None or not alike:
+        norms = self.norms
+        if metric is not None or norms.min() < _ALIKE * norms.max():
             return False
         near = float(np.mean(np.square(self.residual_norms, dtype=np.float64)))
         return 0.0 < near <= _NEAR * float(np.mean(np.square(norms, dtype=np.float64)))

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from swann import kernels
 from swann.config import AHConfig, IndexConfig
 from swann.distance import SQUARED_L2
-from swann.index.building.median import median
 from swann.kernels import GROUP
+from swann.median import median
 from swann.quantize.anisotropic import anisotropic_weights
 from swann.quantize.codebook import MAX_SWEEPS
 from swann.quantize.metric import SHAPED_SWEEPS
