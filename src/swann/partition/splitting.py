@@ -22,7 +22,7 @@ _SPLIT = np.float32(0.3)
 _WIDE, _CLEAR, _PAYS = 8.0, 0.25, 2.0
 """The error of a wide leaf over that of most; the share of it that a split has to save, as it does
 where there are clusters; and what it saves over what it costs elsewhere."""
-_MOST_SPLIT, _MOST_IN_VAIN, _ROWS_SEEN, _LINE_ROUNDS = 64, 4, 128, 3
+_MOST_SPLIT, _MOST_IN_VAIN, _ROWS_SEEN, _LINE_ROUNDS = 64, 2, 64, 2
 
 
 class Leaves(NamedTuple):
