@@ -18,7 +18,8 @@ from sharded import CONFIGS, save, vectors, wait_until
 from swann.distributed.opening import describe, open_message
 from swann.distributed.ray_pool import _RayHandle
 from swann.distributed.storage import Storage
-from swann.distributed.wire import Message, pack_whole, unpack_whole
+from swann.distributed.tail import Record, Tail, message_of, parts_of
+from swann.distributed.wire import Message, pack, pack_whole, unpack_whole
 from swann.distributed.workers.pools import CONCURRENCY, LocalPool, _LocalHandle
 from swann.distributed.workers.socket_handle import SocketHandle
 from swann.distributed.workers.worker import Worker
@@ -88,6 +89,18 @@ def test_messages_in_one_piece() -> None:
     for damaged in (b"", whole[:7], whole[:20], whole[:-9], objects):
         with pytest.raises(ValueError, match=r"message|array|buffer|char"):
             unpack_whole(damaged)
+
+
+def test_a_message_has_room_for_any_number_of_small_changes() -> None:
+    one, everybody = np.zeros(1, np.uint32), np.ones(1, bool)
+    tail = Tail(7)
+    for sequence in range(8, 5008):
+        tail.append(Record(sequence, one, everybody, np.zeros((2, 1), bool), None))
+    message = message_of(tail.after(7), 1, 4)
+    assert len(pack(message)[0]) < 500  # the header, whose length has a limit
+    assert [part.sequence for part in parts_of(message.arrays)] == list(range(8, 5008))
+    assert 10 < len(tail.after(7, most=1000)) < 100  # deletions take room, too
+    assert len(tail.after(5000, most=1)) == 1
 
 
 def handles() -> Iterator[Any]:
