@@ -256,3 +256,14 @@ def test_replaced_workers_make_the_changes(tmp_path: Path) -> None:
             assert exhaustive(searcher).indices[:, 0].tolist() == numbers.tolist()
             assert wait_until(lambda: searcher.health()["ready_replicas"] == [2] * 3)
         assert exhaustive(searcher).indices[:, 0].tolist() == numbers.tolist()
+
+
+def test_a_search_does_not_look_at_every_datapoint(tmp_path: Path) -> None:
+    save(tmp_path, 2, tree(vectors(300)).score_brute_force().build())
+    with DistributedSearcher.open(tmp_path, 1, workers=1, pool="local", mode="rw") as searcher:
+        searcher.upsert([3, 4], QUERIES[:2])
+        searcher.upsert(None, QUERIES[2:4])
+        searcher.delete(3)
+        searcher._logged.changes._alive = None  # type: ignore[union-attr, assignment]
+        assert len(searcher) == 301
+        assert searcher.search(QUERIES[0], 301, leaves_to_search=40).coverage == 1

@@ -159,7 +159,6 @@ class Logged:
         generation = Generation(description)
         changes = Changes(generation)
         replay(changes.repeat, self._root, description.log)
-        generation.acknowledged = generation.tail.last
         changes.journal = self.journal
         return changes
 
@@ -205,7 +204,6 @@ def open_logged(
         generation = Generation(description)
         logged = Logged(root, Changes(generation))
         logged.accept(held, description.log, durability)
-        generation.acknowledged = generation.tail.last
         return generation, logged
     except BaseException:
         held.release()
@@ -228,7 +226,6 @@ def _open_to_read(
         root = _log_root(storage, log)
         logged = Logged(root, Changes(generation))
         replay(logged.changes.repeat, root, description.log)
-        generation.acknowledged = generation.tail.last
         return generation, logged
 
     return open_unchanged(read, attempt, storage.location, lambda found: (found[0].key, found[1]))

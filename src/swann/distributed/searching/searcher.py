@@ -243,8 +243,10 @@ class DistributedSearcher:
         logged = self._writable()
         with logged.lock:
             changes = logged.changes
-            written, sequence = changes.upsert(docids, vectors)
-            self._acknowledge(changes.generation, sequence)
+            try:
+                written, sequence = changes.upsert(docids, vectors)
+            finally:  # an interrupt may come when it is made
+                self._fleet.feed(changes.generation)
         self._fleet.wait_fed(changes.generation, sequence, self._deadline)
         return written
 
@@ -256,13 +258,11 @@ class DistributedSearcher:
         logged = self._writable()
         with logged.lock:
             changes = logged.changes
-            sequence = changes.delete(docids)
-            self._acknowledge(changes.generation, sequence)
+            try:
+                sequence = changes.delete(docids)
+            finally:
+                self._fleet.feed(changes.generation)
         self._fleet.wait_fed(changes.generation, sequence, self._deadline)
-
-    def _acknowledge(self, generation: Generation, sequence: int) -> None:
-        generation.acknowledged = sequence
-        self._fleet.feed(generation)
 
     def flush(self) -> None:
         """Bring all changes that were acknowledged to disk."""
