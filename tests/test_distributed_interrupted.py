@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-import linecache
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
-from sharded import save, tree, vectors
+from sharded import interrupted, same, save, tree, vectors, wait_until
 
 import swann
 from swann.distributed import DistributedSearcher
 
-ROOT = str(Path(swann.__file__).parent / "distributed")
 DB = vectors(300)
-
-
-def interrupted(call: Callable[[], object], line: int) -> bool:
-    """Run `call` with an interrupt before the line-th line of this thread; whether it came."""
-    passed = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal passed
-        if not frame.f_code.co_filename.startswith(ROOT):
-            return None
-        # Where a lock is let go there is no interrupt, though its line is passed again.
-        source = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-        if event == "line" and not source.lstrip().startswith("with "):
-            passed += 1
-            if passed == line:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -85,3 +52,19 @@ def test_an_interrupted_change_is_made_or_not(
         size = len(searcher)
     assert lines > 30
     assert len(swann.load(tmp_path)) == size
+
+
+def test_an_interrupted_search_leaves_nothing_behind(tmp_path: Path) -> None:
+    built = save(tmp_path, 2, tree(DB).score_brute_force().build())
+    queries = vectors(3, seed=1)
+    with DistributedSearcher.open(tmp_path, 1, workers=1, pool="local", deadline=20) as searcher:
+        came, line = True, 0
+        member = searcher._fleet.members()[0]
+        while came:
+            line += 1
+            came = interrupted(lambda: searcher.search_batched(queries), line)
+            assert not searcher._generation.users
+            assert wait_until(lambda: member.busy == 0)
+        assert line > 30
+        found = searcher.search_batched(queries)
+        assert same(found, built.search_batched(queries))

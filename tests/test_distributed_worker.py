@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sharded import CONFIGS, save, vectors, wait_until
+from sharded import CONFIGS, interrupted, save, vectors, wait_until
 
 from swann.distributed.opening import describe, open_message
 from swann.distributed.ray_pool import _RayHandle
 from swann.distributed.storage import Storage
 from swann.distributed.tail import Record, Tail, message_of, parts_of
-from swann.distributed.wire import Message, pack, pack_whole, unpack_whole
+from swann.distributed.wire import Message, pack, pack_whole, receive, send, unpack_whole
 from swann.distributed.workers.pools import CONCURRENCY, LocalPool, _LocalHandle
 from swann.distributed.workers.socket_handle import SocketHandle
 from swann.distributed.workers.worker import Worker
@@ -101,6 +101,47 @@ def test_a_message_has_room_for_any_number_of_small_changes() -> None:
     assert [part.sequence for part in parts_of(message.arrays)] == list(range(8, 5008))
     assert 10 < len(tail.after(7, most=1000)) < 100  # deletions take room, too
     assert len(tail.after(5000, most=1)) == 1
+
+
+def test_an_interrupted_message_spoils_no_other() -> None:
+    ours, theirs = socket.socketpair()
+    handle = SocketHandle("socket", ours, lambda: None)
+
+    def answer() -> None:
+        while (message := receive(theirs)) is not None:
+            send(theirs, Message({"id": message.fields["id"], "fields": {}}, []))
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    large = Message({}, [np.zeros(1 << 20, np.uint8)])  # more than a socket takes at once
+    came, line = True, 0
+    while came:
+        line += 1
+        came = interrupted(lambda: handle.call("any", large, lambda _: None), line)
+        assert handle.answers(10)
+    assert line > 20
+    assert handle.alive
+    assert not handle._waiting
+    handle.stop()
+    thread.join(10)
+    theirs.close()
+
+
+def test_a_worker_that_cannot_read_a_message_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(os, "_exit", lambda _: ended.set())
+    others = set(threading.enumerate())
+    ours, theirs = socket.socketpair()
+    serve(theirs, Worker(), 1)
+    ours.sendall(b"\xff" * 64)  # the middle of a message, taken for its beginning
+    assert ended.wait(10)
+    ours.close()
+    for thread in set(threading.enumerate()) - others:
+        thread.join(10)
+    theirs.close()
+    assert "a header of" in capsys.readouterr().err
 
 
 def handles() -> Iterator[Any]:

@@ -37,15 +37,16 @@ class Current:
         ReadOnlyError
             If the searcher was closed.
         """
-        with self._lock:
-            if self.closed:
-                raise ReadOnlyError("this searcher was closed")
-            generation = self.generation
-            generation.enter()
+        user, generation = object(), self.generation
         try:
+            with self._lock:
+                if self.closed:
+                    raise ReadOnlyError("this searcher was closed")
+                generation = self.generation
+                generation.users.add(user)
             yield generation
         finally:
-            generation.leave()
+            generation.users.discard(user)
 
     def swap(self, generation: Generation) -> Generation:
         """Let searches that begin from now on go to another one, and return the one before."""

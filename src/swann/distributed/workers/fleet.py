@@ -146,10 +146,12 @@ class Fleet:
                 continue
             replies: SimpleQueue[Message | Exception] = SimpleQueue()
             member = min(members, key=lambda member: member.busy)
-            member.count(1)
-            member.handle.call(method, message, replies.put)
-            reply = replies.get()
-            member.count(-1)
+            member.running.add(replies)
+            try:
+                member.handle.call(method, message, replies.put)
+                reply = replies.get()
+            finally:
+                member.running.discard(replies)
             if isinstance(reply, Message) and "error" not in reply.fields:
                 return reply
             problem = reply if isinstance(reply, Exception) else reply.fields["error"]

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+import traceback
 from collections import deque
 
 from swann.distributed import wire
@@ -41,8 +42,10 @@ class _Server:
             while (message := self._next()) is not None:
                 self._answer(message)
         except OSError:
-            pass
-        os._exit(0)  # whoever asked is gone, with all that others still work on
+            pass  # whoever asked is gone, with all that others still work on
+        except Exception:  # or what it says cannot be read: where does its next message begin?
+            traceback.print_exc()
+        os._exit(0)
 
     def _next(self) -> Message | None:
         """Return a message that this thread is to answer; None where the other side has ended."""
