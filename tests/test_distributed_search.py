@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -78,6 +79,36 @@ def test_a_forked_child_does_not_take_its_parents_answers(
             assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_leaves_the_workers_to_its_parent(
+    index: tuple[Path, swann.Searcher],
+) -> None:
+    folder, built = index
+    query = vectors(1, seed=4)[0]
+    calls: list[Any] = [
+        lambda: searcher.roll(folder),
+        lambda: searcher.add_workers(wait=0),
+        lambda: searcher.remove_workers(wait=0),
+    ]
+    with DistributedSearcher.open(folder, 1, workers=1) as searcher:
+        child = os.fork()
+        if child == 0:
+            refused = 0
+            try:
+                with searcher:
+                    for call in calls:
+                        with contextlib.suppress(WorkerError):
+                            call()
+                            continue
+                        refused += 1
+            finally:
+                os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == len(calls)
+        assert same(searcher.search(query), built.search(query))
+        assert searcher.metrics().lost_workers == 0
+
+
 def test_answers_of_processes(index: tuple[Path, swann.Searcher]) -> None:
     folder, built = index
     queries = vectors(500, seed=2)
@@ -133,6 +164,8 @@ def test_bad_arguments(index: tuple[Path, swann.Searcher], tmp_path: Path) -> No
         assert not health["closed"]
     with pytest.raises(swann.ReadOnlyError, match="closed"):
         searcher.search(vectors(1)[0])
+    with pytest.raises(swann.ReadOnlyError, match="closed"):
+        searcher.roll(folder)
     health = searcher.health()
     assert health["closed"]
     assert not health["complete"]

@@ -14,6 +14,7 @@ from sharded import CONFIGS, check_changes, every_config, same, save, tree, vect
 
 import swann
 from swann.distributed import DistributedSearcher
+from swann.index.disk.sharded import ShardedWriter
 
 QUERIES = vectors(8, seed=99)
 
@@ -141,6 +142,68 @@ def test_rolling_keeps_to_the_log(tmp_path: Path) -> None:
         assert len(reader) == 500
         reader.roll(other)
         reader.roll(index, log=logs[0])
+
+
+def test_rolling_shows_what_another_process_has_logged(tmp_path: Path) -> None:
+    built = save(tmp_path, 2, CONFIGS["dot"](vectors(500)).build())
+    opened: dict[str, Any] = {"workers": 1, "pool": "local", "deadline": 20}
+    with (
+        DistributedSearcher.open(tmp_path, 1, mode="rw", **opened) as writer,
+        DistributedSearcher.open(tmp_path, 1, **opened) as reader,
+    ):
+        for number in (500, 501):
+            row = number * QUERIES[number - 500]
+            assert writer.upsert(None, row).tolist() == [number]
+            assert number not in reader.search(row).indices
+            reader.roll(tmp_path)
+            assert len(reader) == number + 1
+            assert reader.search(row).indices[0] == number
+        generation = reader._generation
+        reader.roll(tmp_path)
+        assert reader._generation is generation  # there is nothing new
+        assert len(reader._fleet._generations) == 1
+        writer.delete([500, 501])
+        reader.roll(tmp_path)
+        assert same(reader.search(QUERIES[0]), built.search(QUERIES[0]))
+
+
+def test_checkpoints_that_end_early_leave_nothing(tmp_path: Path) -> None:
+    save(tmp_path, 2, CONFIGS["dot"](vectors(500)).build())
+
+    def names() -> set[str]:
+        return {path.name for path in tmp_path.iterdir() if path.suffix != ".swannlog"}
+
+    opened: dict[str, Any] = {"workers": 1, "pool": "local", "deadline": 20, "mode": "rw"}
+    with DistributedSearcher.open(tmp_path, 1, **opened) as searcher:
+        searcher.upsert(None, QUERIES)
+        before, manifest = names(), (tmp_path / "manifest.json").read_bytes()
+        with pytest.MonkeyPatch.context() as patch:  # all shards are folded
+            patch.setattr(ShardedWriter, "finish", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                searcher.checkpoint()
+        assert names() == before
+        with pytest.MonkeyPatch.context() as patch:  # its manifest is in place
+            patch.setattr(searcher._fleet, "add", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                searcher.checkpoint()
+        assert (tmp_path / "manifest.json").read_bytes() != manifest
+        assert before <= names()  # its workers may need these once more
+        searcher._fleet.members()[0].handle.stop()
+        assert exhaustive(searcher).coverage.min() == 1
+        killed = ["codes-0123456789abcdef.npy", "shard-0123456789abcdef.json", ".rows-7-1.tmp"]
+        for name in killed:  # what a process leaves that is killed
+            (tmp_path / name).write_bytes(b"half")
+        searcher.upsert(None, QUERIES)
+        searcher.checkpoint()
+        count = len(names())
+        assert count == len(before)
+        assert not names() & set(killed)
+        assert len(searcher._fleet._generations) == 1
+    assert len(swann.load(tmp_path)) == 516
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ _WATCH = 1.0  # seconds between looks when nothing happens
 _SILENT = 30.0  # seconds without an answer after which a worker counts as gone
 _TRIES = 5
 _RETRY = 0.5  # seconds after which a shard that could not be opened is tried again
+_PATIENCE = 120.0  # seconds for searches in a generation that is dropped
 _OPENS = CONCURRENCY - 1  # shards that a worker opens at a time: searches need a thread, too
 
 
@@ -89,6 +90,8 @@ class Fleet:
     def add(self, generation: Generation, seconds: float) -> None:
         """Open a generation's shards; returns when each can be asked wherever it is to be.
 
+        Whoever goes on without it, after an error too, says so by `Generation.dropped`.
+
         Raises
         ------
         WorkerError
@@ -99,7 +102,6 @@ class Fleet:
         self._wake.set()
         if self._wait(self._is_settled, seconds) or all(generation.ready):
             return
-        self.drop(generation)
         missing = [shard for shard, ready in enumerate(generation.ready) if not ready]
         raise WorkerError(
             f"shards {missing} could not be opened by any worker within {seconds:g} seconds; the "
@@ -107,14 +109,14 @@ class Fleet:
         )
 
     def drop(self, generation: Generation) -> None:
-        """Close a generation's shards, once no query uses it."""
-        with self._lock:
-            if generation not in self._generations:
-                return
-            self._generations.remove(generation)
-            replicas = list(generation.replicas.values())
-        for replica in replicas:
-            _close(generation, replica)
+        """Close a generation's shards; returns when no search uses it and they are closed.
+
+        The keeper closes them, whatever keeps the caller from waiting.
+        """
+        generation.dropped = True
+        generation.wait_unused(_PATIENCE)
+        self._wake.set()
+        self._wait(lambda: bool(generation.users) or generation not in self._generations, _WATCH)
 
     def feed(self, generation: Generation) -> None:
         """Have changes that were added to a generation's tail sent to its replicas."""
@@ -199,6 +201,7 @@ class Fleet:
         while not self._closed:
             try:
                 with self._lock:
+                    self._forget()
                     self._bury()
                     self._hire()
                     for generation in self._generations:
@@ -211,6 +214,13 @@ class Fleet:
                 self._problem = f"{type(error).__name__}: {error}"
             self._wake.wait(_WATCH)
             self._wake.clear()
+
+    def _forget(self) -> None:
+        """Close the shards of generations that nobody uses any more."""
+        for generation in [g for g in self._generations if g.dropped and not g.users]:
+            self._generations.remove(generation)
+            for replica in generation.replicas.values():
+                _close(generation, replica)
 
     def _bury(self) -> None:
         """Forget workers that are gone, and what they had."""

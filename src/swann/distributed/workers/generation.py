@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 import time
 from typing import Any
@@ -95,9 +96,15 @@ class Generation:
     ----------
     description : Description
         What the manifest says.
+    log : object
+        What tells the log behind it from the same one with other changes.
 
     Attributes
     ----------
+    key : str
+        Of this generation and no other, also where one of the same manifest is open.
+    origin : object
+        Where it comes from: equal where there is nothing new in another.
     tail : Tail
         The changes behind the manifest.
     acknowledged : int
@@ -110,11 +117,14 @@ class Generation:
         By shard, those that can be asked. A tuple is replaced, never changed.
     users : set of object
         One of each search in it. Sets add and discard in one step, whatever interrupt comes.
+    dropped : bool
+        Whether the fleet is to close it, once it has no users.
     """
 
-    def __init__(self, description: Description) -> None:
+    def __init__(self, description: Description, log: object = None) -> None:
         self.description = description
-        self.key = description.key
+        self.key = f"{description.key}-{os.urandom(4).hex()}"
+        self.origin = description.storage.location, description.key, log
         self.head: Head = description.open_head()
         self.docids: Docids | None = description.docids
         self.owners: NDArray[np.uint32] = description.index.owners
@@ -128,6 +138,7 @@ class Generation:
         self.ready: list[tuple[Replica, ...]] = [()] * self.num_shards
         self.last_error: str | None = None
         self.users: set[object] = set()
+        self.dropped = False
 
     @property
     def twins(self) -> int:
