@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import threading
 import time
@@ -121,6 +122,22 @@ def test_answers_of_processes(index: tuple[Path, swann.Searcher]) -> None:
         assert len(searcher) == 3000
         assert searcher.health()["ready_replicas"] == [2] * 4
         assert searcher.search_batched(queries[:0]).indices.shape == (0, 10)
+
+
+def test_workers_import_from_where_their_parent_does(
+    index: tuple[Path, swann.Searcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path(random.__file__).read_text()
+    for folder in ("here", "path"):
+        (tmp_path / folder).mkdir()
+        note = f"open({str(tmp_path / f'{folder} ran')!r}, 'w').close()\n"
+        (tmp_path / folder / "random.py").write_text(note + real)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    with DistributedSearcher.open(index[0], 1, workers=1) as searcher:
+        assert searcher.search(vectors(1)[0]).coverage == 1
+    assert (tmp_path / "path ran").exists()
+    assert not (tmp_path / "here ran").exists()
 
 
 def test_only_shards_that_own_leaves_are_asked(index: tuple[Path, swann.Searcher]) -> None:

@@ -14,7 +14,7 @@ from swann.distributed.wire import Message
 from swann.distributed.workers.pools import CONCURRENCY
 from swann.distributed.workers.worker import Worker
 
-__all__ = ["serve"]
+__all__ = ["main", "serve"]
 
 
 def serve(connection: socket.socket, worker: Worker, threads: int = CONCURRENCY) -> None:
@@ -78,5 +78,6 @@ class _Server:
             wire.send(self._connection, answer)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serve the socket that the arguments name, with the cache that they name."""
     serve(socket.socket(fileno=int(sys.argv[1])), Worker(sys.argv[2] or None))
