@@ -534,6 +534,11 @@ BAD = [
         "num_leaves_to_search is 0",
     ),
     ("file as OUT", ["build", "db.npy", "queries.npy", *L2], "is not a directory"),
+    ("below a file", ["build", "db.npy", "queries.npy/x", *L2], "queries.npy is not a directory"),
+    ("no OUT", ["build", "db.npy", "", *L2], "it is empty"),
+    ("no OUT on disk", ["build", "db.npy", "", *L2, "--memory", "1GB"], "it is empty"),
+    ("no INDEX", ["info", ""], "it is empty"),
+    ("directory as --out", ["search", "index", "queries.npy", "--out", "d.npy"], "is a directory"),
     ("threshold", [*BUILD, *L2, "--threshold", "-1.5"], "threshold is -1.5"),
     ("reorder", [*BUILD, *L2, "--reorder", "-1"], "reordering_num_neighbors is -1"),
     ("pca", [*BUILD, *L2, "--pca", "13"], "reduction_dim is 13; expected at most 12"),
@@ -572,6 +577,7 @@ def test_bad_usage(
 ) -> None:
     monkeypatch.chdir(built)
     np.save("narrow.npy", np.ones((2, 3)))
+    Path("d.npy").mkdir()
     code, text, err = run(*arguments)
     assert code == 2
     assert message in err
@@ -600,6 +606,17 @@ def test_a_place_that_cannot_be_written(
     )
     assert code == 2
     assert f"{built} cannot be written" in err
+
+
+def test_a_place_that_is_open_for_changes(
+    built: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swann.cli.building.files.read_array", None)  # it does not come so far
+    with swann.open(built / "index"):
+        code, _, err = run("build", built / "db.npy", built / "index", *L2)
+        assert code == 2
+        assert "is open for changes" in err
+    assert not (built / "index" / ".lock").exists()
 
 
 def test_a_missing_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,6 +185,10 @@ def check_output(path: Path) -> None:
         )
     if not os.path.isdir(path.parent):
         raise InvalidInputError(f"{path} cannot be written: {path.parent} is no directory")
+    if path.is_dir():
+        raise InvalidInputError(f"{path} cannot be written: it is a directory")
+    if not os.access(path.parent, os.W_OK):  # it is written beside, and put in its place
+        raise InvalidInputError(f"{path} cannot be written: {path.parent} cannot be written to")
 
 
 def write_neighbors(path: Path, indices: NDArray[Any], distances: NDArray[np.float32]) -> None:
