@@ -20,7 +20,7 @@ from swann.distributed.ray_pool import _RayHandle
 from swann.distributed.storage import Storage
 from swann.distributed.tail import Record, Tail, message_of, parts_of
 from swann.distributed.wire import Message, pack, pack_whole, receive, send, unpack_whole
-from swann.distributed.workers.pools import CONCURRENCY, LocalPool, _LocalHandle
+from swann.distributed.workers.pools import CONCURRENCY, LocalPool, LostError, _LocalHandle
 from swann.distributed.workers.socket_handle import SocketHandle
 from swann.distributed.workers.worker import Worker
 from swann.distributed.workers.worker_process import serve
@@ -219,3 +219,15 @@ def test_health_is_answered_while_all_threads_are_busy(
         thread.join(10)
     ours.close()
     theirs.close()
+
+
+def test_threads_that_cannot_begin_any_more_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:  # as where the interpreter ends
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    handle = _LocalHandle("thread", Worker())
+    monkeypatch.setattr(handle._threads, "submit", refuse)
+    answers: SimpleQueue[Any] = SimpleQueue()
+    handle.call("search", Message({}, []), answers.put)
+    assert isinstance(answers.get(timeout=10), LostError)
+    handle.stop()
