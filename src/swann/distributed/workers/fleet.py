@@ -116,7 +116,7 @@ class Fleet:
         generation.dropped = True
         generation.wait_unused(_PATIENCE)
         self._wake.set()
-        self._wait(lambda: bool(generation.users) or generation not in self._generations, _WATCH)
+        self._wait(lambda: bool(generation.users) or generation not in self._generations, _PATIENCE)
 
     def feed(self, generation: Generation) -> None:
         """Have changes that were added to a generation's tail sent to its replicas."""
