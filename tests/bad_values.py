@@ -288,6 +288,7 @@ def path(good: Any) -> list[Bad]:
         ("below a file", folder / "file" / "below", IndexFormatError),
         ("a NUL", f"{folder}/a\0b", SwannError),
         ("too long", folder / ("x" * 5000), OSError),
+        ("nothing", "", ConfigError),
         ("None", None, ConfigError),
         ("3", 3, ConfigError),
         ("NaN", NAN, ConfigError),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import linecache
 import random
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,9 @@ from swann.index.disk.lock import DirectoryLock
 from swann.index.disk.sharded import ShardedWriter, ShardEntry
 from swann.index.disk.store import arrays_of, place_array
 from swann.index.state import State
+
+_NEVER = ("with ", "generation.users.discard(")  # lines before which no interrupt comes
+_DISTRIBUTED = str(Path(swann.__file__).parent / "distributed")
 
 
 def vectors(count: int, dim: int = 16, seed: int = 0) -> np.ndarray:
@@ -198,6 +204,34 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def interrupted(call: Callable[[], object], line: int) -> bool:
+    """Run `call` with an interrupt before the line-th line of this thread; whether it came."""
+    passed = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal passed
+        if not frame.f_code.co_filename.startswith(_DISTRIBUTED):
+            return None
+        # Where a lock is let go (its line is passed again), and between calls, none comes.
+        source = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        if event == "line" and not source.lstrip().startswith(_NEVER):
+            passed += 1
+            if passed == line:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
 
 
 class Faults:

@@ -511,7 +511,7 @@ def test_hdf5(tmp_path: Path, run: Run) -> None:
 BUILD = ["build", "db.npy", "new"]
 L2 = ["--distance-measure", "squared_l2"]
 BAD = [
-    ("no such file", ["build", "none.npy", "new", *L2], "none.npy: no such file"),
+    ("no such file", ["build", "nowhere.npy", "new", *L2], "nowhere.npy: no such file"),
     ("no measure", BUILD, "--distance-measure is missing"),
     ("unknown measure", [*BUILD, "--distance-measure", "l3"], "distance_measure is 'l3'"),
     ("threads", [*BUILD, *L2, "--threads", "0"], "threads is 0"),
@@ -534,6 +534,13 @@ BAD = [
         "num_leaves_to_search is 0",
     ),
     ("file as OUT", ["build", "db.npy", "queries.npy", *L2], "is not a directory"),
+    ("below a file", ["build", "db.npy", "queries.npy/x", *L2], "queries.npy is not a directory"),
+    ("directory as DB", ["build", "d.npy", "new", *L2], "d.npy: not a file, but a directory"),
+    ("no queries to eval", ["eval", "index", "db.npy", "none.npy"], "none.npy holds no queries"),
+    ("no OUT", ["build", "db.npy", "", *L2], "it is empty"),
+    ("no OUT on disk", ["build", "db.npy", "", *L2, "--memory", "1GB"], "it is empty"),
+    ("no INDEX", ["info", ""], "it is empty"),
+    ("directory as --out", ["search", "index", "queries.npy", "--out", "d.npy"], "is a directory"),
     ("threshold", [*BUILD, *L2, "--threshold", "-1.5"], "threshold is -1.5"),
     ("reorder", [*BUILD, *L2, "--reorder", "-1"], "reordering_num_neighbors is -1"),
     ("pca", [*BUILD, *L2, "--pca", "13"], "reduction_dim is 13; expected at most 12"),
@@ -572,6 +579,8 @@ def test_bad_usage(
 ) -> None:
     monkeypatch.chdir(built)
     np.save("narrow.npy", np.ones((2, 3)))
+    np.save("none.npy", np.ones((0, 12)))
+    Path("d.npy").mkdir()
     code, text, err = run(*arguments)
     assert code == 2
     assert message in err
@@ -600,6 +609,31 @@ def test_a_place_that_cannot_be_written(
     )
     assert code == 2
     assert f"{built} cannot be written" in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
+def test_closed_streams() -> None:
+    def run(closed: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "swann", *arguments]
+        shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command]
+        return subprocess.run(shell, capture_output=True, text=True, check=False)
+
+    told = run("2>&-", "info", "nowhere")
+    assert (told.returncode, told.stdout) == (2, "")  # stdout is for results
+    told = run(">&-", "--version")
+    assert told.returncode == 1
+    assert "stdout is closed" in told.stderr
+
+
+def test_a_place_that_is_open_for_changes(
+    built: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swann.cli.building.files.read_array", None)  # it does not come so far
+    with swann.open(built / "index"):
+        code, _, err = run("build", built / "db.npy", built / "index", *L2)
+        assert code == 2
+        assert "is open for changes" in err
+    assert not (built / "index" / ".lock").exists()
 
 
 def test_a_missing_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

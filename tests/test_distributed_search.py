@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import threading
 import time
@@ -80,6 +82,36 @@ def test_a_forked_child_does_not_take_its_parents_answers(
             assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_leaves_the_workers_to_its_parent(
+    index: tuple[Path, swann.Searcher],
+) -> None:
+    folder, built = index
+    query = vectors(1, seed=4)[0]
+    calls: list[Any] = [
+        lambda: searcher.roll(folder),
+        lambda: searcher.add_workers(wait=0),
+        lambda: searcher.remove_workers(wait=0),
+    ]
+    with DistributedSearcher.open(folder, 1, workers=1) as searcher:
+        child = os.fork()
+        if child == 0:
+            refused = 0
+            try:
+                with searcher:
+                    for call in calls:
+                        with contextlib.suppress(WorkerError):
+                            call()
+                            continue
+                        refused += 1
+            finally:
+                os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == len(calls)
+        assert same(searcher.search(query), built.search(query))
+        assert searcher.metrics().lost_workers == 0
+
+
 def test_answers_of_processes(index: tuple[Path, swann.Searcher]) -> None:
     folder, built = index
     queries = vectors(500, seed=2)
@@ -92,6 +124,22 @@ def test_answers_of_processes(index: tuple[Path, swann.Searcher]) -> None:
         assert len(searcher) == 3000
         assert searcher.health()["ready_replicas"] == [2] * 4
         assert searcher.search_batched(queries[:0]).indices.shape == (0, 10)
+
+
+def test_workers_import_from_where_their_parent_does(
+    index: tuple[Path, swann.Searcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path(random.__file__).read_text()
+    for folder in ("here", "path"):
+        (tmp_path / folder).mkdir()
+        note = f"open({str(tmp_path / f'{folder} ran')!r}, 'w').close()\n"
+        (tmp_path / folder / "random.py").write_text(note + real)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    with DistributedSearcher.open(index[0], 1, workers=1) as searcher:
+        assert searcher.search(vectors(1)[0]).coverage == 1
+    assert (tmp_path / "path ran").exists()
+    assert not (tmp_path / "here ran").exists()
 
 
 def test_only_shards_that_own_leaves_are_asked(index: tuple[Path, swann.Searcher]) -> None:
@@ -135,6 +183,8 @@ def test_bad_arguments(index: tuple[Path, swann.Searcher], tmp_path: Path) -> No
         assert not health["closed"]
     with pytest.raises(swann.ReadOnlyError, match="closed"):
         searcher.search(vectors(1)[0])
+    with pytest.raises(swann.ReadOnlyError, match="closed"):
+        searcher.roll(folder)
     health = searcher.health()
     assert health["closed"]
     assert not health["complete"]

@@ -77,6 +77,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, error: Exception, body: str) -> Respo
         (503, swann.WorkerError("x")),
         (503, swann.StorageError("x")),
         (503, swann.ReadOnlyError("x")),
+        (503, MemoryError("x")),
         (503, swann.CorruptIndexError("x")),
         (504, swann.IncompleteError("x", 0.5)),
     ],
@@ -87,7 +88,13 @@ def test_whose_fault_it_is(status: int, error: Exception, monkeypatch: pytest.Mo
     assert "x" in json.loads(response.content)["error"]
 
 
-@pytest.mark.parametrize("body", ["{", "{}", "3"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("{", "{}", "3", "[" * 200_000),
+        '{"queries": [[1.0]], "final_num_neighbor": 3}',
+    ],
+)
 def test_requests_that_are_none(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked(monkeypatch, AssertionError(), body).status_code == 400
 

@@ -200,3 +200,15 @@ def test_changes_to_an_index_elsewhere(tmp_path: Path) -> None:
         assert searcher.search(row, 1).indices.tolist() == [500]
         assert len(searcher) == 500
         assert searcher._generation.description.base == 1
+
+
+def test_a_url_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(swann.ConfigError, match="bogus"):
+        Storage("bogus://bucket/index")
+
+    def missing(*_: object, **__: object) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    with pytest.raises(swann.MissingExtraError, match="s3fs"):
+        Storage("s3://bucket/index")

@@ -16,6 +16,7 @@ from sharded import CONFIGS, check_changes, every_config, same, save, tree, vect
 import swann
 from swann.distributed import DistributedSearcher
 from swann.distributed.changing.logged import Logged
+from swann.index.disk.sharded import ShardedWriter
 from swann.index.log.format import Change
 
 QUERIES = vectors(8, seed=99)
@@ -144,6 +145,68 @@ def test_rolling_keeps_to_the_log(tmp_path: Path) -> None:
         assert len(reader) == 500
         reader.roll(other)
         reader.roll(index, log=logs[0])
+
+
+def test_rolling_shows_what_another_process_has_logged(tmp_path: Path) -> None:
+    built = save(tmp_path, 2, CONFIGS["dot"](vectors(500)).build())
+    opened: dict[str, Any] = {"workers": 1, "pool": "local", "deadline": 20}
+    with (
+        DistributedSearcher.open(tmp_path, 1, mode="rw", **opened) as writer,
+        DistributedSearcher.open(tmp_path, 1, **opened) as reader,
+    ):
+        for number in (500, 501):
+            row = number * QUERIES[number - 500]
+            assert writer.upsert(None, row).tolist() == [number]
+            assert number not in reader.search(row).indices
+            reader.roll(tmp_path)
+            assert len(reader) == number + 1
+            assert reader.search(row).indices[0] == number
+        generation = reader._generation
+        reader.roll(tmp_path)
+        assert reader._generation is generation  # there is nothing new
+        assert len(reader._fleet._generations) == 1
+        writer.delete([500, 501])
+        reader.roll(tmp_path)
+        assert same(reader.search(QUERIES[0]), built.search(QUERIES[0]))
+
+
+def test_checkpoints_that_end_early_leave_nothing(tmp_path: Path) -> None:
+    save(tmp_path, 2, CONFIGS["dot"](vectors(500)).build())
+
+    def names() -> set[str]:
+        return {path.name for path in tmp_path.iterdir() if path.suffix != ".swannlog"}
+
+    opened: dict[str, Any] = {"workers": 1, "pool": "local", "deadline": 20, "mode": "rw"}
+    with DistributedSearcher.open(tmp_path, 1, **opened) as searcher:
+        searcher.upsert(None, QUERIES)
+        before, manifest = names(), (tmp_path / "manifest.json").read_bytes()
+        with pytest.MonkeyPatch.context() as patch:  # all shards are folded
+            patch.setattr(ShardedWriter, "finish", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                searcher.checkpoint()
+        assert names() == before
+        with pytest.MonkeyPatch.context() as patch:  # its manifest is in place
+            patch.setattr(searcher._fleet, "add", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                searcher.checkpoint()
+        assert (tmp_path / "manifest.json").read_bytes() != manifest
+        assert before <= names()  # its workers may need these once more
+        searcher._fleet.members()[0].handle.stop()
+        assert exhaustive(searcher).coverage.min() == 1
+        killed = ["codes-0123456789abcdef.npy", "shard-0123456789abcdef.json", ".rows-7-1.tmp"]
+        for name in killed:  # what a process leaves that is killed
+            (tmp_path / name).write_bytes(b"half")
+        searcher.upsert(None, QUERIES)
+        searcher.checkpoint()
+        count = len(names())
+        assert count == len(before)
+        assert not names() & set(killed)
+        assert len(searcher._fleet._generations) == 1
+    assert len(swann.load(tmp_path)) == 516
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
@@ -368,3 +431,14 @@ def test_replaced_workers_make_the_changes(tmp_path: Path) -> None:
             assert exhaustive(searcher).indices[:, 0].tolist() == numbers.tolist()
             assert wait_until(lambda: searcher.health()["ready_replicas"] == [2] * 3)
         assert exhaustive(searcher).indices[:, 0].tolist() == numbers.tolist()
+
+
+def test_a_search_does_not_look_at_every_datapoint(tmp_path: Path) -> None:
+    save(tmp_path, 2, tree(vectors(300)).score_brute_force().build())
+    with DistributedSearcher.open(tmp_path, 1, workers=1, pool="local", mode="rw") as searcher:
+        searcher.upsert([3, 4], QUERIES[:2])
+        searcher.upsert(None, QUERIES[2:4])
+        searcher.delete(3)
+        searcher._logged.changes._alive = None  # type: ignore[union-attr, assignment]
+        assert len(searcher) == 301
+        assert searcher.search(QUERIES[0], 301, leaves_to_search=40).coverage == 1

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sharded import CONFIGS, save, vectors, wait_until
+from sharded import CONFIGS, interrupted, save, vectors, wait_until
 
 from swann.distributed.opening import describe, open_message
 from swann.distributed.ray_pool import _RayHandle
 from swann.distributed.storage import Storage
-from swann.distributed.wire import Message, pack, pack_whole, receive, unpack_whole
-from swann.distributed.workers.pools import CONCURRENCY, LocalPool, _LocalHandle
+from swann.distributed.tail import Record, Tail, message_of, parts_of
+from swann.distributed.wire import Message, pack, pack_whole, receive, send, unpack_whole
+from swann.distributed.workers.pools import CONCURRENCY, LocalPool, LostError, _LocalHandle
 from swann.distributed.workers.socket_handle import SocketHandle
 from swann.distributed.workers.worker import Worker
 from swann.distributed.workers.worker_process import serve
@@ -114,6 +115,59 @@ def test_what_is_received_is_whole_or_refused() -> None:
         said(b"\x01\0\0\x04" + whole[4:])  # room is not made for it
 
 
+def test_a_message_has_room_for_any_number_of_small_changes() -> None:
+    one, everybody = np.zeros(1, np.uint32), np.ones(1, bool)
+    tail = Tail(7)
+    for sequence in range(8, 5008):
+        tail.append(Record(sequence, one, everybody, np.zeros((2, 1), bool), None))
+    message = message_of(tail.after(7), 1, 4)
+    assert len(pack(message)[0]) < 500  # the header, whose length has a limit
+    assert [part.sequence for part in parts_of(message.arrays)] == list(range(8, 5008))
+    assert 10 < len(tail.after(7, most=1000)) < 100  # deletions take room, too
+    assert len(tail.after(5000, most=1)) == 1
+
+
+def test_an_interrupted_message_spoils_no_other() -> None:
+    ours, theirs = socket.socketpair()
+    handle = SocketHandle("socket", ours, lambda: None)
+
+    def answer() -> None:
+        while (message := receive(theirs)) is not None:
+            send(theirs, Message({"id": message.fields["id"], "fields": {}}, []))
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    large = Message({}, [np.zeros(1 << 20, np.uint8)])  # more than a socket takes at once
+    came, line = True, 0
+    while came:
+        line += 1
+        came = interrupted(lambda: handle.call("any", large, lambda _: None), line)
+        assert handle.answers(10)
+    assert line > 20
+    assert handle.alive
+    assert not handle._waiting
+    handle.stop()
+    thread.join(10)
+    theirs.close()
+
+
+def test_a_worker_that_cannot_read_a_message_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(os, "_exit", lambda _: ended.set())
+    others = set(threading.enumerate())
+    ours, theirs = socket.socketpair()
+    serve(theirs, Worker(), 1)
+    ours.sendall(b"\xff" * 64)  # the middle of a message, taken for its beginning
+    assert ended.wait(10)
+    ours.close()
+    for thread in set(threading.enumerate()) - others:
+        thread.join(10)
+    theirs.close()
+    assert "a header of" in capsys.readouterr().err
+
+
 def handles() -> Iterator[Any]:
     ours, theirs = socket.socketpair()
     with theirs:
@@ -189,3 +243,15 @@ def test_health_is_answered_while_all_threads_are_busy(
         thread.join(10)
     ours.close()
     theirs.close()
+
+
+def test_threads_that_cannot_begin_any_more_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:  # as where the interpreter ends
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    handle = _LocalHandle("thread", Worker())
+    monkeypatch.setattr(handle._threads, "submit", refuse)
+    answers: SimpleQueue[Any] = SimpleQueue()
+    handle.call("search", Message({}, []), answers.put)
+    assert isinstance(answers.get(timeout=10), LostError)
+    handle.stop()

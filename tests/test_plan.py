@@ -195,6 +195,7 @@ def test_plans_survive_json() -> None:
         ({"latency_milliseconds": 1e-4}, "no number of shards is faster"),
         ({"n": 500, "dimension": 8, "leaves": 10}, "need no tree"),
         ({"leaves": 0}, "leaves is 0"),
+        ({"n": 10**5, "leaves": 10**6}, "leaves is 1,000,000; expected at most 100,000"),
     ],
 )
 def test_refusals(asked: dict[str, Any], says: str) -> None:

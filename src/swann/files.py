@@ -100,9 +100,14 @@ def locate(where: str | os.PathLike[str], default_key: str = "train") -> Locatio
         raise InvalidInputError(
             f"{path} has the suffix {path.suffix!r}; expected one of {', '.join(_SUFFIXES)}"
         )
-    if not path.is_file():
-        raise InvalidInputError(f"{path}: no such file")
+    _check_file(path)
     return location
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        why = "not a file, but a directory or the like" if path.exists() else "no such file"
+        raise InvalidInputError(f"{path}: {why}")
 
 
 def read_docids(path: Path) -> list[str] | NDArray[Any]:
@@ -113,8 +118,7 @@ def read_docids(path: Path) -> list[str] | NDArray[Any]:
     InvalidInputError
         If there is no such file, or it is not UTF-8.
     """
-    if not path.is_file():
-        raise InvalidInputError(f"{path}: no such file")
+    _check_file(path)
     if path.suffix.lower() == ".npy":
         return _read_npy(path)
     try:
@@ -185,6 +189,10 @@ def check_output(path: Path) -> None:
         )
     if not os.path.isdir(path.parent):
         raise InvalidInputError(f"{path} cannot be written: {path.parent} is no directory")
+    if path.is_dir():
+        raise InvalidInputError(f"{path} cannot be written: it is a directory")
+    if not os.access(path.parent, os.W_OK):  # it is written beside, and put in its place
+        raise InvalidInputError(f"{path} cannot be written: {path.parent} cannot be written to")
 
 
 def write_neighbors(path: Path, indices: NDArray[Any], distances: NDArray[np.float32]) -> None:

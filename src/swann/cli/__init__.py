@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     arguments : sequence of str, optional
         What comes after the name of the program; taken from `sys.argv` by default.
     """
+    if sys.stdout is None:  # and what is printed would be lost without a word
+        _fail("stdout is closed; expected a place for what is printed, as >/dev/null", 1)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may hold any bytes
             stream.reconfigure(errors="backslashreplace")
@@ -47,5 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"swann: {message}", file=sys.stderr)
+    if sys.stderr is not None:  # print would take stdout, which is for results
+        print(f"swann: {message}", file=sys.stderr)
     sys.exit(code)

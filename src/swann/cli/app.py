@@ -142,6 +142,8 @@ def evaluate(
             "more, by which recall is measured; give datapoints docids"
         )
     checked = as_queries(asked, searcher.dimension)
+    if not len(checked):
+        raise ConfigError(f"{queries} holds no queries: there is nothing to measure")
     measure = searcher.config.distance_measure
     with show.waiting("searching exactly"):
         true = exact_neighbors(datapoints, checked, k, measure, threads or 0, docids)

@@ -16,12 +16,13 @@ from swann import files
 from swann.autopilot.choose import TREE_ROWS
 from swann.builder import Builder
 from swann.cli import on_disk, show
-from swann.cli.options import VECTORS, Threads, check_precision
+from swann.cli.options import VECTORS, Threads, check_precision, place
 from swann.cli.places import writing_to
 from swann.config import ReorderType
 from swann.distance import check_distance_measure
 from swann.distributed.building.memory import parse_bytes
 from swann.errors import ConfigError, RecallWarning
+from swann.index.disk.lock import DirectoryLock
 from swann.index.disk.store import SUFFIX
 from swann.sources import Sources
 
@@ -85,7 +86,8 @@ def _give_stages(
 def build(
     db: Annotated[str, typer.Argument(help=f"Datapoints: {VECTORS}.", metavar="DB")],
     out: Annotated[
-        Path, typer.Argument(help="Directory to write, or a file X.swann.", metavar="OUT")
+        Path,
+        typer.Argument(help="Directory to write, or a file X.swann.", metavar="OUT", parser=place),
     ],
     distance_measure: Annotated[
         str | None,
@@ -274,6 +276,10 @@ def _check_place(out: Path) -> None:
         raise ConfigError(f"OUT is {out}, which is a directory")
     if out.suffix != SUFFIX and out.exists() and not out.is_dir():
         raise ConfigError(f"OUT is {out}, which is not a directory")
-    nearest = next(place for place in (out, *out.absolute().parents) if place.exists())
+    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if nearest != out and not nearest.is_dir():
+        raise ConfigError(f"OUT is {out}, but {nearest} is not a directory")
     if not os.access(nearest, os.W_OK):
         raise ConfigError(f"OUT is {out}, but {nearest} cannot be written")
+    if out.is_dir():
+        DirectoryLock(out, "save").release()  # a LockedError if it is open for changes

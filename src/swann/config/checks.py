@@ -77,6 +77,8 @@ def check_path(name: str, value: object) -> Path:
         path = b""
     if not isinstance(path, str) or "\0" in path:
         raise ConfigError(f"{name} is {value!r}; expected a path, as a str or a pathlib.Path")
+    if not path:  # pathlib takes it for the current directory
+        raise ConfigError(f"{name} is empty; expected a path, as '.' for the current directory")
     return Path(path)
 
 

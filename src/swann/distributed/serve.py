@@ -72,12 +72,16 @@ class SearchService:
             found = await self._search(content)
         except IncompleteError as error:
             return Response(json.dumps({"error": str(error), "coverage": error.coverage}), 504)
-        except (SwannError, ValueError, KeyError, TypeError) as error:
+        except (SwannError, ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
             told = {"error": f"{type(error).__name__}: {error}"}
             return Response(json.dumps(told), _status(error))
         return Response(json.dumps(found), 200, media_type="application/json")
 
     async def _search(self, content: dict[str, Any]) -> dict[str, Any]:
+        unknown = set(content) - {"queries", *_LIMITS}
+        if unknown:
+            expected = ", ".join(("queries", *_LIMITS))
+            raise InvalidInputError(f"the request has {sorted(unknown)}; expected {expected}")
         limits = {name: content[name] for name in _LIMITS if name in content}
         search = functools.partial(self._searcher.search_batched, content["queries"], **limits)
         found = await asyncio.get_running_loop().run_in_executor(None, search)
@@ -102,7 +106,8 @@ class SearchService:
 def _status(error: Exception) -> int:
     """Return 400 where the request is at fault, and else 503: it may be sent elsewhere."""
     asked_wrongly = isinstance(error, (InvalidInputError, ConfigError))
-    return 400 if asked_wrongly or not isinstance(error, SwannError) else 503
+    ours = isinstance(error, (SwannError, MemoryError))
+    return 400 if asked_wrongly or not ours else 503
 
 
 def application(manifest: str | os.PathLike[str], *, num_replicas: int = 1, **settings: Any) -> Any:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from swann.config import check_path
-from swann.errors import IndexFormatError, MissingExtraError, StorageError
+from swann.errors import ConfigError, IndexFormatError, MissingExtraError, StorageError
 from swann.files import user_cache
 from swann.index.disk import file_system
 from swann.index.disk.manifest import MANIFEST
@@ -61,7 +61,9 @@ class Storage:
     Raises
     ------
     MissingExtraError
-        If it is a URL and fsspec is not installed.
+        If it is a URL and fsspec is not installed, or what fsspec needs for it.
+    ConfigError
+        If it is a URL of a kind that fsspec does not know.
     """
 
     def __init__(
@@ -86,7 +88,14 @@ class Storage:
             ) from error
         self.location = text.rstrip("/")
         self._fs: Any
-        self._fs, self._base = fsspec.core.url_to_fs(self.location, use_listings_cache=False)
+        try:
+            self._fs, self._base = fsspec.core.url_to_fs(self.location, use_listings_cache=False)
+        except ImportError as error:
+            raise MissingExtraError(f"{text} cannot be opened by fsspec: {error}") from error
+        except ValueError as error:
+            raise ConfigError(
+                f"manifest is {text!r}; expected a directory, or a URL that fsspec knows: {error}"
+            ) from error
 
     def __repr__(self) -> str:
         return f"Storage({self.location!r})"

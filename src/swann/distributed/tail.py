@@ -12,7 +12,8 @@ from swann.distributed.wire import Message
 
 __all__ = ["Part", "Record", "Tail", "message_of", "parts_of"]
 
-_MOST = 1 << 24  # bytes of vectors in a message, as long as one record fits
+_MOST = 1 << 24  # bytes of changes in a message, as long as one of them fits
+_HEAD = 24  # bytes that tell of a change besides its datapoints
 
 
 class Record(NamedTuple):
@@ -40,6 +41,19 @@ class Record(NamedTuple):
     owners: NDArray[np.bool_]
     rows: NDArray[np.float32] | None
     added: NDArray[np.int64] | None = None
+
+    @property
+    def more(self) -> int:
+        """How many more datapoints there are after it."""
+        if self.rows is None:
+            return -len(self.numbers)
+        return len(self.numbers) - int(np.count_nonzero(self.known))
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes in a message."""
+        rows = 0 if self.rows is None else self.rows.nbytes
+        return _HEAD + self.numbers.nbytes + rows
 
 
 class Part(NamedTuple):
@@ -83,7 +97,7 @@ class Tail:
         size = 0
         with self._lock:
             for record in self._records[max(0, sequence - self.base) :]:
-                size += 0 if record.rows is None else record.rows.nbytes
+                size += record.nbytes
                 if found and size > most:
                     break
                 found.append(record)
@@ -97,24 +111,27 @@ class Tail:
 
 def message_of(records: list[Record], shard: int, dimension: int) -> Message:
     """Return what the replicas of a shard are told of changes."""
-    described, gone, mine = [], [], []
+    gone, mine = [], []
+    described = np.empty((len(records), 3), np.int64)
     rows = [np.empty((0, dimension), np.float32)]
-    for record in records:
+    for place, record in enumerate(records):
         own = record.owners[shard]
         gone.append(record.numbers[record.known & ~own])
         mine.append(record.numbers[own])
         if record.rows is not None:
             rows.append(record.rows[own])
-        described.append([record.sequence, len(gone[-1]), len(mine[-1])])
-    arrays: list[NDArray[Any]] = [np.concatenate(gone), np.concatenate(mine), np.concatenate(rows)]
-    return Message({"records": described}, arrays)
+        described[place] = record.sequence, len(gone[-1]), len(mine[-1])
+    none = np.empty(0, np.uint32)
+    arrays: list[NDArray[Any]] = [described]  # not in the header, whose length has a limit
+    arrays += [np.concatenate([none, *some]) for some in (gone, mine)]
+    return Message({}, [*arrays, np.concatenate(rows)])
 
 
-def parts_of(message: Message) -> list[Part]:
-    """Return what a message says, change by change."""
-    gone, mine, rows = message.arrays
+def parts_of(arrays: list[NDArray[Any]]) -> list[Part]:
+    """Return what the arrays of a message say, change by change."""
+    described, gone, mine, rows = arrays
     parts, g, m = [], 0, 0
-    for sequence, forgotten, written in message.fields["records"]:
+    for sequence, forgotten, written in described.tolist():
         own = slice(m, m + written)
         parts.append(Part(sequence, gone[g : g + forgotten], mine[own], rows[own]))
         g, m = g + forgotten, m + written

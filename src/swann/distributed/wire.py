@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Message", "Parts", "pack", "pack_whole", "push", "receive", "send", "unpack_whole"]
+__all__ = ["Message", "Outbox", "Parts", "pack", "pack_whole", "receive", "send", "unpack_whole"]
 
 _LENGTH = struct.Struct("<I")
 _WHOLE = struct.Struct("<Q")
@@ -106,17 +106,49 @@ def _check(dtype: object, shape: Any) -> None:
         raise ValueError(f"an array of dtype {dtype!r} and shape {shape!r}")
 
 
-def push(connection: socket.socket, parts: Parts, flags: int = 0) -> Parts:
-    """Write once, and return what is left to be written."""
-    sent = connection.sendmsg(parts[:_MOST_PARTS], [], flags)
-    done = 0
-    while done < len(parts) and sent >= len(parts[done]):
-        sent -= len(parts[done])
-        done += 1
-    parts = parts[done:]
-    if sent:
-        parts[0] = parts[0][sent:]
-    return parts
+class Outbox:
+    """What is still to be written to a socket. An interrupt, wherever it comes, loses none of it.
+
+    Parameters
+    ----------
+    connection : socket
+        Where it goes.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._parts: Parts = []
+        self._sent: list[int] = []  # bytes of these that were written and are still among them
+
+    def add(self, parts: Parts) -> None:
+        """Have parts written after all others."""
+        self._parts += parts
+
+    def push(self, flags: int = 0) -> bool:
+        """Write once, if there is something; return whether there is more.
+
+        Raises
+        ------
+        OSError
+            If the other side is gone; a BlockingIOError if `flags` forbid to wait.
+        """
+        self._drop_sent()
+        if self._parts:
+            given = [self._parts[:_MOST_PARTS]], [()], [flags]
+            # In one step, as far as Python's signals go: what was written is noted down.
+            self._sent.extend(map(self._connection.sendmsg, *given))
+            self._drop_sent()
+        return bool(self._parts)
+
+    def _drop_sent(self) -> None:
+        sent, done, parts = sum(self._sent), 0, self._parts
+        while done < len(parts) and sent >= len(parts[done]):
+            sent -= len(parts[done])
+            done += 1
+        left, none = parts[done:], list[int]()
+        if sent:
+            left[0] = left[0][sent:]
+        self._parts, self._sent = left, none  # no calls: both or neither
 
 
 def send(connection: socket.socket, message: Message) -> None:
@@ -127,9 +159,10 @@ def send(connection: socket.socket, message: Message) -> None:
     OSError
         If the other side is gone.
     """
-    parts = pack(message)
-    while parts:
-        parts = push(connection, parts)
+    outbox = Outbox(connection)
+    outbox.add(pack(message))
+    while outbox.push():
+        pass
 
 
 def receive(connection: socket.socket) -> Message | None:

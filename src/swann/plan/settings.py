@@ -82,7 +82,8 @@ def configure(
         candidates = usual.look(n, 1, recall, num_neighbors).candidates
         return _with_candidates(config, candidates), Look(1, float(n), candidates)
     count = config.tree.num_leaves if leaves is None else check_count("leaves", leaves)
-    count = min(count, n)
+    if count > n:
+        raise ConfigError(f"leaves is {count:,}; expected at most {n:,}, one for each datapoint")
     look = usual.look(n, count, recall, num_neighbors)
     upper = None
     if count > _MANY_LEAVES:

@@ -42,6 +42,10 @@ class Changes:
     ----------
     journal : Journal or None
         Where they are noted first; None while those in the log are made once more.
+    count : int
+        Live datapoints.
+    following : int
+        The number that the next datapoint gets.
     """
 
     def __init__(self, generation: Generation) -> None:
@@ -49,14 +53,10 @@ class Changes:
         self.journal: Journal | None = None
         self._router = Router(generation.description, generation.owners)
         self.following = generation.description.index.next_number
+        self.count = generation.description.index.num_datapoints
         self._alive = generation.description.alive()
         self._tail = generation.tail
         self._settled = self._tail.last
-
-    @property
-    def count(self) -> int:
-        """Live datapoints."""
-        return int(np.count_nonzero(self._alive[: self.following]))
 
     def live_numbers(self) -> NDArray[np.int64]:
         """Return the numbers of all live datapoints, ascending."""
@@ -138,28 +138,40 @@ class Changes:
         try:
             note()
             self._tail.append(record)
+            self._settle()
         except BaseException:
             if self._tail.last < record.sequence:
                 undo()
                 if take_back is not None:
                     take_back()
+            self._settle()  # what is in the tail is made, whatever came then
             raise
-        self._settle()
 
     def _settle(self) -> None:
-        """Note down here what the changes in the tail did; an interrupt may have put it off."""
+        """Note down here what the changes in the tail did, and have every search show them.
+
+        An interrupt may put it off to the next call, which does again what this one did not end.
+        """
+        generation = self.generation
         for record in self._tail.after(self._settled, most=1 << 62):
             following = max(self.following, int(record.numbers.max()) + 1)
             if following > len(self._alive):
                 more = np.zeros(max(64, following * 3 // 2) - len(self._alive), bool)
                 self._alive = np.concatenate([self._alive, more])
             self._alive[record.numbers] = record.rows is not None
-            names = self.generation.docids
+            names = generation.docids
             if names is not None and record.rows is None:
                 names.forget(names.names(record.numbers.astype(np.int64)).tolist())
-            if record.added is not None:
-                self.generation.sizes = self.generation.sizes + record.added
-            self.following, self._settled = following, record.sequence
+            sizes = generation.sizes if record.added is None else generation.sizes + record.added
+            count, last = self.count + record.more, record.sequence
+            # No calls in this: an interrupt comes before or after all of it.
+            generation.sizes, generation.acknowledged, self.count, self.following, self._settled = (
+                sizes,
+                last,
+                count,
+                following,
+                last,
+            )
 
     def _present(self, row_ids: list[int]) -> list[int]:
         for number in row_ids:

@@ -21,7 +21,7 @@ from swann.distributed.tail import Record
 from swann.distributed.workers.fleet import Fleet
 from swann.distributed.workers.folding import fold_message
 from swann.distributed.workers.generation import Generation
-from swann.errors import ConfigError
+from swann.errors import ConfigError, IndexFormatError
 from swann.index.changing.durable import continue_log, new_log, replay
 from swann.index.disk import file_system
 from swann.index.disk.contents import log_entry
@@ -36,6 +36,7 @@ from swann.index.disk.manifest import (
     read_manifest,
 )
 from swann.index.disk.sharded import ShardedWriter
+from swann.index.disk.store import remove_stale
 from swann.index.docids import Docids
 from swann.index.log.journal import Durability, FileJournal
 from swann.index.state import LogPoint
@@ -159,21 +160,33 @@ class Logged:
         generation = Generation(description)
         changes = Changes(generation)
         replay(changes.repeat, self._root, description.log)
-        generation.acknowledged = generation.tail.last
         changes.journal = self.journal
         return changes
 
     def forget(self, old: Description, new: Description) -> None:
-        """Remove what only the old manifest needed."""
+        """Remove what only the old manifest needed, and what `clean` does."""
         assert self.journal is not None
         self.journal.forget_older_files()
         kept = _files_of(new)
         for name in _files_of(old) - kept:
             with suppress(OSError):
                 new.storage.remove(name)
-        for first, path in log_files(self._root):
-            if path != self.journal.path and first <= new.base:
-                file_system.remove(path)
+        self.clean(new)
+
+    def clean(self, searched: Description) -> None:
+        """Remove what is left of checkpoints that were killed, interrupted, or failed.
+
+        Files stay that the manifest which is searched needs, or the one that is in place. Those of
+        an index whose log lies elsewhere all do: this searcher has no lock of its directory.
+        """
+        with suppress(OSError, IndexFormatError):  # the next one does it
+            for first, path in log_files(self._root):
+                if first <= searched.base:
+                    file_system.remove(path)
+            if searched.storage.root == self._root:
+                placed = describe(searched.storage)
+                file_system.remove_temporary(self._root)
+                remove_stale(self._root, _files_of(searched) | _files_of(placed), searched.log)
 
 
 def open_logged(
@@ -205,7 +218,6 @@ def open_logged(
         generation = Generation(description)
         logged = Logged(root, Changes(generation))
         logged.accept(held, description.log, durability)
-        generation.acknowledged = generation.tail.last
         return generation, logged
     except BaseException:
         held.release()
@@ -217,18 +229,19 @@ def _open_to_read(
 ) -> tuple[Generation, Logged | None]:
     def read() -> tuple[Description, object]:
         description = describe(storage)
-        signature = [] if description.log is None else log_signature(_log_root(storage, log))
-        return description, signature
+        if description.log is None:
+            return description, None
+        root = _log_root(storage, log)
+        return description, (root, log_signature(root))
 
     def attempt(found: tuple[Description, object]) -> tuple[Generation, Logged | None]:
         description = found[0]
-        generation = Generation(description)
+        generation = Generation(*found)
         if description.log is None:
             return generation, None
         root = _log_root(storage, log)
         logged = Logged(root, Changes(generation))
         replay(logged.changes.repeat, root, description.log)
-        generation.acknowledged = generation.tail.last
         return generation, logged
 
     return open_unchanged(read, attempt, storage.location, lambda found: (found[0].key, found[1]))

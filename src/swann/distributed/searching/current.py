@@ -21,12 +21,14 @@ class Current:
         Where searches that begin now go.
     closed : bool
         Whether no search may begin any more.
+    lock : Lock
+        Held for a moment, by who puts another generation there too.
     """
 
     def __init__(self, generation: Generation) -> None:
         self.generation = generation
         self.closed = False
-        self._lock = threading.Lock()  # held for a moment
+        self.lock = threading.Lock()
 
     @contextmanager
     def entered(self) -> Iterator[Generation]:
@@ -37,24 +39,19 @@ class Current:
         ReadOnlyError
             If the searcher was closed.
         """
-        with self._lock:
-            if self.closed:
-                raise ReadOnlyError("this searcher was closed")
-            generation = self.generation
-            generation.enter()
+        user, generation = object(), self.generation
         try:
+            with self.lock:
+                if self.closed:
+                    raise ReadOnlyError("this searcher was closed")
+                generation = self.generation
+                generation.users.add(user)
             yield generation
         finally:
-            generation.leave()
-
-    def swap(self, generation: Generation) -> Generation:
-        """Let searches that begin from now on go to another one, and return the one before."""
-        with self._lock:
-            before, self.generation = self.generation, generation
-        return before
+            generation.users.discard(user)
 
     def close(self) -> bool:
         """Let no search begin any more; whether that is news."""
-        with self._lock:
+        with self.lock:
             before, self.closed = self.closed, True
         return not before

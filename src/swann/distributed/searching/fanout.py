@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
@@ -64,10 +65,12 @@ class Answer(NamedTuple):
     upto: int
 
 
-class _Call(NamedTuple):
+@dataclass(eq=False)
+class _Call:
     replicas: list[Replica]
     shards: list[int]
     began: float
+    hedged: bool = False  # others were asked, too, since it is late
 
 
 class Fanout:
@@ -110,7 +113,6 @@ class Fanout:
         self.selected = self._select()
         self.answers: dict[int, Answer] = {}
         self._calls: list[_Call] = []  # that are not answered
-        self._hedged: set[int] = set()  # by id of the call
         self._failed: dict[int, set[str]] = {}  # by shard: who did not answer
         self._again: set[int] = set()  # shards that are asked once more after a failure
 
@@ -164,7 +166,7 @@ class Fanout:
             wait = deadline - now
             if len(self._waiting()) + len(self.answers) < len(self.selected):
                 wait = min(wait, _POLL)  # for a replica to come
-            fresh = [call.began for call in self._calls if id(call) not in self._hedged]
+            fresh = [call.began for call in self._calls if not call.hedged]
             if fresh:
                 wait = min(wait, max(0.0, min(fresh) + late - now))
             try:
@@ -197,9 +199,9 @@ class Fanout:
     def _ask_late_ones(self, late: float, least: int) -> None:
         now = time.monotonic()
         for call in list(self._calls):
-            if id(call) in self._hedged or now - call.began < late:
+            if call.hedged or now - call.began < late:
                 continue
-            self._hedged.add(id(call))
+            call.hedged = True
             shards = [shard for shard in call.shards if shard not in self.answers]
             self._metrics.asked_again(hedges=len(self._dispatch(shards, least)))
 
@@ -249,13 +251,17 @@ class Fanout:
         call = _Call(replicas, shards, time.monotonic())
         self._calls.append(call)
         member, inbox = replicas[0].member, self._inbox
-        member.count(1)
 
         def done(reply: Message | Exception) -> None:
-            member.count(-1)
+            member.running.discard(call)
             inbox.put((call, reply))
 
-        member.handle.call("search", Message(fields, arrays), done)
+        try:
+            member.running.add(call)
+            member.handle.call("search", Message(fields, arrays), done)
+        except BaseException:  # an interrupt: nobody may hear of its end
+            member.running.discard(call)
+            raise
 
     def _hear(self, call: _Call, reply: Message | Exception, least: int) -> None:
         self._calls = [other for other in self._calls if other is not call]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from swann.config import check_count, check_flag, check_path
 from swann.distributed.changing.logged import Logged, open_logged
 from swann.distributed.metrics import Metrics
+from swann.distributed.opening import Description
 from swann.distributed.results import DistributedResult
 from swann.distributed.searching.current import Current
 from swann.distributed.searching.querying import Querying
@@ -30,8 +31,6 @@ from swann.index.log.journal import Durability
 from swann.kernels import hardware_threads
 
 __all__ = ["DistributedResult", "DistributedSearcher"]
-
-_PATIENCE = 120.0  # seconds for searches that began before a roll or checkpoint
 
 
 class DistributedSearcher:
@@ -222,14 +221,17 @@ class DistributedSearcher:
     def _search(
         self, given: object, axes: Literal[1, 2], asked: tuple[Any, Any, Any], threads: int
     ) -> DistributedResult:
+        self._check_process()
+        own = max(threads, min(self._fleet.wanted, hardware_threads()))
+        with self._current.entered() as generation:
+            return self._querying.search(generation, self._logged, given, axes, asked, threads, own)
+
+    def _check_process(self) -> None:
         if self._process != os.getpid():
             raise WorkerError(
                 "this index was opened by another process, whose workers answer that one; open it "
                 "again after a fork"
             )
-        own = max(threads, min(self._fleet.wanted, hardware_threads()))
-        with self._current.entered() as generation:
-            return self._querying.search(generation, self._logged, given, axes, asked, threads, own)
 
     # ---- Changing
 
@@ -243,8 +245,10 @@ class DistributedSearcher:
         logged = self._writable()
         with logged.lock:
             changes = logged.changes
-            written, sequence = changes.upsert(docids, vectors)
-            self._acknowledge(changes.generation, sequence)
+            try:
+                written, sequence = changes.upsert(docids, vectors)
+            finally:  # an interrupt may come when it is made
+                self._fleet.feed(changes.generation)
         self._fleet.wait_fed(changes.generation, sequence, self._deadline)
         return written
 
@@ -256,13 +260,11 @@ class DistributedSearcher:
         logged = self._writable()
         with logged.lock:
             changes = logged.changes
-            sequence = changes.delete(docids)
-            self._acknowledge(changes.generation, sequence)
+            try:
+                sequence = changes.delete(docids)
+            finally:
+                self._fleet.feed(changes.generation)
         self._fleet.wait_fed(changes.generation, sequence, self._deadline)
-
-    def _acknowledge(self, generation: Generation, sequence: int) -> None:
-        generation.acknowledged = sequence
-        self._fleet.feed(generation)
 
     def flush(self) -> None:
         """Bring all changes that were acknowledged to disk."""
@@ -288,14 +290,28 @@ class DistributedSearcher:
                 if logged.changes.generation.tail.last == old.description.base:
                     return
                 cut = logged.cut()
-            description = logged.fold(cut, self._fleet)
-            with logged.lock:
-                changes = logged.follow(description)
-                self._fleet.add(changes.generation, self._wait)
-                self._current.swap(changes.generation)
-                logged.changes = changes
-            self._retire(old)
+            try:
+                description = logged.fold(cut, self._fleet)
+                with logged.lock:
+                    self._follow(logged, description)
+            except BaseException:
+                logged.clean(old.description)
+                raise
+            self._fleet.drop(old)
             logged.forget(old.description, description)
+
+    def _follow(self, logged: Logged, description: Description) -> None:
+        """Go over to a manifest that holds the changes up to a cut. The lock is held."""
+        changes = logged.follow(description)
+        old, new = self._generation, changes.generation
+        try:
+            self._fleet.add(new, self._wait)
+            with self._current.lock:
+                # No calls in this: an interrupt comes before or after all of it.
+                self._current.generation, logged.changes, old.dropped = new, changes, True
+        except BaseException:
+            new.dropped = not old.dropped
+            raise
 
     def _writable(self) -> Logged:
         closed = self._current.closed
@@ -323,10 +339,13 @@ class DistributedSearcher:
         Raises
         ------
         ReadOnlyError
-            If this searcher is open for changes: they would be lost.
+            If this searcher is open for changes: they would be lost. If it was closed.
         IndexFormatError, StorageError, WorkerError
             As `open` does; the old one stays.
         """
+        self._check_process()
+        if self._current.closed:
+            raise ReadOnlyError("this searcher was closed")
         if self._logged is not None and self._logged.journal is not None:
             raise ReadOnlyError("a searcher that is open for changes rolls by checkpoint() only")
         if log is not None:
@@ -335,18 +354,24 @@ class DistributedSearcher:
             storage = Storage(manifest, self._cache)
             if log is None and storage.location == self._generation.description.storage.location:
                 log = self._log
-            generation, logged = open_logged(storage, "r", log, "none")
-            if generation.key == self._generation.key:
+            new, logged = open_logged(storage, "r", log, "none")
+            old, current = self._generation, self._current
+            if new.origin == old.origin:
                 return
-            self._fleet.add(generation, self._wait)
-            old = self._current.swap(generation)
-            self._logged, self._log = logged, log
-            self._retire(old)
-
-    def _retire(self, generation: Generation) -> None:
-        """Close a generation when the searches that began in it have ended."""
-        generation.wait_unused(_PATIENCE)
-        self._fleet.drop(generation)
+            try:
+                self._fleet.add(new, self._wait)
+                with current.lock:
+                    # No calls in this: an interrupt comes before or after all of it.
+                    current.generation, self._logged, self._log, old.dropped = (
+                        new,
+                        logged,
+                        log,
+                        True,
+                    )
+            except BaseException:
+                new.dropped = not old.dropped
+                raise
+            self._fleet.drop(old)
 
     def add_workers(self, count: int = 1, *, wait: float = 60.0) -> bool:
         """Have more workers; shards move to them while searches go on.
@@ -368,6 +393,7 @@ class DistributedSearcher:
         ConfigError
             If `count` is below 1, or `wait` is no number of seconds.
         """
+        self._check_process()
         wait = check_wait(wait)
         self._fleet.resize(self._fleet.wanted + check_count("count", count))
         return self._fleet.wait_settled(wait)
@@ -378,6 +404,7 @@ class DistributedSearcher:
         One stays at least: where there are not so many, all others end. Parameters, what is
         returned, and errors are those of `add_workers`.
         """
+        self._check_process()
         wait = check_wait(wait)
         count = min(check_count("count", count), self._fleet.wanted - 1)
         self._fleet.resize(self._fleet.wanted - count)
@@ -440,7 +467,7 @@ class DistributedSearcher:
         return {
             "complete": all(ready),
             "closed": closed,
-            "manifest": generation.key,
+            "manifest": generation.description.key,
             "shards": self.num_shards,
             "ready_replicas": ready,
             "workers": [] if closed else [member.name for member in self._fleet.members()],
@@ -458,9 +485,10 @@ class DistributedSearcher:
     def close(self) -> None:
         """End the workers, and let other writers in; does nothing the second time.
 
-        No search begins any more: a ReadOnlyError. What it counted can still be asked for.
+        No search begins any more: a ReadOnlyError. What it counted can still be asked for. A forked
+        child leaves all to its parent.
         """
-        if not self._current.close():
+        if self._process != os.getpid() or not self._current.close():
             return
         try:
             if self._logged is not None:

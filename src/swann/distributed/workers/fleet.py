@@ -15,9 +15,10 @@ from queue import SimpleQueue
 
 from swann.distributed.metrics import Metrics
 from swann.distributed.opening import open_message
-from swann.distributed.tail import message_of
 from swann.distributed.wire import Message
+from swann.distributed.workers.feeding import Feeder
 from swann.distributed.workers.generation import Generation, Member, Replica
+from swann.distributed.workers.news import News
 from swann.distributed.workers.placement import place
 from swann.distributed.workers.pools import CONCURRENCY, LostError, Pool
 from swann.errors import WorkerError
@@ -28,6 +29,7 @@ _WATCH = 1.0  # seconds between looks when nothing happens
 _SILENT = 30.0  # seconds without an answer after which a worker counts as gone
 _TRIES = 5
 _RETRY = 0.5  # seconds after which a shard that could not be opened is tried again
+_PATIENCE = 120.0  # seconds for searches in a generation that is dropped
 _OPENS = CONCURRENCY - 1  # shards that a worker opens at a time: searches need a thread, too
 
 
@@ -53,12 +55,13 @@ class Fleet:
         self._members: dict[str, Member] = {}
         self._generations: list[Generation] = []
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        self._news = News()
         self._wake = threading.Event()
         self._turns = itertools.count(1)  # of openings
         self._closed = False
         self._problem: str | None = None
         self._pause_until = 0.0  # no worker is started before
+        self._feeder = Feeder(self._replicas_of, self._ready, self._news.tell, self._failed)
         self._keeper = threading.Thread(target=self._keep, name="swann-fleet", daemon=True)
         self._keeper.start()
 
@@ -87,6 +90,8 @@ class Fleet:
     def add(self, generation: Generation, seconds: float) -> None:
         """Open a generation's shards; returns when each can be asked wherever it is to be.
 
+        Whoever goes on without it, after an error too, says so by `Generation.dropped`.
+
         Raises
         ------
         WorkerError
@@ -97,7 +102,6 @@ class Fleet:
         self._wake.set()
         if self._wait(self._is_settled, seconds) or all(generation.ready):
             return
-        self.drop(generation)
         missing = [shard for shard, ready in enumerate(generation.ready) if not ready]
         raise WorkerError(
             f"shards {missing} could not be opened by any worker within {seconds:g} seconds; the "
@@ -105,21 +109,18 @@ class Fleet:
         )
 
     def drop(self, generation: Generation) -> None:
-        """Close a generation's shards, once no query uses it."""
-        with self._lock:
-            if generation not in self._generations:
-                return
-            self._generations.remove(generation)
-            replicas = list(generation.replicas.values())
-        for replica in replicas:
-            _close(generation, replica)
+        """Close a generation's shards; returns when no search uses it and they are closed.
+
+        The keeper closes them, whatever keeps the caller from waiting.
+        """
+        generation.dropped = True
+        generation.wait_unused(_PATIENCE)
+        self._wake.set()
+        self._wait(lambda: bool(generation.users) or generation not in self._generations, _PATIENCE)
 
     def feed(self, generation: Generation) -> None:
-        """Send changes that were added to a generation's tail to its replicas."""
-        with self._lock:
-            replicas = list(generation.replicas.values())
-        for replica in replicas:
-            self._pump(generation, replica)
+        """Have changes that were added to a generation's tail sent to its replicas."""
+        self._feeder.feed(generation)
 
     def wait_fed(self, generation: Generation, sequence: int, seconds: float) -> bool:
         """Wait until a replica of each shard has made the changes up to a number."""
@@ -147,10 +148,12 @@ class Fleet:
                 continue
             replies: SimpleQueue[Message | Exception] = SimpleQueue()
             member = min(members, key=lambda member: member.busy)
-            member.count(1)
-            member.handle.call(method, message, replies.put)
-            reply = replies.get()
-            member.count(-1)
+            member.running.add(replies)
+            try:
+                member.handle.call(method, message, replies.put)
+                reply = replies.get()
+            finally:
+                member.running.discard(replies)
             if isinstance(reply, Message) and "error" not in reply.fields:
                 return reply
             problem = reply if isinstance(reply, Exception) else reply.fields["error"]
@@ -161,18 +164,21 @@ class Fleet:
         with self._lock:
             self._closed = True
             members = list(self._members.values())
-            self._changed.notify_all()
+            self._news.tell()
         self._wake.set()
         for member in members:
             member.handle.stop()
         if self._keeper is not threading.current_thread():
             self._keeper.join(10)
+        self._feeder.close()
         self._pool.close()
 
     def _wait(self, condition: Callable[[], bool], seconds: float) -> bool:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or condition(), seconds)
-            return condition()
+        def met() -> bool:
+            with self._lock:
+                return condition()
+
+        return self._news.wait(lambda: self._closed or met(), seconds) and met()
 
     def _is_settled(self) -> bool:
         members = list(self._members.values())
@@ -195,17 +201,26 @@ class Fleet:
         while not self._closed:
             try:
                 with self._lock:
+                    self._forget()
                     self._bury()
                     self._hire()
                     for generation in self._generations:
                         self._spread(generation)
+                        self._feeder.feed(generation)  # where an interrupt kept others from it
                     self._dismiss()
-                    self._changed.notify_all()
+                    self._news.tell()
                 self._watch()
             except Exception as error:  # goes on with the next look
                 self._problem = f"{type(error).__name__}: {error}"
             self._wake.wait(_WATCH)
             self._wake.clear()
+
+    def _forget(self) -> None:
+        """Close the shards of generations that nobody uses any more."""
+        for generation in [g for g in self._generations if g.dropped and not g.users]:
+            self._generations.remove(generation)
+            for replica in generation.replicas.values():
+                _close(generation, replica)
 
     def _bury(self) -> None:
         """Forget workers that are gone, and what they had."""
@@ -284,6 +299,10 @@ class Fleet:
 
     # ---- One replica
 
+    def _replicas_of(self, generation: Generation) -> list[Replica]:
+        with self._lock:
+            return list(generation.replicas.values())
+
     def _open(self, generation: Generation, replica: Replica) -> None:
         """Have a worker open a shard. The lock is held."""
         replica.due, replica.turn = None, next(self._turns)
@@ -305,35 +324,9 @@ class Fleet:
                 self._failed(generation, replica, reply)
                 return
             replica.opened, replica.upto = True, reply.fields["upto"]
-            self._pump(generation, replica)
+            self._feeder.pump(generation, replica)
 
         replica.member.handle.call("open", message, done)
-
-    def _pump(self, generation: Generation, replica: Replica) -> None:
-        """Send what a replica lacks, one message at a time; it is ready when nothing is lacking."""
-        with replica.lock:
-            if replica.feeding or not replica.opened:
-                return
-            records = generation.tail.after(replica.upto)
-            replica.feeding = bool(records)
-        if not records:
-            self._ready(generation, replica)
-            return
-        message = message_of(records, replica.shard, generation.description.dimension)
-        message.fields.update(key=generation.key, shard=replica.shard)
-        replica.member.handle.call("apply", message, partial(self._fed, generation, replica))
-
-    def _fed(self, generation: Generation, replica: Replica, reply: Message | Exception) -> None:
-        replica.feeding = False
-        if isinstance(reply, LostError):
-            return
-        if isinstance(reply, Exception) or "error" in reply.fields:
-            self._failed(generation, replica, reply)
-            return
-        replica.upto = reply.fields["upto"]
-        with self._lock:
-            self._changed.notify_all()
-        self._pump(generation, replica)
 
     def _ready(self, generation: Generation, replica: Replica) -> None:
         with self._lock:
@@ -341,7 +334,7 @@ class Fleet:
                 return
             replica.ready = True
             generation.ready[replica.shard] += (replica,)
-            self._changed.notify_all()
+            self._news.tell()
         self._wake.set()
 
     def _retire(self, generation: Generation, replica: Replica) -> None:

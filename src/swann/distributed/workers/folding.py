@@ -48,7 +48,7 @@ def fold_message(
     """
     opening = open_message(description, shard)
     changes = message_of(records, shard, description.dimension)
-    fields = opening.fields | changes.fields | {"next_number": next_number}
+    fields = opening.fields | {"next_number": next_number}
     return Message(fields, [*opening.arrays, dead, *changes.arrays])
 
 
@@ -57,7 +57,7 @@ def fold(message: Message, cache: str | None) -> Message:
     fields = message.fields
     _, owned, dead = message.arrays[:3]
     copy = Copy(open_shard(message, cache), fields["base"])
-    copy.apply(parts_of(Message(fields, message.arrays[3:])))
+    copy.apply(parts_of(message.arrays[3:]))
     packed = copy.shard.packed
     if packed.changed:
         packed = updates.folded(packed)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from swann.limits import Limits
 
 __all__ = ["Generation", "Member", "Replica"]
 
+_POLL = 0.002  # seconds between looks whether a search uses it
+
 
 @dataclasses.dataclass(eq=False)
 class Member:
@@ -25,8 +29,8 @@ class Member:
 
     Attributes
     ----------
-    busy : int
-        Searches it has not answered.
+    running : set of object
+        One of each search that it has not answered. Sets add and discard in one step.
     opening : int
         Shards that it was asked to open, and has not. Guarded by the fleet's lock.
     leaving : bool
@@ -37,21 +41,20 @@ class Member:
 
     handle: Handle
     heard: float
-    busy: int = 0
+    running: set[object] = dataclasses.field(default_factory=set)
     opening: int = 0
     leaving: bool = False
     asked: bool = False
-    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     @property
     def name(self) -> str:
         """That of the handle."""
         return self.handle.name
 
-    def count(self, more: int) -> None:
-        """Note that a search begins (1) or ends (-1)."""
-        with self._lock:
-            self.busy += more
+    @property
+    def busy(self) -> int:
+        """Searches it has not answered."""
+        return len(self.running)
 
 
 @dataclasses.dataclass(eq=False)
@@ -93,9 +96,15 @@ class Generation:
     ----------
     description : Description
         What the manifest says.
+    log : object
+        What tells the log behind it from the same one with other changes.
 
     Attributes
     ----------
+    key : str
+        Of this generation and no other, also where one of the same manifest is open.
+    origin : object
+        Where it comes from: equal where there is nothing new in another.
     tail : Tail
         The changes behind the manifest.
     acknowledged : int
@@ -106,11 +115,16 @@ class Generation:
         Guarded by the fleet's lock.
     ready : list of tuple of Replica
         By shard, those that can be asked. A tuple is replaced, never changed.
+    users : set of object
+        One of each search in it. Sets add and discard in one step, whatever interrupt comes.
+    dropped : bool
+        Whether the fleet is to close it, once it has no users.
     """
 
-    def __init__(self, description: Description) -> None:
+    def __init__(self, description: Description, log: object = None) -> None:
         self.description = description
-        self.key = description.key
+        self.key = f"{description.key}-{os.urandom(4).hex()}"
+        self.origin = description.storage.location, description.key, log
         self.head: Head = description.open_head()
         self.docids: Docids | None = description.docids
         self.owners: NDArray[np.uint32] = description.index.owners
@@ -123,8 +137,8 @@ class Generation:
         self.replicas: dict[tuple[int, str], Replica] = {}
         self.ready: list[tuple[Replica, ...]] = [()] * self.num_shards
         self.last_error: str | None = None
-        self._users = 0
-        self._closed = threading.Condition()
+        self.users: set[object] = set()
+        self.dropped = False
 
     @property
     def twins(self) -> int:
@@ -140,21 +154,8 @@ class Generation:
         """Return the docids of numbers; the numbers where there are no docids."""
         return numbers if self.docids is None else self.docids.names(numbers)
 
-    # ---- Who uses it
-
-    def enter(self) -> None:
-        """Note that a query uses it."""
-        with self._closed:
-            self._users += 1
-
-    def leave(self) -> None:
-        """Note that a query uses it no more."""
-        with self._closed:
-            self._users -= 1
-            if self._users == 0:
-                self._closed.notify_all()
-
     def wait_unused(self, seconds: float) -> None:
-        """Wait until no query uses it."""
-        with self._closed:
-            self._closed.wait_for(lambda: self._users == 0, seconds)
+        """Wait until no search uses it."""
+        end = time.monotonic() + seconds
+        while self.users and time.monotonic() < end:
+            time.sleep(_POLL)

@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Protocol
 
 from swann.distributed.wire import Message
@@ -98,7 +99,7 @@ class _LocalHandle:
         if method == "health":
             answer()
             return
-        with self._lock:
+        with self._lock, suppress(RuntimeError):  # there are no threads where Python ends
             if self.alive:
                 self._threads.submit(answer)
                 return

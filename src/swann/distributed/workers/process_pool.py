@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 import subprocess
 import sys
@@ -12,7 +13,12 @@ from swann.errors import WorkerError
 
 __all__ = ["ProcessPool"]
 
-_PROGRAM = "swann.distributed.workers.worker_process"
+# It imports from where this process does: not from the directory that this one works in (-P), and
+# also what only `sys.path` of this one leads to.
+_PROGRAM = (
+    "import sys; sys.path[:] = sys.argv[3:]; "
+    "from swann.distributed.workers.worker_process import main; main()"
+)
 _START = 60.0  # seconds until a process must have answered
 
 
@@ -31,7 +37,8 @@ class ProcessPool:
     def start(self) -> Handle:  # noqa: D102
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-m", _PROGRAM, str(theirs.fileno()), self._cache or ""]
+            program = [sys.executable, "-P", "-c", _PROGRAM]
+            command = [*program, str(theirs.fileno()), self._cache or "", *sys.path]
             # A session of its own: Ctrl-C is for whoever searches, and ends workers by the socket.
             process = subprocess.Popen(
                 command,
@@ -42,7 +49,7 @@ class ProcessPool:
         handle = _ProcessHandle(process, ours)
         if not handle.answers(_START):
             handle.stop()
-            raise WorkerError(f"a worker process could not be started: {' '.join(command)}")
+            raise WorkerError(f"a worker process could not be started: {shlex.join(program)}")
         return handle
 
     def close(self) -> None:  # noqa: D102

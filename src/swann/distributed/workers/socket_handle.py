@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import select
 import socket
 import threading
 from collections.abc import Callable
@@ -17,6 +18,9 @@ __all__ = ["SOCKETS", "SocketHandle"]
 
 SOCKETS = hasattr(socket, "MSG_DONTWAIT") and hasattr(socket.socket, "sendmsg")
 """Whether this system has what messages need; Windows does not."""
+
+
+_LOOK = 1000  # milliseconds between looks whether the worker was stopped
 
 
 class SocketHandle:
@@ -39,9 +43,9 @@ class SocketHandle:
         self._numbers = itertools.count()  # two threads may draw the same without the lock
         self._waiting: dict[int, Done] = {}
         self._lock = threading.Lock()  # of what waits
-        self._sending = threading.Lock()
-        self._unsent: wire.Parts = []
-        self._writing = False  # a thread is at it, and nobody else may send
+        self._sending = threading.Lock()  # of what follows
+        self._outbox = wire.Outbox(connection)
+        self._writing = False  # a thread writes what could not be written at once
         threading.Thread(target=self._read, name=self.name, daemon=True).start()
 
     def answers(self, seconds: float) -> bool:
@@ -57,50 +61,59 @@ class SocketHandle:
         return event.wait(seconds) and isinstance(heard[0], Message)
 
     def call(self, method: str, message: Message, done: Done) -> None:  # noqa: D102
-        with self._lock:
-            number, alive = next(self._numbers), self.alive
+        number = -1
+        try:
+            with self._lock:
+                number, alive = next(self._numbers), self.alive
+                if alive:
+                    self._waiting[number] = done
             if alive:
-                self._waiting[number] = done
-        if not alive:
-            done(LostError(self.name))
-            return
-        fields = {"id": number, "method": method, "fields": message.fields}
-        self._post(wire.pack(Message(fields, message.arrays)))
+                fields = {"id": number, "method": method, "fields": message.fields}
+                self._post(wire.pack(Message(fields, message.arrays)))
+                return
+        except BaseException:  # an interrupt: whoever asked does not wait for it
+            self._waiting.pop(number, None)
+            raise
+        done(LostError(self.name))
 
     def _post(self, parts: wire.Parts) -> None:
-        """Send now what can be sent without waiting; a thread sends the rest."""
+        """Send now what can be sent without waiting; a thread sends the rest.
+
+        Where an interrupt ends this, the next call sends on.
+        """
         try:
             with self._sending:
-                if not self._unsent:
-                    try:
-                        while parts:
-                            parts = wire.push(self._connection, parts, socket.MSG_DONTWAIT)
-                    except BlockingIOError:
-                        pass
-                if not parts:
+                self._outbox.add(parts)
+                if self._writing or not self._push():
                     return
-                self._unsent += parts
-                if self._writing:
-                    return
-                self._writing = True
             threading.Thread(target=self._write, daemon=True).start()
         except OSError:
             self.stop()
 
+    def _push(self) -> bool:
+        """Send what can be sent without waiting; return whether there is more. The lock is held."""
+        with suppress(BlockingIOError):
+            while self._outbox.push(socket.MSG_DONTWAIT):
+                pass
+            return False
+        return True
+
     def _write(self) -> None:
         """Send what could not be sent at once."""
+        with self._sending:
+            if self._writing:
+                return
+            self._writing = True
         try:
-            while True:
+            room = select.poll()
+            room.register(self._connection, select.POLLOUT)
+            while self.alive:
+                room.poll(_LOOK)
                 with self._sending:
-                    parts, self._writing = self._unsent, bool(self._unsent)
-                    if not parts:
+                    if not self._push():
+                        self._writing = False
                         return
-                    taken = len(parts)
-                while parts:
-                    parts = wire.push(self._connection, parts)
-                with self._sending:
-                    self._unsent = self._unsent[taken:]
-        except OSError:
+        except (OSError, ValueError):  # it is closed
             self.stop()
 
     def _read(self) -> None:
@@ -111,8 +124,9 @@ class SocketHandle:
                 done(Message(message.fields["fields"], message.arrays))
         except (OSError, ValueError):
             pass
-        self.stop()
-        self._connection.close()
+        finally:
+            self.stop()
+            self._connection.close()
 
     def stop(self) -> None:  # noqa: D102
         with self._lock:

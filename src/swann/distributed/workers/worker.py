@@ -99,7 +99,7 @@ class Worker:
 
     def _apply(self, message: Message) -> Message:
         copy = self._copies[message.fields["key"], message.fields["shard"]]
-        copy.apply(parts_of(message))
+        copy.apply(parts_of(message.arrays))
         return Message({"upto": copy.upto}, [])
 
     def _fold(self, message: Message) -> Message:

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+import traceback
 from collections import deque
 
 from swann.distributed import wire
@@ -13,7 +14,7 @@ from swann.distributed.wire import Message
 from swann.distributed.workers.pools import CONCURRENCY
 from swann.distributed.workers.worker import Worker
 
-__all__ = ["serve"]
+__all__ = ["main", "serve"]
 
 
 def serve(connection: socket.socket, worker: Worker, threads: int = CONCURRENCY) -> None:
@@ -41,8 +42,10 @@ class _Server:
             while (message := self._next()) is not None:
                 self._answer(message)
         except OSError:
-            pass
-        os._exit(0)  # whoever asked is gone, with all that others still work on
+            pass  # whoever asked is gone, with all that others still work on
+        except Exception:  # or what it says cannot be read: where does its next message begin?
+            traceback.print_exc()
+        os._exit(0)
 
     def _next(self) -> Message | None:
         """Return a message that this thread is to answer; None where the other side has ended."""
@@ -75,5 +78,6 @@ class _Server:
             wire.send(self._connection, answer)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serve the socket that the arguments name, with the cache that they name."""
     serve(socket.socket(fileno=int(sys.argv[1])), Worker(sys.argv[2] or None))
