@@ -101,7 +101,7 @@ def test_requests_that_are_none(body: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_an_answer_is_json_where_fewer_were_found(monkeypatch: pytest.MonkeyPatch) -> None:
     searcher = Searcher()
-    body = '{"queries": [[1.0]], "final_num_neighbors": 2, "leaves_to_search": 9, "other": 1}'
+    body = '{"queries": [[1.0]], "final_num_neighbors": 2, "leaves_to_search": 9}'
     response = told(monkeypatch, searcher, Request(body))
     assert response.status_code == 200
     assert json.loads(response.content, parse_constant=pytest.fail) == {
