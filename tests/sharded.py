@@ -5,7 +5,6 @@ from __future__ import annotations
 import linecache
 import random
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import interrupts
 import numpy as np
 
 import swann
@@ -207,31 +207,17 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
 
 
 def interrupted(call: Callable[[], object], line: int) -> bool:
-    """Run `call` with an interrupt before the line-th line of this thread; whether it came."""
-    passed = 0
+    """Run `call` with an interrupt before the line-th line of ours; return whether it came."""
 
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal passed
-        if not frame.f_code.co_filename.startswith(_DISTRIBUTED):
-            return None
+    def follows(frame: FrameType) -> bool:
+        return frame.f_code.co_filename.startswith(_DISTRIBUTED)
+
+    def counts(frame: FrameType) -> bool:
         # Where a lock is let go (its line is passed again), and between calls, none comes.
         source = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-        if event == "line" and not source.lstrip().startswith(_NEVER):
-            passed += 1
-            if passed == line:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return trace
+        return not source.lstrip().startswith(_NEVER)
 
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
+    return interrupts.interrupted(call, line, follows, counts)
 
 
 class Faults:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from interrupts import interrupted
 
 import swann
 from swann import Searcher, SwannError
@@ -82,29 +83,15 @@ SOURCES = {module.__file__ for module in MODULES}
 
 def run_until_line(call: Callable[[], object], line: int) -> bool:
     """Run `call` with an interrupt before the line-th line of ours; return whether it came."""
-    passed = 0
 
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal passed
+    def follows(frame: FrameType) -> bool:
+        return frame.f_code.co_filename in SOURCES or is_turn(frame)
+
+    def is_turn(frame: FrameType) -> bool:
         # Between the lines of the wrapper that marks a turn nothing can be interrupted: no calls.
-        if frame.f_code.co_filename not in SOURCES or frame.f_code.co_name == "alone":
-            return None if frame.f_code.co_name != "alone" else trace
-        if event == "line":
-            passed += 1
-            if passed == line:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return trace
+        return frame.f_code.co_name == "alone"
 
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
+    return interrupted(call, line, follows, lambda frame: not is_turn(frame))
 
 
 CHANGES: dict[str, Callable[[Searcher, bool], object]] = {
