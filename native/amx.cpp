@@ -92,7 +92,7 @@ inline void multiply(const uint8_t* row, const int8_t* query, size_t quads,
 // G groups of rows against all queries.
 template <size_t G, bool squared_l2>
 inline void filter_groups(const I8Rows& rows, size_t group, size_t quads, const I8Queries& queries,
-                          float slack, uint16_t* masks) noexcept {
+                          float slack, const I8Found& found, size_t& count) noexcept {
   const uint8_t* bytes = rows.bytes + group * quads * 64;
   TileSums sums;
   for (size_t q = 0; q < queries.count; q += 2 * kTile) {
@@ -110,8 +110,8 @@ inline void filter_groups(const I8Rows& rows, size_t group, size_t quads, const 
         for (size_t i = 0; i < (n < kTile ? n : kTile); ++i) {
           const __m512i products = _mm512_add_epi32(_mm512_load_si512(sums.of[t][g][i]),
                                                     _mm512_set1_epi32(queries.starts[first + i]));
-          masks[g * queries.count + first + i] = reaching<squared_l2>(
-              rows, group + g, queries, first + i, products, least[i], slack);
+          find_reaching<squared_l2>(rows, group + g, queries, first + i, products, least[i], slack,
+                                    found, count);
         }
       }
     }
@@ -120,23 +120,25 @@ inline void filter_groups(const I8Rows& rows, size_t group, size_t quads, const 
 
 template <bool squared_l2>
 inline void filter_all(const I8Rows& rows, size_t groups, size_t quads, const I8Queries& queries,
-                       float slack, uint16_t* masks) noexcept {
+                       float slack, const I8Found& found, size_t& count) noexcept {
   const TileConfig config(quads % kTileQuads);
   SWANN_TILE_CONFIG(&config);
   size_t g = 0;
   for (; g + 2 <= groups; g += 2)
-    filter_groups<2, squared_l2>(rows, g, quads, queries, slack, masks + g * queries.count);
+    filter_groups<2, squared_l2>(rows, g, quads, queries, slack, found, count);
   if (g < groups)
-    filter_groups<1, squared_l2>(rows, g, quads, queries, slack, masks + g * queries.count);
+    filter_groups<1, squared_l2>(rows, g, quads, queries, slack, found, count);
   SWANN_TILE_RELEASE();
 }
 
-void i8_filter(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
-               bool squared_l2, float slack, uint16_t* masks) noexcept {
+size_t i8_filter(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
+                 bool squared_l2, float slack, const I8Found* found) noexcept {
+  size_t count = 0;
   if (squared_l2)
-    filter_all<true>(*rows, groups, quads, *queries, slack, masks);
+    filter_all<true>(*rows, groups, quads, *queries, slack, *found, count);
   else
-    filter_all<false>(*rows, groups, quads, *queries, slack, masks);
+    filter_all<false>(*rows, groups, quads, *queries, slack, *found, count);
+  return count;
 }
 
 }  // namespace

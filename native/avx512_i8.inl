@@ -62,7 +62,8 @@ void i8_pack(const float* rows, size_t count, size_t dim, const float* weights,
 template <size_t G, size_t Q, bool squared_l2>
 inline void filter_tile(const I8Rows& rows, size_t group, size_t quads, const I8Queries& queries,
                         size_t q, const float (*least)[16], size_t base, float slack,
-                        uint16_t* masks) noexcept {
+                        const I8Found& found,
+                        size_t& count) noexcept {
   __m512i sums[G * Q];
   unrolled<Q>([&](auto i) SWANN_INLINE {
     const __m512i start = _mm512_set1_epi32(queries.starts[q + i]);
@@ -86,8 +87,8 @@ inline void filter_tile(const I8Rows& rows, size_t group, size_t quads, const I8
   }
   unrolled<G>([&](auto g) SWANN_INLINE {
     unrolled<Q>([&](auto i) SWANN_INLINE {
-      masks[g * queries.count + q + i] = reaching<squared_l2>(
-          rows, group + g, queries, q + i, sums[g * Q + i], least[g][q - base + i], slack);
+      find_reaching<squared_l2>(rows, group + g, queries, q + i, sums[g * Q + i],
+                                least[g][q - base + i], slack, found, count);
     });
   });
 }
@@ -95,8 +96,9 @@ inline void filter_tile(const I8Rows& rows, size_t group, size_t quads, const I8
 // One query against a group, whose bytes come in one stream, the one that memory delivers fastest:
 // sums lie side by side instead of groups.
 template <bool squared_l2>
-inline uint16_t filter_lone(const I8Rows& rows, size_t group, size_t quads,
-                            const I8Queries& queries, size_t q, float least, float slack) noexcept {
+inline void filter_lone(const I8Rows& rows, size_t group, size_t quads, const I8Queries& queries,
+                        size_t q, float least, float slack, const I8Found& found,
+                        size_t& count) noexcept {
   constexpr size_t kSums = 4;
   __m512i sums[kSums] = {_mm512_set1_epi32(queries.starts[q])};
   unrolled<kSums - 1>([&](auto i) SWANN_INLINE { sums[i + 1] = _mm512_setzero_si512(); });
@@ -113,12 +115,12 @@ inline uint16_t filter_lone(const I8Rows& rows, size_t group, size_t quads,
   for (; j < quads; ++j) add(j, sums[0]);
   const __m512i all = _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[1]),
                                        _mm512_add_epi32(sums[2], sums[3]));
-  return reaching<squared_l2>(rows, group, queries, q, all, least, slack);
+  find_reaching<squared_l2>(rows, group, queries, q, all, least, slack, found, count);
 }
 
 template <size_t G, bool squared_l2>
 inline void filter_groups(const I8Rows& rows, size_t group, size_t quads, const I8Queries& queries,
-                          float slack, uint16_t* masks) noexcept {
+                          float slack, const I8Found& found, size_t& count) noexcept {
   alignas(64) float least[G][16];
   for (size_t base = 0; base < queries.count; base += 12) {
     const size_t end = queries.count - base < 12 ? queries.count : base + 12;
@@ -127,32 +129,32 @@ inline void filter_groups(const I8Rows& rows, size_t group, size_t quads, const 
       _mm512_store_ps(least[g], least_products(rows, group + g, queries, base));
     size_t q = base;
     for (; q + 6 <= end; q += 6)
-      filter_tile<G, 6, squared_l2>(rows, group, quads, queries, q, least, base, slack,
-                                   masks);
+      filter_tile<G, 6, squared_l2>(rows, group, quads, queries, q, least, base, slack, found, count);
     for (; q < end; ++q)
 #pragma GCC unroll 4
       for (size_t g = 0; g < G; ++g)
-        masks[g * queries.count + q] = filter_lone<squared_l2>(rows, group + g, quads, queries, q,
-                                                               least[g][q - base], slack);
+        filter_lone<squared_l2>(rows, group + g, quads, queries, q, least[g][q - base], slack,
+                                found, count);
   }
 }
 
 template <bool squared_l2>
 inline void filter_all(const I8Rows& rows, size_t groups, size_t quads, const I8Queries& queries,
-                       float slack, uint16_t* masks) noexcept {
+                       float slack, const I8Found& found, size_t& count) noexcept {
   size_t g = 0;
   for (; g + 4 <= groups; g += 4)
-    filter_groups<4, squared_l2>(rows, g, quads, queries, slack, masks + g * queries.count);
-  for (; g < groups; ++g)
-    filter_groups<1, squared_l2>(rows, g, quads, queries, slack, masks + g * queries.count);
+    filter_groups<4, squared_l2>(rows, g, quads, queries, slack, found, count);
+  for (; g < groups; ++g) filter_groups<1, squared_l2>(rows, g, quads, queries, slack, found, count);
 }
 
-void i8_filter(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
-               bool squared_l2, float slack, uint16_t* masks) noexcept {
+size_t i8_filter(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
+                 bool squared_l2, float slack, const I8Found* found) noexcept {
+  size_t count = 0;
   if (squared_l2)
-    filter_all<true>(*rows, groups, quads, *queries, slack, masks);
+    filter_all<true>(*rows, groups, quads, *queries, slack, *found, count);
   else
-    filter_all<false>(*rows, groups, quads, *queries, slack, masks);
+    filter_all<false>(*rows, groups, quads, *queries, slack, *found, count);
+  return count;
 }
 
 // G groups by Q queries, from the first of each on.

@@ -35,3 +35,21 @@ inline uint16_t reaching(const I8Rows& rows, size_t group, const I8Queries& quer
   }
   return _mm512_cmp_ps_mask(_mm512_cvtepi32_ps(products), bound, _CMP_NLT_UQ);
 }
+
+// Adds the rows of a group that `reaching` names to the `count` that were found before.
+template <bool squared_l2>
+__attribute__((always_inline)) inline void find_reaching(
+    const I8Rows& rows, size_t group, const I8Queries& queries, size_t q, __m512i products,
+    float least, float slack, const I8Found& found, size_t& count) noexcept {
+  const __mmask16 mask = reaching<squared_l2>(rows, group, queries, q, products, least, slack);
+  if (__builtin_expect(mask == 0, 1)) return;
+  const __m512i lanes =
+      _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i first = _mm512_set1_epi32(int32_t(group * kI8Group));
+  _mm512_storeu_si512(found.rows + count,
+                      _mm512_add_epi32(_mm512_maskz_compress_epi32(mask, lanes), first));
+  _mm512_storeu_si512(found.queries + count, _mm512_set1_epi32(int32_t(q)));
+  _mm512_storeu_ps(found.products + count,
+                   _mm512_maskz_compress_ps(mask, _mm512_cvtepi32_ps(products)));
+  count += size_t(__builtin_popcount(mask));
+}

@@ -10,6 +10,24 @@
 
 namespace swann {
 
+// Room for what i8_filter finds.
+struct FoundRows {
+  Aligned<uint32_t> rows, queries;
+  AlignedFloats products;
+
+  I8Found of(size_t groups, size_t count) {
+    const size_t most = groups * kI8Group * count + kI8Group;
+    rows.resize(most), queries.resize(most), products.resize(most);
+    return {rows.data(), queries.data(), products.data()};
+  }
+};
+
+// A row that was found for a query.
+struct FoundRow {
+  uint32_t row;
+  float product;
+};
+
 // One thread's working memory for a block of queries, kept between calls.
 struct Scratch {
   std::vector<LeafChoice> choices;
@@ -30,13 +48,18 @@ struct Scratch {
   WideQueries wide;
   RowCopies row_copies;           // of new rows, for many queries
   std::vector<float> thresholds;  // of queries against rounded rows
-  std::vector<uint16_t> masks;    // of rounded rows that pass
-  std::vector<uint32_t> passing;  // entries
+  FoundRows found;                // of rounded rows; and those of each query side by side
+  std::vector<FoundRow> found_rows;
+  std::vector<uint32_t> found_starts;
+  std::vector<uint16_t> masks;    // of unpacked codes that pass
+  std::vector<uint32_t> passing, entries;  // of rows that pass, and are scored
+  std::vector<Key> waiting;       // of each query, by their bounds (waiting.h)
+  std::vector<uint32_t> num_waiting;
   std::vector<float> gathered_rows;
   ByteRows* kept = nullptr;       // of the index, where the block goes by them
   bool rounds = false;            // else rows may be rounded for the block
   bool widens = false;            // else rows of int8 are held against queries in 16 bits
-  size_t num_filtered = 0, num_passed = 0;  // pairs of a query and an entry
+  size_t num_filtered = 0, num_scored = 0;  // pairs of a query and an entry
   std::vector<int8_t> query_bytes;       // [count][quads][4] of the queries, rounded for unpacked codes
   std::vector<UnpackedQuery> unpacked_queries;  // [count]
   std::vector<uint8_t> leaf_codes;       // of a leaf, unpacked
@@ -76,6 +99,16 @@ inline size_t leaf_size(const IndexView& index, size_t leaf) {
 inline uint32_t row_of(const IndexView& index, uint32_t entry) {
   return index.entry_rows == nullptr ? entry : index.entry_rows[entry];
 }
+
+// The same of a candidate; rows of new datapoints go on from those of the index, and their entries likewise.
+inline uint32_t row_of_candidate(const IndexView& index, uint32_t entry) {
+  return entry < index.num_entries ? row_of(index, entry)
+                                   : uint32_t(entry - index.num_entries + index.num_rows);
+}
+
+// Scores such rows exactly. of_origins: the query's scores of the origins, where they are known.
+void score_candidates(const Block& block, const float* query, const uint32_t* rows, size_t count,
+                      float* scores, const float* of_origins = nullptr);
 
 // Drops the keys from `size` on whose datapoints are dead.
 void drop_dead(const Block& block, Candidates& best, size_t size);

@@ -1,21 +1,11 @@
 // The best candidates of a query: keys, and what is kept of them.
 #include <algorithm>
-#include <bit>
 #include <functional>
 #include <utility>
 
 #include "search.h"
 
 namespace swann {
-
-int32_t ordered(float value) noexcept {
-  const int32_t bits = std::bit_cast<int32_t>(value + 0.0f);  // no negative zero
-  return bits ^ ((bits >> 31) & 0x7FFFFFFF);
-}
-
-float from_ordered(int32_t value) noexcept {
-  return std::bit_cast<float>(value ^ ((value >> 31) & 0x7FFFFFFF));
-}
 
 size_t cut_to(Key* keys, size_t size, size_t limit) noexcept {
   Key least;

@@ -2,6 +2,7 @@
 // operating system saves, and Linux for those of tiles, whose products are then compared; on ARM the
 // system is asked. SWANN_SIMD names a level to force it; avx512 is the best of those whose names
 // begin so.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -106,10 +107,18 @@ bool filters_agree(const KernelTable& one, const KernelTable& other) noexcept {
   for (float& inverse : inverses) inverse = 1;
   const I8Rows rows{bytes, inverses, zeros, zeros, zeros};
   const I8Queries side{queries, starts, ones, zeros, zeros, thresholds, kQueries};
-  uint16_t masks[kGroups * kQueries], others[kGroups * kQueries];
-  one.i8_filter(&rows, kGroups, kQuads, &side, false, 0, masks);
-  other.i8_filter(&rows, kGroups, kQuads, &side, false, 0, others);
-  return std::memcmp(masks, others, sizeof masks) == 0;
+  constexpr size_t kAll = kGroups * kI8Group * kQueries;
+  static uint32_t found_rows[kAll + kI8Group], found_queries[kAll + kI8Group];
+  static float products[kAll + kI8Group], in_order[2][kAll];
+  const I8Found found{found_rows, found_queries, products};
+  const KernelTable* const tables[2] = {&one, &other};
+  for (int t = 0; t < 2; ++t) {
+    const size_t count = tables[t]->i8_filter(&rows, kGroups, kQuads, &side, false, 0, &found);
+    std::fill_n(in_order[t], kAll, 0.5f);  // no product
+    for (size_t i = 0; i < count; ++i)
+      in_order[t][found_rows[i] * kQueries + found_queries[i]] = products[i];
+  }
+  return std::memcmp(in_order[0], in_order[1], sizeof in_order[0]) == 0;
 }
 
 namespace {

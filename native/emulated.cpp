@@ -43,15 +43,16 @@ void i8_pack(const float* rows, size_t count, size_t dim, const float* weights,
   }
 }
 
-// A score of rounded bytes, and |x|^2 / 2.
+// A sum of products of bytes, the score that it stands for, and |x|^2 / 2.
 struct Product {
+  int32_t sum;
   double score, half;
 
   Product(const I8Rows& rows, size_t row, size_t quads, const I8Queries& queries, size_t q,
           bool squared_l2) {
     const uint8_t* x = rows.bytes + (row / kI8Group * quads * kI8Group + row % kI8Group) * 4;
     const int8_t* y = queries.bytes + q * quads * 4;
-    int32_t sum = queries.starts[q];
+    sum = queries.starts[q];
     for (size_t j = 0; j < quads; ++j, x += kI8Group * 4, y += 4)
       for (size_t i = 0; i < 4; ++i) sum += int32_t(x[i]) * y[i];
     const double inverse = double(rows.inverses[row / kI8Group]);
@@ -65,18 +66,21 @@ double off_by(const I8Rows& rows, size_t group, const I8Queries& queries, size_t
          double(queries.errors[q]) * double(rows.lengths[group]);
 }
 
-void i8_filter(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
-               bool squared_l2, float slack, uint16_t* masks) noexcept {
+size_t i8_filter(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
+                 bool squared_l2, float slack, const I8Found* found) noexcept {
+  size_t count = 0;
   for (size_t g = 0; g < groups; ++g)
     for (size_t q = 0; q < queries->count; ++q) {
-      uint32_t mask = 0;
       for (size_t r = 0; r < kI8Group; ++r) {
         const Product product(*rows, g * kI8Group + r, quads, *queries, q, squared_l2);
         const double off = off_by(*rows, g, *queries, q) + double(slack) * product.half;
-        mask |= uint32_t(product.score + off >= double(queries->thresholds[q])) << r;
+        if (product.score + off < double(queries->thresholds[q])) continue;
+        found->rows[count] = uint32_t(g * kI8Group + r);
+        found->queries[count] = uint32_t(q);
+        found->products[count++] = float(product.sum);
       }
-      masks[g * queries->count + q] = uint16_t(mask);
     }
+  return count;
 }
 
 void lut16_unpack(const PackedLeaf* leaf, const uint8_t* words, size_t dims_per_block,

@@ -107,10 +107,21 @@ inline uint16_t reaching(const I8Rows& rows, size_t group, const I8Queries& quer
   return uint16_t(not_below(f16_from(products), bound));
 }
 
+// Adds the rows of a group that are set in the mask to the `count` that were found before.
+inline void add_found(uint32_t mask, size_t group, size_t q, const float* products,
+                      const I8Found& found, size_t& count) noexcept {
+  for (; mask != 0; mask &= mask - 1, ++count) {
+    const uint32_t row = uint32_t(__builtin_ctz(mask));
+    found.rows[count] = uint32_t(group * kI8Group) + row;
+    found.queries[count] = uint32_t(q);
+    found.products[count] = products[row];
+  }
+}
+
 // A group against Q queries from q on; `least` is of these.
 template <size_t Q, bool squared_l2>
 inline void filter_tile(const I8Rows& rows, size_t group, size_t quads, const I8Queries& queries,
-                        size_t q, const float* least, float slack, uint16_t* masks) noexcept {
+                        size_t q, const float* least, float slack, const I8Found& found, size_t& count) noexcept {
   I16 sums[Q];
   unrolled<Q>([&](auto i) SWANN_INLINE { sums[i] = i16_start(queries.starts[q + i]); });
   const uint8_t* bytes = rows.bytes + group * quads * 64;
@@ -120,33 +131,40 @@ inline void filter_tile(const I8Rows& rows, size_t group, size_t quads, const I8
       add_products(sums[i], bytes + j * 64, i8_quad(query + (i * quads + j) * 4));
     });
   unrolled<Q>([&](auto i) SWANN_INLINE {
-    masks[q + i] = reaching<squared_l2>(rows, group, queries, q + i, sums[i], least[i], slack);
+    const uint16_t mask =
+        reaching<squared_l2>(rows, group, queries, q + i, sums[i], least[i], slack);
+    if (__builtin_expect(mask == 0, 1)) return;
+    alignas(64) float products[kI8Group];
+    f16_store(products, f16_from(sums[i]));
+    add_found(mask, group, q + i, products, found, count);
   });
 }
 
 template <bool squared_l2>
 inline void filter_all(const I8Rows& rows, size_t groups, size_t quads, const I8Queries& queries,
-                       float slack, uint16_t* masks) noexcept {
+                       float slack, const I8Found& found, size_t& count) noexcept {
   alignas(64) float least[16];
-  for (size_t g = 0; g < groups; ++g, masks += queries.count)
+  for (size_t g = 0; g < groups; ++g)
     for (size_t base = 0; base < queries.count; base += 16) {
       const size_t end = queries.count - base < 16 ? queries.count : base + 16;
       least_products(rows, g, queries, base, least);
       size_t q = base;
       for (; q + kI8Tile <= end; q += kI8Tile)
         filter_tile<kI8Tile, squared_l2>(rows, g, quads, queries, q, least + (q - base), slack,
-                                         masks);
+                                         found, count);
       for (; q < end; ++q)
-        filter_tile<1, squared_l2>(rows, g, quads, queries, q, least + (q - base), slack, masks);
+        filter_tile<1, squared_l2>(rows, g, quads, queries, q, least + (q - base), slack, found, count);
     }
 }
 
-void i8_filter(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
-               bool squared_l2, float slack, uint16_t* masks) noexcept {
+size_t i8_filter(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
+                 bool squared_l2, float slack, const I8Found* found) noexcept {
+  size_t count = 0;
   if (squared_l2)
-    filter_all<true>(*rows, groups, quads, *queries, slack, masks);
+    filter_all<true>(*rows, groups, quads, *queries, slack, *found, count);
   else
-    filter_all<false>(*rows, groups, quads, *queries, slack, masks);
+    filter_all<false>(*rows, groups, quads, *queries, slack, *found, count);
+  return count;
 }
 
 // G groups by Q queries, from the first of each on.

@@ -98,6 +98,12 @@ struct I8Queries {
   size_t count;
 };
 
+// Rows that may reach the threshold of a query.
+struct I8Found {
+  uint32_t *rows, *queries;
+  float* products;  // of their bytes
+};
+
 // A block of a codebook of 16 codewords, and what it has of some tiles of 16 datapoints (codebook.cpp says
 // what is solved).
 constexpr size_t kMostSumsWidth = 4;
@@ -267,11 +273,11 @@ struct KernelTable {
   // dimension; queries are to be divided by the weights. Weights are 2^-20 to 2^20.
   void (*i8_pack)(const float* rows, size_t count, size_t dim, const float* weights,
                   const I8Rows* out) noexcept;
-  // masks[group * queries + q] gets a bit for every row x of the group that may have
-  // <q, x> >= threshold or, squared_l2, <q, x> - |x|^2 / 2 >= threshold: for a few that have not,
-  // but for all that have. `slack` times |x|^2 / 2 is forgiven, too.
-  void (*i8_filter)(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
-                    bool squared_l2, float slack, uint16_t* masks) noexcept;
+  // Finds the rows x that may have <q, x> >= threshold or, squared_l2, <q, x> - |x|^2 / 2 >= threshold: a
+  // few that have not, but all that have. `slack` times |x|^2 / 2 is forgiven, too. `found`, with room for all
+  // rows of all queries and 16 more, gets those of a query in their order. Returns how many there are.
+  size_t (*i8_filter)(const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
+                      bool squared_l2, float slack, const I8Found* found) noexcept;
   // out[q * stride + r] = <query q, row r> times factors[q], of rows [groups][quads][16][4] and queries
   // [count][quads][4] of whole numbers, as they are in I8Rows and I8Queries: exact but for the
   // conversion to float and its product.

@@ -8,28 +8,28 @@
 #include "block.h"
 
 namespace swann {
-namespace {
-
-// Scores the rows that the keys name; those of new datapoints come from their own store.
 void score_candidates(const Block& block, const float* query, const uint32_t* rows, size_t count,
-                      float* scores) {
+                      float* scores, const float* of_origins) {
   const IndexView& index = block.index;
   if (block.changes == nullptr || block.changes->slots == 0)
-    return score_rows(index.rows, index.squared_l2(), query, rows, count, scores);
+    return score_rows(index.rows, index.squared_l2(), query, rows, count, scores, of_origins);
   const ExactRows added = block.changes->rows->exact(index.rows);
   for (size_t i = 0, end; i < count; i = end) {  // runs of old and of new ones
     const bool old = rows[i] < index.num_rows;
     for (end = i + 1; end < count && (rows[end] < index.num_rows) == old;) ++end;
     if (old) {
-      score_rows(index.rows, index.squared_l2(), query, rows + i, end - i, scores + i);
+      score_rows(index.rows, index.squared_l2(), query, rows + i, end - i, scores + i,
+                 of_origins);
       continue;
     }
     std::vector<uint32_t>& slots = block.scratch.slots;
     slots.resize(std::max(slots.size(), end - i));
     for (size_t j = i; j < end; ++j) slots[j - i] = uint32_t(rows[j] - index.num_rows);
-    score_rows(added, index.squared_l2(), query, slots.data(), end - i, scores + i);
+    score_rows(added, index.squared_l2(), query, slots.data(), end - i, scores + i, of_origins);
   }
 }
+
+namespace {
 
 uint32_t id_of(const Block& block, uint32_t row) {
   if (row < block.index.num_rows) return block.index.id_of(row);
@@ -39,14 +39,7 @@ uint32_t id_of(const Block& block, uint32_t row) {
 // Whether the codes' scores only choose what is scored exactly.
 bool reorders(const IndexView& index) { return index.codes != nullptr && index.rows.present(); }
 
-// The row of a candidate; those of new datapoints go on from those of the index.
-uint32_t candidate_row(const IndexView& index, Key key) {
-  const uint32_t entry = key_row(key);
-  return entry < index.num_entries ? row_of(index, entry)
-                                   : uint32_t(entry - index.num_entries + index.num_rows);
-}
-
-// Asks for what `candidate_row` will read.
+// Asks for what `row_of_candidate` will read.
 void prefetch_rows(const IndexView& index, const Candidates& best) {
   for (size_t i = 0; i < best.size; ++i) {
     const uint32_t entry = key_row(best.keys[i]);
@@ -61,7 +54,7 @@ void drop_twins(const IndexView& index, Candidates& best, std::vector<uint32_t>&
   table.assign(size_t(1) << bits, kNone);
   size_t kept = 0;
   for (size_t i = 0; i < best.size; ++i) {
-    const uint32_t row = candidate_row(index, best.keys[i]);
+    const uint32_t row = row_of_candidate(index, key_row(best.keys[i]));
     size_t at = row * 0x9E3779B1u >> (32 - bits);
     while (table[at] != kNone && table[at] != row) at = (at + 1) & (table.size() - 1);
     if (std::exchange(table[at], row) != row) best.keys[kept++] = best.keys[i];
@@ -75,7 +68,7 @@ const uint32_t* candidate_rows(const Block& block, const Candidates& best) {
   std::vector<uint32_t>& rows = block.scratch.rows;
   rows.resize(std::max(rows.size(), best.size));
   for (size_t i = 0; i < best.size; ++i) {
-    rows[i] = candidate_row(index, best.keys[i]);
+    rows[i] = row_of_candidate(index, key_row(best.keys[i]));
     if (rows[i] >= index.num_rows) continue;
     if (index.ids != nullptr) __builtin_prefetch(index.ids + rows[i]);
     if (index.rows.scales != nullptr) __builtin_prefetch(index.rows.scales + rows[i]);

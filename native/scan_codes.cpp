@@ -159,12 +159,17 @@ void scan_part(const Block& block, const PackedLeaf& part, const uint32_t* visit
     queries.inverses[i] = 1, queries.lengths[i] = 0, queries.errors[i] = 0;
     s.thresholds[i] = s.unpacked_queries[q].least(scans[i].threshold);
   }
-  s.masks.resize(sixteens * count);
+  const I8Found room = s.found.of(sixteens, count);
   const I8Rows view = rows.view();
   I8Queries side = queries.view();
   side.thresholds = s.thresholds.data();
   side.count = count;
-  k.i8_filter(&view, sixteens, quads, &side, false, 0.0f, s.masks.data());
+  const size_t found = k.i8_filter(&view, sixteens, quads, &side, false, 0.0f, &room);
+  s.masks.assign(sixteens * count, 0);
+  for (size_t i = 0; i < found; ++i) {
+    const uint32_t row = room.rows[i];
+    s.masks[row / kI8Group * count + room.queries[i]] |= uint16_t(1u << row % kI8Group);
+  }
   for (size_t i = 0; i < count; ++i)
     for (size_t at = 0; at != kAllScanned;) {
       at = k.lut16_scan_marked(&part, s.leaf_codes.data(), s.masks.data() + i, count, at, &scans[i]);

@@ -27,20 +27,30 @@ void score_new(const Block& block, const ExactRows& rows, const uint32_t* slots,
                  s.scores.data() + i * kExactRows, of_origins[i]);
 }
 
+// The rows of a chunk: their store, and which they are there.
+struct ChunkRows {
+  const ExactRows& rows;
+  const uint32_t* slots;
+};
+
 // Rounds the rows in slots [first, first + count) of a chunk.
-void take_slots(const Block& block, const EntryRows& from, size_t first, size_t count,
+void take_slots(const Block& block, const ChunkRows& from, size_t first, size_t count,
                 const float* weights, const I8Rows& out) {
   const size_t dim = block.index.dim;
   std::vector<float>& buffer = block.scratch.gathered_rows;
   buffer.resize(count * dim);
   for (size_t i = 0; i < count; ++i)
-    copy_row(from.rows, from.of_entries[first + i], buffer.data() + i * dim);
+    copy_row(from.rows, from.slots[first + i], buffer.data() + i * dim);
   kernels().i8_pack(buffer.data(), count, dim, weights, &out);
+}
+
+EntryNames names_of(const Block& block, const ChunkRows& from) {
+  return {from.slots, block.index.num_entries};
 }
 
 // As filter_kept and filter_rounded, of the places of a chunk from `at` on; returns how many they have
 // gone through. What is kept is whole sixteens, to which nothing is added.
-size_t filter_new_kept(const Block& block, const Chunk& chunk, const EntryRows& from, size_t at,
+size_t filter_new_kept(const Block& block, const Chunk& chunk, const ChunkRows& from, size_t at,
                        size_t size, const uint32_t* visits, size_t count) {
   const size_t end = size / kI8Group * kI8Group;
   if (at >= end) return 0;
@@ -54,13 +64,13 @@ size_t filter_new_kept(const Block& block, const Chunk& chunk, const EntryRows& 
       take_slots(block, from, begin, some, weights, out);
     });
     if (made)
-      filter_part(block, from, kept->from_group(first / kI8Group), first, first, n, queries, visits,
-                  count);
+      filter_part(block, names_of(block, from), kept->from_group(first / kI8Group), first, first, n,
+                  queries, visits, count);
     return made;
   });
 }
 
-size_t filter_new_rounded(const Block& block, const EntryRows& from, size_t at, size_t size,
+size_t filter_new_rounded(const Block& block, const ChunkRows& from, size_t at, size_t size,
                           const uint32_t* visits, size_t count) {
   Scratch& s = block.scratch;
   const RoundedQueries& queries = rounded_visiting(block, visits, count);
@@ -68,12 +78,12 @@ size_t filter_new_rounded(const Block& block, const EntryRows& from, size_t at, 
   const I8Rows view = s.rounded_rows.view();
   return in_pieces(size - at, [&](size_t piece, size_t n) {
     take_slots(block, from, at + piece, n, s.rounded.weights.data(), view);
-    filter_part(block, from, view, at + piece, at + piece, n, queries, visits, count);
+    filter_part(block, names_of(block, from), view, at + piece, at + piece, n, queries, visits, count);
     return true;
   });
 }
 
-size_t filter_new(const Block& block, const Chunk& chunk, const EntryRows& from, size_t at,
+size_t filter_new(const Block& block, const Chunk& chunk, const ChunkRows& from, size_t at,
                   size_t size, const uint32_t* visits, size_t count) {
   const Scratch& s = block.scratch;
   const bool rounds = s.rounds && count >= kManyQueries && size - at > kExactRows;
@@ -88,7 +98,7 @@ void scan_chunk(const Block& block, const ExactRows& rows, const Chunk& chunk, s
                 const uint32_t* visits, size_t count) {
   Scratch& s = block.scratch;
   const uint32_t* const slots = chunk.slots.data();
-  const EntryRows from{rows, slots, true};
+  const ChunkRows from{rows, slots};
   const float* queries = nullptr;
   for (size_t at = 0, n; at < size; at += n) {
     n = filter_new(block, chunk, from, at, size, visits, count);

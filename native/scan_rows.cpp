@@ -16,6 +16,7 @@ void make_room(const Block& block) {
   s.scores.resize(std::max({s.scores.size(), block.count * kExactRows, kRoundedRows}));
   s.rows.resize(std::max(s.rows.size(), kRoundedRows));
   s.passing.resize(kRoundedRows);
+  s.entries.resize(kRoundedRows);
 }
 
 size_t offer_scores(Candidates& best, const float* scores, size_t count, uint32_t first_row,
@@ -142,75 +143,76 @@ bool have_thresholds(const Block& block, const uint32_t* visits, size_t count) {
 
 namespace {
 
-// What the rounded scores are held against. Under squared l2 a row is among the best when
-// <q, x> - |x|^2 / 2 >= (|q|^2 - d) / 2, d being the greatest squared distance of those.
-float threshold_of(const Block& block, const Candidates& best, float half, float slack) {
-  const float worst = from_ordered(key_score(best.worst));
-  if (!block.index.squared_l2()) return worst;
-  return worst / 2 + half - 4 * slack * (half + std::fabs(worst));
-}
+// Bounds of the scores of a query, by its products: what i8_filter holds against the threshold, and more for
+// the conversion of products to floats.
+class Bounds {
+ public:
+  Bounds(const Block& block, const I8Rows& rows, const RoundedQueries& queries, size_t q)
+      : rows_(rows), step_(1 / double(queries.inverses[q])), length_(queries.lengths[q]),
+        error_(queries.errors[q]),
+        of_half_(block.index.squared_l2() ? 1 - 1e-5 - 4 * double(rounding(block.index.dim)) : 0) {}
 
-EntryRows entry_rows(const IndexView& index) { return {index.rows, index.entry_rows, false}; }
-
-// Scores the first n entries of scratch.passing for a query.
-void score_passing(const Block& block, const EntryRows& from, size_t q, size_t n) {
-  const IndexView& index = block.index;
-  Scratch& s = block.scratch;
-  const uint32_t* const entries = s.passing.data();
-  const uint32_t* rows = entries;
-  if (from.of_entries != nullptr) {
-    for (size_t i = 0; i < n; ++i) s.rows[i] = from.of_entries[entries[i]];
-    rows = s.rows.data();
+  float operator()(FoundRow found) const {
+    constexpr double kRounding = 1e-6;
+    const size_t group = found.row / kI8Group;
+    const double step = 1 / double(rows_.inverses[group]);
+    const double score = double(found.product) * step_ * step;
+    const double off = length_ * double(rows_.errors[group]) + error_ * double(rows_.lengths[group]);
+    const double half = of_half_ * double(rows_.halves[found.row]) * step;
+    return float(score + off - half + kRounding * (std::fabs(score) + off + half));
   }
-  score_rows(from.rows, index.squared_l2(), block.query(q), rows, n, s.scores.data(),
-             block.of_origins(q));
-  Candidates& best = s.candidates[q];
-  if (best.capacity - best.size < n) best.trim();
-  const size_t before = best.size;
-  const int32_t worst = key_score(best.worst);
-  for (size_t i = 0; i < n; ++i)
-    if (ordered(s.scores[i]) >= worst)
-      best.keys[best.size++] = make_key(ordered(s.scores[i]), entries[i]);
-  if (from.are_new)
-    name_new(block, from.of_entries, best, before);
-  else
-    drop_dead(block, best, before);
+
+ private:
+  const I8Rows& rows_;
+  double step_, length_, error_, of_half_;
+};
+
+// Puts what was found for a query side by side: from starts[q] to starts[q + 1].
+void sort_by_query(Scratch& s, const I8Found& all, size_t found, size_t count) {
+  s.found_starts.assign(count + 2, 0);
+  s.found_rows.resize(std::max(s.found_rows.size(), found));
+  uint32_t* const next = s.found_starts.data() + 1;
+  for (size_t i = 0; i < found; ++i) ++next[all.queries[i] + 1];
+  for (size_t i = 0; i < count; ++i) next[i + 1] += next[i];
+  for (size_t i = 0; i < found; ++i)
+    s.found_rows[next[all.queries[i]]++] = {all.rows[i], all.products[i]};
 }
 
 }  // namespace
 
-void filter_part(const Block& block, const EntryRows& from, const I8Rows& rows, size_t base,
+void filter_part(const Block& block, const EntryNames& names, const I8Rows& rows, size_t base,
                  size_t first, size_t n, const RoundedQueries& queries, const uint32_t* visits,
                  size_t count) {
   const IndexView& index = block.index;
   Scratch& s = block.scratch;
-  const float slack = rounding(index.dim);
-  const size_t groups = ceil_div(first + n - base, kI8Group);
+  const size_t groups = ceil_div(first + n - base, kI8Group), leaves = block.limits.leaves;
   s.thresholds.resize(count);
-  s.masks.resize(groups * count);
-  for (size_t i = 0; i < count; ++i) {
-    Candidates& best = s.candidates[visits[i] / block.limits.leaves];
-    if (best.size >= Candidates::most(best.limit) + best.limit) best.trim();
-    s.thresholds[i] = threshold_of(block, best, queries.halves[i], slack);
-  }
+  for (size_t i = 0; i < count; ++i) s.thresholds[i] = least_bound(block, visits[i] / leaves);
+  const I8Found room = s.found.of(groups, count);
   I8Queries side = queries.view();
   side.thresholds = s.thresholds.data();
   side.count = count;
-  kernels().i8_filter(&rows, groups, quads_of(index.dim), &side, index.squared_l2(), 4 * slack,
-                      s.masks.data());
-  const uint16_t from_first = uint16_t(0xFFFFu << (first - base) % kI8Group);
-  const uint16_t to_last = uint16_t(0xFFFFu >> (kI8Group * groups - (first + n - base)));
+  const size_t found = kernels().i8_filter(&rows, groups, quads_of(index.dim), &side,
+                                           index.squared_l2(), 4 * rounding(index.dim), &room);
+  sort_by_query(s, room, found, count);
+  // Where many queries want the same rows, these are best scored while they are near.
+  const bool is_dense = found > kDense * n;
   for (size_t i = 0; i < count; ++i) {
-    s.masks[i] &= from_first;
-    s.masks[(groups - 1) * count + i] &= to_last;
-  }
-  for (size_t i = 0; i < count; ++i) {
+    const FoundRow *at = &s.found_rows[s.found_starts[i]], *end = &s.found_rows[s.found_starts[i + 1]];
+    if (at == end) continue;
+    const size_t q = visits[i] / leaves;
+    const Bounds bound(block, rows, queries, i);
     size_t passing = 0;
-    for (size_t g = 0; g < groups; ++g)
-      for (uint32_t mask = s.masks[g * count + i]; mask != 0; mask &= mask - 1)
-        s.passing[passing++] = uint32_t(base + g * kI8Group) + uint32_t(__builtin_ctz(mask));
-    if (passing > 0) score_passing(block, from, visits[i] / block.limits.leaves, passing);
-    s.num_passed += passing;
+    for (; at != end; ++at) {
+      const size_t entry = base + at->row;
+      if (entry < first || entry >= first + n) continue;
+      if (is_dense)
+        s.passing[passing++] = names.name(entry);
+      else
+        wait(s, q, bound(*at), names.name(entry));
+    }
+    if (passing > 0) score_entries(block, q, s.passing.data(), passing);
+    make_room_to_wait(block, q);
   }
   s.num_filtered += n * count;
 }
@@ -226,8 +228,7 @@ size_t filter_rounded(const Block& block, size_t first, size_t rows, const uint3
   const I8Rows view = s.rounded_rows.view();
   return in_pieces(rows, [&](size_t at, size_t n) {
     take_entries(block.index, first + at, n, s.rounded.weights.data(), s.gathered_rows, view);
-    filter_part(block, entry_rows(block.index), view, first + at, first + at, n, queries, visits,
-                count);
+    filter_part(block, {}, view, first + at, first + at, n, queries, visits, count);
     return true;
   });
 }
@@ -240,8 +241,8 @@ size_t filter_kept(const Block& block, size_t first, size_t rows, const uint32_t
   return in_pieces(rows, [&](size_t at, size_t n) {
     if (!kept.make(block.index, first + at, n)) return false;
     const size_t group = (first + at) / kI8Group;
-    filter_part(block, entry_rows(block.index), kept.from_group(group), group * kI8Group,
-                first + at, n, queries, visits, count);
+    filter_part(block, {}, kept.from_group(group), group * kI8Group, first + at, n, queries, visits,
+                count);
     return true;
   });
 }
@@ -273,13 +274,12 @@ void filter_wide(const Block& block, size_t q, size_t first, size_t n) {
     const float* const squares = index.rows.squares + first;
     for (size_t i = 0; i < n; ++i) scores[i] -= squares[i] * (0.5f - slack);
   }
-  Candidates& best = s.candidates[q];
-  if (best.size >= Candidates::most(best.limit) + best.limit) best.trim();
-  const float threshold = threshold_of(block, best, s.wide.halves[q], slack / 4) - lost;
+  const float threshold = least_bound(block, q) - lost;
   const size_t passing = kernels().at_least_f32(scores, n, threshold, s.passing.data());
-  for (size_t i = 0; i < passing; ++i) s.passing[i] += uint32_t(first);
-  if (passing > 0) score_passing(block, entry_rows(index), q, passing);
-  s.num_filtered += n, s.num_passed += passing;
+  for (size_t i = 0; i < passing; ++i)
+    wait(s, q, scores[s.passing[i]] + lost, uint32_t(first + s.passing[i]));
+  make_room_to_wait(block, q);
+  s.num_filtered += n;
 }
 
 size_t filter_as_they_lie(const Block& block, size_t first, size_t rows, const uint32_t* visits,
@@ -316,17 +316,19 @@ void start_rows(const Block& block) {
   s.widens = byte_rows != nullptr && index.rows.i8 != nullptr && index.entry_rows == nullptr &&
              kernels().upper_i8 != nullptr && is_worth_it(block, false);
   if (s.widens) s.wide.round(block.queries, block.count, index.dim);
-  s.num_filtered = s.num_passed = 0;
+  s.num_filtered = s.num_scored = 0;
+  start_waiting(block);
 }
 
 void end_rows(const Block& block) {
   const Scratch& s = block.scratch;
+  for (size_t q = 0; q < block.count; ++q) score_best_waiting(block, q, 0);
   if (s.num_filtered == 0) return;
   const bool fresh = s.kept == nullptr && s.rounds;
   // Where a greater part passes, floats are as fast, more so where queries share the reading of rows.
   const size_t share = block.count == 1 ? 2 : 8;
   block.index.byte_rows->trial(block.limits.candidates, fresh)
-      .report(s.num_passed * share < s.num_filtered, block.count < kManyQueries ? 1 : 4);
+      .report(s.num_scored * share < s.num_filtered, block.count < kManyQueries ? 1 : 4);
 }
 
 void scan_rows(const Block& block, size_t leaf, const uint32_t* visits, size_t count) {

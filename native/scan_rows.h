@@ -5,19 +5,20 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "block.h"
+#include "waiting.h"
 
 namespace swann {
 
 constexpr size_t kExactRows = 128;    // rows scored at a time
-constexpr size_t kRoundedRows = 512;  // rows held against thresholds at a time
 constexpr size_t kManyQueries = 24;   // from here on it pays to round rows
+constexpr size_t kDense = 2;          // queries that want a row, on the mean: from here on it is near
 
-// The rows of entries: of those of the index or, where they are new, of the places of a chunk.
-struct EntryRows {
-  const ExactRows& rows;
-  const uint32_t* of_entries;  // or null: they are the same
-  bool are_new;
+// What rows are called while they wait: entries of the index or, of a chunk, slots that go on from them.
+struct EntryNames {
+  const uint32_t* slots = nullptr;
+  size_t entries = 0;  // of the index
+
+  uint32_t name(size_t at) const { return uint32_t(slots == nullptr ? at : entries + slots[at]); }
 };
 
 // Makes room for what is scored.
@@ -40,9 +41,9 @@ const RoundedQueries& rounded_visiting(const Block& block, const uint32_t* visit
 // Whether each query has seen enough rows to have a threshold.
 bool have_thresholds(const Block& block, const uint32_t* visits, size_t count);
 
-// Scores, of entries [first, first + n), those that may be among the best. `rows` are the rounded
+// Has those of entries [first, first + n) wait that may be among the best. `rows` are the rounded
 // ones from entry `base` on.
-void filter_part(const Block& block, const EntryRows& from, const I8Rows& rows, size_t base,
+void filter_part(const Block& block, const EntryNames& names, const I8Rows& rows, size_t base,
                  size_t first, size_t n, const RoundedQueries& queries, const uint32_t* visits,
                  size_t count);
 

@@ -1,5 +1,6 @@
 // The search pipeline: choose leaves, build lookup tables, scan, reorder. It owns no index memory.
 #pragma once
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -157,8 +158,13 @@ size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept
 // ---- Parts shared by the files of the pipeline (centroids.cpp, tables.cpp, candidates.cpp, search.cpp).
 
 // A float as an int32 of the same order.
-int32_t ordered(float value) noexcept;
-float from_ordered(int32_t value) noexcept;
+inline int32_t ordered(float value) noexcept {
+  const int32_t bits = std::bit_cast<int32_t>(value + 0.0f);  // no negative zero
+  return bits ^ ((bits >> 31) & 0x7FFFFFFF);
+}
+inline float from_ordered(int32_t value) noexcept {
+  return std::bit_cast<float>(value ^ ((value >> 31) & 0x7FFFFFFF));
+}
 
 // The best `limit` keys seen so far, and others: grows to capacity, then is trimmed.
 struct Candidates {

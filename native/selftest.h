@@ -91,6 +91,22 @@ inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) 
   return a.size() == b.size() && same_bits(a.data(), b.data(), a.size());
 }
 
+// What a level's i8_filter finds.
+struct FoundOfFilter {
+  std::vector<uint32_t> rows, queries;
+  std::vector<float> products;
+  size_t count;
+
+  FoundOfFilter(const swann::KernelTable& k, const swann::I8Rows& from, size_t groups, size_t quads,
+                const swann::I8Queries& side, bool squared_l2, float slack)
+      : rows((groups * side.count + 1) * swann::kI8Group),
+        queries(rows.size()),
+        products(rows.size()) {
+    const swann::I8Found found{rows.data(), queries.data(), products.data()};
+    count = k.i8_filter(&from, groups, quads, &side, squared_l2, slack, &found);
+  }
+};
+
 void test_kernels();   // selftest_kernels.cpp
 void test_scans();     // selftest_scans.cpp
 void test_bytes();     // selftest_bytes.cpp

@@ -57,12 +57,26 @@ void test_i8_filter_once(const KernelTable& k, Random& random, size_t dim, size_
   }
   const I8Queries side{query_bytes.data(),   starts.data(),       query_inverses.data(),
                        query_lengths.data(), query_errors.data(), thresholds.data(), count};
-  std::vector<uint16_t> masks(groups * count);
-  k.i8_filter(&packed, groups, quads, &side, squared_l2, 1e-5f, masks.data());
-  bool all = true, few = true;
+  const FoundOfFilter found(k, packed, groups, quads, side, squared_l2, 1e-5f);
+  std::vector<char> names(groups * kI8Group * count);
+  std::vector<size_t> last(count);
+  bool all = true, few = true, in_order = true, right = true;
+  for (size_t i = 0; i < found.count; ++i) {
+    const size_t row = found.rows[i], q = found.queries[i];
+    in_order &= last[q] < row + 1;
+    last[q] = row + 1;
+    names[row * count + q] = true;
+    int32_t sum = starts[q];
+    for (size_t j = 0; j < quads * 4; ++j)
+      sum += bytes[((row / kI8Group * quads + j / 4) * kI8Group + row % kI8Group) * 4 + j % 4] *
+             query_bytes[q * quads * 4 + j];
+    right &= found.products[i] == float(sum);
+  }
+  check(in_order, "i8_filter names rows once, in their order", dim, rows);
+  check(right, "i8_filter tells the products", dim, rows);
   for (size_t r = 0; r < rows; ++r)
     for (size_t q = 0; q < count; ++q) {
-      const bool named = masks[r / kI8Group * count + q] >> (r % kI8Group) & 1;
+      const bool named = names[r * count + q];
       const double above = scores[r * count + q] - double(thresholds[q]);
       all &= above < 1e-6 || named;
       few &= above > -1.0 - 0.05 * double(dim) || !named;

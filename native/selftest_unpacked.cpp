@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "kernels.h"
 #include "search.h"
@@ -212,18 +211,25 @@ void test_emulated(const KernelTable& vnni) {
                             positive[2].data(), positive[3].data()};
           const I8Queries side{query.data(),       starts.data(),      positive[4].data(),
                                positive[1].data(), positive[2].data(), thresholds.data(), count};
-          std::vector<uint16_t> want(groups * count), found(groups * count, 0x5555);
-          vnni.i8_filter(&rows, groups, quads, &side, squared_l2, 1e-3f, want.data());
-          amx.i8_filter(&rows, groups, quads, &side, squared_l2, 1e-3f, found.data());
-          check(found == want, "the masks", quads, count);
+          const auto found = [&](const KernelTable& k) {
+            const FoundOfFilter some(k, rows, groups, quads, side, squared_l2, 1e-3f);
+            std::vector<float> in_order(groups * kI8Group * count, 0.5f);  // no product
+            for (size_t i = 0; i < some.count; ++i)
+              in_order[some.rows[i] * count + some.queries[i]] = some.products[i];
+            return in_order;
+          };
+          const auto want = found(vnni), got = found(amx);
+          check(got == want, "the same is found", quads, count);
         }
   check(refused_tiles() == 0, "nothing a machine would refuse", refused_tiles());
   check(filters_agree(amx, vnni), "trusted when the levels agree");
   KernelTable wrong = vnni;
   wrong.i8_filter = [](const I8Rows* rows, size_t groups, size_t quads, const I8Queries* queries,
-                       bool l2, float slack, uint16_t* masks) noexcept {
-    find_level("avx512vnni")->i8_filter(rows, groups, quads, queries, l2, slack, masks);
-    masks[groups * queries->count - 1] ^= 0x8000;
+                       bool l2, float slack, const I8Found* found) noexcept {
+    const size_t count =
+        find_level("avx512vnni")->i8_filter(rows, groups, quads, queries, l2, slack, found);
+    found->products[count - 1] += 1;
+    return count;
   };
   check(!filters_agree(wrong, vnni), "not when one bit differs");
 }
