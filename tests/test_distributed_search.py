@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -30,6 +31,14 @@ def kill(searcher: DistributedSearcher, place: int = 0) -> None:
     """Kill a worker process as nothing can be refused."""
     members = searcher._fleet.members()
     os.kill(members[place % len(members)].handle.process.pid, signal.SIGKILL)
+
+
+def made_fanout(searcher: DistributedSearcher, queries: Any) -> Fanout:
+    """A search that has asked nobody yet."""
+    generation = searcher._generation
+    choices = generation.head.choose(queries, 10)
+    limits = generation.limits.resolve(None, None, None)
+    return Fanout(generation, queries, choices, limits, 1, Pace(), Metrics(), None)
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +269,33 @@ def test_who_did_not_answer_is_not_asked_again(index: tuple[Path, swann.Searcher
         assert refused
 
 
+def test_the_least_busy_replica_is_asked_and_idle_ones_in_turns(
+    index: tuple[Path, swann.Searcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DistributedSearcher.open(index[0], 2, workers=2, pool="local") as searcher:
+        fanout = made_fanout(searcher, vectors(100, seed=6))
+        asked: list[list[str]] = []
+        monkeypatch.setattr(
+            fanout, "_send", lambda replicas, _: asked.append([r.member.name for r in replicas])
+        )
+        every = [0, 1, 2, 3]
+        assert sorted(fanout._dispatch(every, 0)) == every
+        assert [len(names) for names in asked] == [2, 2]  # each has some of them to answer
+        asked.clear()
+        for _ in every:
+            fanout._dispatch([2], 0)
+        names = [name for (name,) in asked]
+        assert names[0] != names[1]
+        assert names == names[:2] * 2
+        for busy, idle in itertools.permutations(searcher._fleet.members()):
+            for searches, wanted in ((4, {idle.name}), (1, {idle.name, busy.name})):
+                asked.clear()
+                busy.running.update(range(searches))
+                fanout._dispatch(every, 0)
+                busy.running.clear()
+                assert {name for names in asked for name in names} == wanted
+
+
 def test_coverage_is_exact_where_a_shard_is_gone(index: tuple[Path, swann.Searcher]) -> None:
     folder, built = index
     queries = vectors(50, seed=5)
@@ -309,13 +345,10 @@ def test_a_deadline_is_for_each_thousand_queries(index: tuple[Path, swann.Search
 def test_nothing_is_lacking_of_leaves_that_are_empty(index: tuple[Path, swann.Searcher]) -> None:
     queries = vectors(5, seed=6)
     with DistributedSearcher.open(index[0], 1, workers=1, pool="local") as searcher:
-        generation = searcher._generation
-        choices = generation.head.choose(queries, 10)
-        limits = generation.limits.resolve(None, None, None)
-        fanout = Fanout(generation, queries, choices, limits, 1, Pace(), Metrics(), None)
-        sizes = np.zeros_like(generation.sizes)
+        fanout = made_fanout(searcher, queries)
+        sizes = np.zeros_like(searcher._generation.sizes)
         assert fanout.coverage(sizes).tolist() == [1.0] * 5  # though nobody was asked
-        sizes[choices.leaves[2, 3]] = 7
+        sizes[fanout._choices.leaves[2, 3]] = 7
         assert fanout.coverage(sizes)[2] == 0.0
 
 
