@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 from durable_cases import DB, KINDS, START, contents, log_of, name, save
+from writes import note_writes
 
 import swann
 from swann import (
@@ -325,28 +326,10 @@ def test_a_checkpoint_flushes_the_old_log_first(
 def test_no_order_of_writes_loses_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What must be on the disk before something else was flushed before it."""
     save(tmp_path, "str")
-    done: list[str] = []
-    fsync, replace, remove = os.fsync, os.replace, Path.unlink
-
-    def note_fsync(handle: int) -> None:
-        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
-        done.append("flush directory" if path == tmp_path else f"flush {path.name.split('-')[0]}")
-        fsync(handle)
-
-    def note_replace(source: Path, target: Path) -> None:
-        done.append(f"place {target.name.split('-')[0]}")
-        replace(source, target)
-
-    def note_remove(path: Path, missing_ok: bool = False) -> None:
-        done.append(f"remove {path.name.split('-')[0]}")
-        remove(path, missing_ok)
-
     begin = ["flush .log", "place log", "flush directory"]
     list_it = ["flush .manifest.json", "place manifest.json", "flush directory"]
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", note_fsync)
-        patch.setattr(os, "replace", note_replace)
-        patch.setattr(Path, "unlink", note_remove)
+        done = note_writes(patch, tmp_path)
         with swann.open(tmp_path) as index:
             assert done == [*begin, *list_it, "flush log"]
             done.clear()

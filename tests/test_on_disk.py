@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sharded import save
+from writes import note_writes
 
 import swann
 from benchmarks.cluster import builds
@@ -130,35 +131,16 @@ def test_no_order_of_writes_loses_both_indexes(
     folder, db = tmp_path / "index", rows_of(200)
     builder = swann.builder(db, 5, "cosine").tree(4, 2, min_partition_size=1).score_ah(2)
     builder.build().save(folder)
-    done: list[str] = []
-    fsync, replace, unlink = os.fsync, os.replace, Path.unlink
-
-    def note_fsync(handle: int) -> None:
-        if os.readlink(f"/proc/self/fd/{handle}") == str(folder):
-            done.append("flush")
-        fsync(handle)
-
-    def note_replace(source: Path, target: Path) -> None:
-        if target.parent == folder:
-            done.append("list" if target.name == "manifest.json" else "place")
-        replace(source, target)
-
-    def note_unlink(path: Path, missing_ok: bool = False) -> None:
-        if path.parent == folder and path.suffix == ".npy":
-            done.append("remove")
-        unlink(path, missing_ok)
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", note_fsync)
-        patch.setattr(os, "replace", note_replace)
-        patch.setattr(Path, "unlink", note_unlink)
+        done = note_writes(patch, folder)
         in_spans(db[::-1], builder.create_config(), folder, num_shards=shards)
-    assert done.count("list") == 1
-    listed = done.index("list")
-    assert done[listed - 2 : listed] == ["place", "flush"]
-    assert done[listed + 1] == "flush"
-    assert set(done[listed + 2 :]) == {"remove"}
-    assert "remove" not in done[:listed]
+    listed = done.index("place manifest.json")
+    assert done[listed - 3].startswith("place")
+    assert done[listed - 2 : listed] == ["flush directory", "flush .manifest.json"]
+    assert done[listed + 1] == "flush directory"
+    removed = [step.startswith("remove") for step in done]
+    assert removed == [False] * (listed + 2) + [True] * (len(done) - listed - 2)
+    assert "remove codes" in done
 
 
 def test_a_few_long_rows_change_nothing_of_that(tmp_path: Path) -> None:
