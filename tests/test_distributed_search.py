@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import random
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forks import FORK, end_of, fork
 from sharded import CONFIGS, check_equality, every_config, same, save, tree, vectors, wait_until
 
 import swann
@@ -70,8 +70,7 @@ def test_processes_answer_as_one_machine(tmp_path: Path) -> None:
     check_equality(tmp_path, "process", list(every_config())[::16])  # all of them: on Ray
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@FORK
 def test_a_forked_child_does_not_take_its_parents_answers(
     index: tuple[Path, swann.Searcher],
 ) -> None:
@@ -79,44 +78,36 @@ def test_a_forked_child_does_not_take_its_parents_answers(
     queries = vectors(2, seed=4)
     wanted = built.search(queries[0])
     with DistributedSearcher.open(folder, 1, workers=1) as searcher:
+
+        def search() -> None:
+            with pytest.raises(WorkerError, match="open it again"):
+                searcher.search(queries[1])
+
         for _ in range(10):
-            child = os.fork()
-            if child == 0:
-                try:
-                    searcher.search(queries[1])
-                except WorkerError as error:
-                    os._exit(0 if "open it again" in str(error) else 2)
-                os._exit(1)
+            child = fork(search)
             assert same(searcher.search(queries[0]), wanted)
-            assert os.waitpid(child, 0)[1] == 0
+            assert end_of(child) == 0
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@FORK
 def test_a_forked_child_leaves_the_workers_to_its_parent(
     index: tuple[Path, swann.Searcher],
 ) -> None:
     folder, built = index
     query = vectors(1, seed=4)[0]
-    calls: list[Any] = [
-        lambda: searcher.roll(folder),
-        lambda: searcher.add_workers(wait=0),
-        lambda: searcher.remove_workers(wait=0),
-    ]
     with DistributedSearcher.open(folder, 1, workers=1) as searcher:
-        child = os.fork()
-        if child == 0:
-            refused = 0
-            try:
-                with searcher:
-                    for call in calls:
-                        with contextlib.suppress(WorkerError):
-                            call()
-                            continue
-                        refused += 1
-            finally:
-                os._exit(refused)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == len(calls)
+
+        def try_all() -> None:
+            with searcher:
+                for call in (
+                    lambda: searcher.roll(folder),
+                    lambda: searcher.add_workers(wait=0),
+                    lambda: searcher.remove_workers(wait=0),
+                ):
+                    with pytest.raises(WorkerError):
+                        call()
+
+        assert end_of(fork(try_all)) == 0
         assert same(searcher.search(query), built.search(query))
         assert searcher.metrics().lost_workers == 0
 
