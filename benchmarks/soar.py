@@ -6,6 +6,7 @@ that reach the recall, interpolated between whole numbers, and the entries in th
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ def scored_for(searcher: swann.Searcher, queries: Floats, true: Any) -> float:
 
 def main() -> None:
     """Build the indexes and print what each scores."""
+    argparse.ArgumentParser(prog="python -m benchmarks.soar", description=__doc__).parse_args()
     data = prepare(datasets.find("glove-100"))
     queries, true = data.test, data.neighbors[:, :10]
     results = {}

@@ -122,6 +122,7 @@ int main(int count, char** arguments) {
   test_rounding_of_vectors();
   test_sums();
   test_training();
+  test_codes();
   test_rows();
   test_pipeline();
   test_projection();

@@ -113,6 +113,7 @@ void test_bytes();     // selftest_bytes.cpp
 void test_rounding_of_vectors();  // selftest_bounds.cpp
 void test_sums();      // selftest_sums.cpp
 void test_training();  // selftest_training.cpp
+void test_codes();     // selftest_codes.cpp
 void test_rows();      // selftest_rows.cpp
 void test_pipeline();  // selftest_pipeline.cpp
 void test_centroids();  // selftest_centroids.cpp

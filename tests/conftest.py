@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # No deadlines: a busy machine, or a sanitizer, makes any example slow. In CI a change is judged by
@@ -9,3 +10,9 @@ from hypothesis import settings
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+@pytest.fixture
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is flushed to the disk: of tests that make thousands of changes, and no crash."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ D = 4
 DB = np.random.default_rng(5).standard_normal((400, D)).astype(np.float32)
 START = 12
 KINDS = ["none", "int", "str"]
+DURABILITIES = ["always", "batch", "none"]
 
 
 def name(kind: str, number: int) -> Any:
@@ -49,3 +51,21 @@ def contents(searcher: Searcher) -> dict[Any, bytes]:
 def log_of(directory: Path) -> Path:
     """The log file that is written to."""
     return max(directory.glob("log-*"))
+
+
+def change(index: Any, kind: str) -> list[dict[Any, bytes]]:
+    """Make a change of each kind; return what there was before the first and after each."""
+    states = [contents(index)]
+    changes: list[Callable[[], object]] = [
+        lambda: index.upsert(None if kind == "none" else name(kind, 50), DB[50]),
+        lambda: index.upsert([name(kind, 3), name(kind, 1)], DB[60:62]),
+        lambda: index.delete(name(kind, 0)),
+        lambda: index.upsert(
+            None if kind == "none" else [name(kind, i) for i in range(70, 75)], DB[70:75]
+        ),
+        lambda: index.delete([name(kind, 5), name(kind, 7)]),
+    ]
+    for make in changes:
+        make()
+        states.append(contents(index))
+    return states

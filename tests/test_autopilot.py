@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import swann
 from swann import AHConfig, BruteForceConfig, ConfigError, IncrementalMode, ReorderType, ShapeError
 from swann.autopilot import choose_config, outgrown, tune
+from swann.autopilot.measure import rows_only
 
 sizes, dimensions = st.integers(0, 10**8), st.integers(1, 4096)
 measures = st.sampled_from(["dot_product", "squared_l2", "cosine"])
@@ -25,6 +26,11 @@ def clustered(n: int, d: int, seed: int = 0) -> NDArray[np.float32]:
     centers = rng.standard_normal((40, d))
     rows = centers[rng.integers(0, 40, n)] + 0.7 * rng.standard_normal((n, d))
     return rows.astype(np.float32)
+
+
+def same(one: swann.Searcher, other: swann.Searcher, queries: NDArray[np.float32]) -> bool:
+    found = zip(one.search_batched(queries), other.search_batched(queries), strict=True)
+    return all(np.array_equal(a, b) for a, b in found)
 
 
 def stage(config: swann.IndexConfig) -> int:
@@ -200,6 +206,29 @@ def test_a_projection_that_needs_many_candidates_has_to_be_cheaper(
     told = any("all dimensions: with fewer" in reason for reason in settings.reasons)
     assert told is dear
     assert searcher._index.projects is not dear
+
+
+def test_codes_that_cost_more_than_rows_are_dropped(tmp_path: Path) -> None:
+    db = clustered(21_000, 8)
+    db *= np.exp(2 * np.random.default_rng(1).standard_normal((len(db), 1)))
+    searcher = swann.build(db, 10, "squared_l2")
+    assert searcher.config.autopilot is not None
+    assert searcher.config.autopilot.reasons[-2].startswith("codes dropped")
+    searcher.save(tmp_path)
+    assert same(swann.load(tmp_path, verify="full"), searcher, db[:20])
+
+
+@pytest.mark.parametrize("measure", ["squared_l2", "cosine", "dot_product"])
+def test_what_belongs_to_codes_is_dropped_with_them(measure: Any, tmp_path: Path) -> None:
+    """Of an index without codes no manifest may list it."""
+    db = clustered(2000, 8)
+    db += 5  # near each other: codes have corrections under cosine, too
+    builder = swann.builder(db, 10, measure).tree(20, 5).score_ah(1).reorder(50)
+    packed = builder.build()._index
+    assert (packed.code_center is None) is (measure == "dot_product")
+    searcher = swann.Searcher(rows_only(packed))
+    searcher.save(tmp_path)
+    assert same(swann.load(tmp_path, verify="full"), searcher, db[:20])
 
 
 def test_a_higher_target_costs_more() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import doctest
 import types
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import exact, expand, front, goals, growth, report
+from benchmarks import exact, expand, front, goals, growth, report, turns
 from benchmarks.results import Build, Latency, Point, Results, Scaling, SystemResult
 from benchmarks.systems import all_systems, find
 from benchmarks.tables import short
@@ -264,6 +265,32 @@ def test_the_setting_nearest_to_a_recall_is_one_of_the_front() -> None:
     swann = system((0.90, 100, 1), (0.95, 10, 1), (0.96, 50, 1))
     assert swann.nearest("one", "wall", 0.95) == 2
     assert SystemResult().nearest("one", "wall", 0.95) is None
+
+
+@pytest.mark.parametrize(("threads", "clock"), [(1, "cpu"), (2, "wall")])
+def test_what_another_setting_clearly_beats_is_measured_once(threads: int, clock: str) -> None:
+    contender = turns.Contender(
+        find("swann"), Path(), types.SimpleNamespace(test=[]), threads, True
+    )
+    contender.result = system((0.9, 100, 100), (0.9, 131, 129), (0.89, 900, 900), (0.95, 50, 50))
+    for point in contender.result.points:  # by the other clock all would be as fast as each other
+        if clock == "cpu":
+            point.cpu = {mode: [1.0 / qps[0]] for mode, qps in point.qps.items()}
+            point.qps = {mode: [1.0] for mode in point.qps}
+        else:
+            point.cpu = {mode: list(qps) for mode, qps in point.qps.items()}
+    asked: list[str] = []
+
+    def ask(command: str, **_: Any) -> dict[str, float]:
+        asked.append(command)
+        return {"qps": 1.0, "cpu": 1.0}
+
+    contender.worker = types.SimpleNamespace(ask=ask)
+    wanted = [["batch"], ["one", "batch"], ["one", "batch"], ["one", "batch"]]
+    for point, modes in zip(contender.result.points, wanted, strict=True):
+        contender.measure(copy.deepcopy(point), first=False)
+        assert asked == modes
+        asked.clear()
 
 
 def test_a_system_like_another_has_its_environment() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
 import random
 import signal
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forks import FORK, end_of, fork
 from sharded import CONFIGS, check_equality, every_config, same, save, tree, vectors, wait_until
 
 import swann
@@ -30,6 +31,14 @@ def kill(searcher: DistributedSearcher, place: int = 0) -> None:
     """Kill a worker process as nothing can be refused."""
     members = searcher._fleet.members()
     os.kill(members[place % len(members)].handle.process.pid, signal.SIGKILL)
+
+
+def made_fanout(searcher: DistributedSearcher, queries: Any) -> Fanout:
+    """A search that has asked nobody yet."""
+    generation = searcher._generation
+    choices = generation.head.choose(queries, 10)
+    limits = generation.limits.resolve(None, None, None)
+    return Fanout(generation, queries, choices, limits, 1, Pace(), Metrics(), None)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +70,7 @@ def test_processes_answer_as_one_machine(tmp_path: Path) -> None:
     check_equality(tmp_path, "process", list(every_config())[::16])  # all of them: on Ray
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@FORK
 def test_a_forked_child_does_not_take_its_parents_answers(
     index: tuple[Path, swann.Searcher],
 ) -> None:
@@ -70,44 +78,36 @@ def test_a_forked_child_does_not_take_its_parents_answers(
     queries = vectors(2, seed=4)
     wanted = built.search(queries[0])
     with DistributedSearcher.open(folder, 1, workers=1) as searcher:
+
+        def search() -> None:
+            with pytest.raises(WorkerError, match="open it again"):
+                searcher.search(queries[1])
+
         for _ in range(10):
-            child = os.fork()
-            if child == 0:
-                try:
-                    searcher.search(queries[1])
-                except WorkerError as error:
-                    os._exit(0 if "open it again" in str(error) else 2)
-                os._exit(1)
+            child = fork(search)
             assert same(searcher.search(queries[0]), wanted)
-            assert os.waitpid(child, 0)[1] == 0
+            assert end_of(child) == 0
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@FORK
 def test_a_forked_child_leaves_the_workers_to_its_parent(
     index: tuple[Path, swann.Searcher],
 ) -> None:
     folder, built = index
     query = vectors(1, seed=4)[0]
-    calls: list[Any] = [
-        lambda: searcher.roll(folder),
-        lambda: searcher.add_workers(wait=0),
-        lambda: searcher.remove_workers(wait=0),
-    ]
     with DistributedSearcher.open(folder, 1, workers=1) as searcher:
-        child = os.fork()
-        if child == 0:
-            refused = 0
-            try:
-                with searcher:
-                    for call in calls:
-                        with contextlib.suppress(WorkerError):
-                            call()
-                            continue
-                        refused += 1
-            finally:
-                os._exit(refused)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == len(calls)
+
+        def try_all() -> None:
+            with searcher:
+                for call in (
+                    lambda: searcher.roll(folder),
+                    lambda: searcher.add_workers(wait=0),
+                    lambda: searcher.remove_workers(wait=0),
+                ):
+                    with pytest.raises(WorkerError):
+                        call()
+
+        assert end_of(fork(try_all)) == 0
         assert same(searcher.search(query), built.search(query))
         assert searcher.metrics().lost_workers == 0
 
@@ -260,6 +260,33 @@ def test_who_did_not_answer_is_not_asked_again(index: tuple[Path, swann.Searcher
         assert refused
 
 
+def test_the_least_busy_replica_is_asked_and_idle_ones_in_turns(
+    index: tuple[Path, swann.Searcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DistributedSearcher.open(index[0], 2, workers=2, pool="local") as searcher:
+        fanout = made_fanout(searcher, vectors(100, seed=6))
+        asked: list[list[str]] = []
+        monkeypatch.setattr(
+            fanout, "_send", lambda replicas, _: asked.append([r.member.name for r in replicas])
+        )
+        every = [0, 1, 2, 3]
+        assert sorted(fanout._dispatch(every, 0)) == every
+        assert [len(names) for names in asked] == [2, 2]  # each has some of them to answer
+        asked.clear()
+        for _ in every:
+            fanout._dispatch([2], 0)
+        names = [name for (name,) in asked]
+        assert names[0] != names[1]
+        assert names == names[:2] * 2
+        for busy, idle in itertools.permutations(searcher._fleet.members()):
+            for searches, wanted in ((4, {idle.name}), (1, {idle.name, busy.name})):
+                asked.clear()
+                busy.running.update(range(searches))
+                fanout._dispatch(every, 0)
+                busy.running.clear()
+                assert {name for names in asked for name in names} == wanted
+
+
 def test_coverage_is_exact_where_a_shard_is_gone(index: tuple[Path, swann.Searcher]) -> None:
     folder, built = index
     queries = vectors(50, seed=5)
@@ -309,13 +336,10 @@ def test_a_deadline_is_for_each_thousand_queries(index: tuple[Path, swann.Search
 def test_nothing_is_lacking_of_leaves_that_are_empty(index: tuple[Path, swann.Searcher]) -> None:
     queries = vectors(5, seed=6)
     with DistributedSearcher.open(index[0], 1, workers=1, pool="local") as searcher:
-        generation = searcher._generation
-        choices = generation.head.choose(queries, 10)
-        limits = generation.limits.resolve(None, None, None)
-        fanout = Fanout(generation, queries, choices, limits, 1, Pace(), Metrics(), None)
-        sizes = np.zeros_like(generation.sizes)
+        fanout = made_fanout(searcher, queries)
+        sizes = np.zeros_like(searcher._generation.sizes)
         assert fanout.coverage(sizes).tolist() == [1.0] * 5  # though nobody was asked
-        sizes[choices.leaves[2, 3]] = 7
+        sizes[fanout._choices.leaves[2, 3]] = 7
         assert fanout.coverage(sizes)[2] == 0.0
 
 

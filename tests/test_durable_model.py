@@ -117,10 +117,6 @@ class Machine(RuleBasedStateMachine):
             assert contents(swann.load(self.root)) == self.states[-1]
 
 
-@pytest.fixture(autouse=True)
-def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
+@pytest.mark.usefixtures("no_fsync")
 class TestModel(Machine.TestCase):  # type: ignore[misc,name-defined]
     settings = settings(max_examples=20, stateful_step_count=15)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sharded import save
+from writes import note_writes
 
 import swann
 from benchmarks.cluster import builds
@@ -84,6 +85,12 @@ CASES = [
 ]
 
 
+def in_spans(db: Any, config: swann.IndexConfig, folder: Path, **more: Any) -> Path:
+    """Build by parts of hundreds of KB of rows, a few of codes at a time; all are trained on."""
+    more |= {"memory_budget": 400_000, "sample_rows": len(db), "executor": LocalExecutor(1)}
+    return build(db, config, folder, **more)
+
+
 def assert_same(folder: Path, expected: Any) -> None:
     """The same files as those that a save makes."""
     there = folder.parent / f"{folder.name}-expected"
@@ -100,15 +107,7 @@ def test_where_all_is_trained_on_it_is_the_index_of_the_builder(
     measure: str, case: str, tmp_path: Path
 ) -> None:
     builder = settings(measure, case)
-    budget = 400_000  # hundreds of KB of rows, a few of codes at a time
-    build(
-        rows_of(),
-        builder.create_config(),
-        tmp_path / "index",
-        memory_budget=budget,
-        sample_rows=N,
-        executor=LocalExecutor(1),
-    )
+    in_spans(rows_of(), builder.create_config(), tmp_path / "index")
     assert_same(tmp_path / "index", builder.build())
     assert load_state(tmp_path / "index", verify="full").packed.num_datapoints == N
 
@@ -119,14 +118,7 @@ def test_an_index_that_was_there_is_replaced(tmp_path: Path) -> None:
     swann.builder(rows_of(50), 5, "cosine").score_ah(2).reorder(9).build().save(folder)
     (folder / ".codes-12-34.tmp").write_text("half")
     builder = swann.builder(rows_of(60), 5, "cosine").score_brute_force()
-    build(
-        rows_of(60),
-        builder.create_config(),
-        folder,
-        memory_budget=400_000,
-        sample_rows=60,
-        executor=LocalExecutor(1),
-    )
+    in_spans(rows_of(60), builder.create_config(), folder)
     assert_same(folder, builder.build())
 
 
@@ -139,43 +131,16 @@ def test_no_order_of_writes_loses_both_indexes(
     folder, db = tmp_path / "index", rows_of(200)
     builder = swann.builder(db, 5, "cosine").tree(4, 2, min_partition_size=1).score_ah(2)
     builder.build().save(folder)
-    done: list[str] = []
-    fsync, replace, unlink = os.fsync, os.replace, Path.unlink
-
-    def note_fsync(handle: int) -> None:
-        if os.readlink(f"/proc/self/fd/{handle}") == str(folder):
-            done.append("flush")
-        fsync(handle)
-
-    def note_replace(source: Path, target: Path) -> None:
-        if target.parent == folder:
-            done.append("list" if target.name == "manifest.json" else "place")
-        replace(source, target)
-
-    def note_unlink(path: Path, missing_ok: bool = False) -> None:
-        if path.parent == folder and path.suffix == ".npy":
-            done.append("remove")
-        unlink(path, missing_ok)
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", note_fsync)
-        patch.setattr(os, "replace", note_replace)
-        patch.setattr(Path, "unlink", note_unlink)
-        build(
-            db[::-1],
-            builder.create_config(),
-            folder,
-            memory_budget=400_000,
-            sample_rows=200,
-            num_shards=shards,
-            executor=LocalExecutor(1),
-        )
-    assert done.count("list") == 1
-    listed = done.index("list")
-    assert done[listed - 2 : listed] == ["place", "flush"]
-    assert done[listed + 1] == "flush"
-    assert set(done[listed + 2 :]) == {"remove"}
-    assert "remove" not in done[:listed]
+        done = note_writes(patch, folder)
+        in_spans(db[::-1], builder.create_config(), folder, num_shards=shards)
+    listed = done.index("place manifest.json")
+    assert done[listed - 3].startswith("place")
+    assert done[listed - 2 : listed] == ["flush directory", "flush .manifest.json"]
+    assert done[listed + 1] == "flush directory"
+    removed = [step.startswith("remove") for step in done]
+    assert removed == [False] * (listed + 2) + [True] * (len(done) - listed - 2)
+    assert "remove codes" in done
 
 
 def test_a_few_long_rows_change_nothing_of_that(tmp_path: Path) -> None:
@@ -183,14 +148,7 @@ def test_a_few_long_rows_change_nothing_of_that(tmp_path: Path) -> None:
     db = rows_of().copy()
     db[:2] *= 3000
     config = settings("squared_l2", "plain").create_config()
-    build(
-        db,
-        config,
-        tmp_path / "index",
-        memory_budget=400_000,
-        sample_rows=N,
-        executor=LocalExecutor(1),
-    )
+    in_spans(db, config, tmp_path / "index")
     whole = build_searcher(db, config)
     assert_same(tmp_path / "index", whole)
     packed = load_state(tmp_path / "index").packed
@@ -202,15 +160,8 @@ def test_a_few_long_rows_change_nothing_of_that(tmp_path: Path) -> None:
 def test_shards_are_those_of_the_index(measure: str, case: str, tmp_path: Path) -> None:
     builder = settings(measure, case)
     names = [f"name {i}" for i in range(N)]
-    out = build(
-        rows_of(),
-        builder.create_config(),
-        tmp_path / "index",
-        num_shards=3,
-        memory_budget=400_000,
-        sample_rows=N,
-        executor=LocalExecutor(1),
-        docids=names,
+    out = in_spans(
+        rows_of(), builder.create_config(), tmp_path / "index", num_shards=3, docids=names
     )
     searcher = builder.build(docids=names)
     save(tmp_path / "expected", 3, searcher)
@@ -247,35 +198,39 @@ def test_processes_and_files_give_the_same(tmp_path: Path) -> None:
     assert_same(tmp_path / "index", builder.build())
 
 
-def test_a_damaged_result_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A build that was stopped goes on, and trusts nothing that does not fit its checksums."""
+@pytest.mark.parametrize("stage", ["map", "reduce"])
+def test_a_damaged_result_is_made_again(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build that was stopped goes on, and trusts nothing that is not whole."""
     db, builder = rows_of(), settings("dot_product", "soar")
+    folder, left = tmp_path / "index", []
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    def run() -> None:
-        build(
-            db,
-            builder.create_config(),
-            tmp_path / "index",
-            memory_budget=400_000,
-            sample_rows=N,
-            executor=LocalExecutor(1),
-        )
+    def note(of: str, done: int, total: int) -> None:
+        if of == "reduce":
+            left.append(total - done)
 
     with monkeypatch.context() as patch:
-        patch.setattr("swann.distributed.building.finish.Finish.run", stop)
+        where = {"map": "run", "reduce": "_place_rest"}[stage]
+        patch.setattr(f"swann.distributed.building.finish.Finish.{where}", stop)
         with pytest.raises(KeyboardInterrupt):
-            run()
-    maps = sorted((tmp_path / "index" / ".build").glob("map-*"))
-    assert len(maps) > 2
-    maps[0].unlink()
-    damaged = bytearray(maps[1].read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    maps[1].write_bytes(damaged)
-    run()
-    assert_same(tmp_path / "index", builder.build())
+            in_spans(db, builder.create_config(), folder)
+    results = sorted((folder / ".build").glob({"map": "map-*", "reduce": "*.npy"}[stage]))
+    assert len(results) > 3
+    results[0].unlink()
+    damaged = bytearray(results[1].read_bytes())
+    if stage == "map":
+        damaged[len(damaged) // 2] ^= 1  # checksums tell
+    else:
+        damaged.append(0)
+    results[1].write_bytes(damaged)
+    results[2].write_bytes(results[2].read_bytes()[:-1])
+    in_spans(db, builder.create_config(), folder, progress=note)
+    assert stage == "map" or left == [2, 1, 0]
+    assert_same(folder, builder.build())
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:

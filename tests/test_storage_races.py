@@ -9,7 +9,6 @@ import json
 import os
 import pickle
 import shutil
-import signal
 import sys
 import threading
 import warnings
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from durable_cases import DB, START, contents, log_of, save
+from forks import FORK, end_of, fork
 
 import swann
 from swann import CorruptIndexError, InvalidInputError, LockedError, ReadOnlyError, SwannError
@@ -32,7 +32,6 @@ from swann.index.log.journal import FileJournal
 from swann.index.log.reader import LogReader
 from swann.index.state import LogPoint
 
-FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="fork of POSIX")
 POSIX = pytest.mark.skipif(os.name != "posix", reason="open directories are renamed on POSIX only")
 
 
@@ -506,22 +505,6 @@ def test_changes_are_counted_beyond_a_save(what: str, tmp_path: Path) -> None:
 # ---- Forks
 
 
-def child_of(function: Callable[[], object]) -> int:
-    """Fork; return how the child ends that calls a function: 0 if it returned."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            signal.alarm(20)
-            function()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitpid(child, 0)[1]
-
-
 @FORK
 def test_a_fork_while_another_thread_changes_the_index(tmp_path: Path) -> None:
     """In the child nobody can end the change: others are refused, searches are answered."""
@@ -547,11 +530,11 @@ def test_a_fork_while_another_thread_changes_the_index(tmp_path: Path) -> None:
                 change()
         assert len(contents(index)) == START
 
-    assert child_of(child) == 0
+    assert end_of(fork(child)) == 0
     go_on.set()
     changing.join()
     index.upsert("x", DB[0])
-    assert child_of(lambda: index.upsert("y", DB[0])) == 0
+    assert end_of(fork(lambda: index.upsert("y", DB[0]))) == 0
 
 
 @FORK
@@ -577,7 +560,7 @@ def test_a_forked_child_leaves_the_log_alone(tmp_path: Path) -> None:
         index.close()
 
     before = log_of(tmp_path).read_bytes()
-    assert child_of(child) == 0
+    assert end_of(fork(child)) == 0
     go_on.set()
     holding.join()
     assert log_of(tmp_path).read_bytes() == before

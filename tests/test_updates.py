@@ -170,6 +170,45 @@ def test_a_folded_index_answers_as_before() -> None:
         np.testing.assert_array_equal(before.indices, after.indices)
 
 
+def test_datapoints_of_leaves_that_are_gone_are_saved_no_more(tmp_path: Path) -> None:
+    """Nothing is left to fold but their docids."""
+    names = [f"d{i}" for i in range(625)]
+    db = np.repeat(np.eye(25, dtype=np.float32) * 100, 25, axis=0)
+    db += np.random.default_rng(2).standard_normal(db.shape)
+    builder = swann.builder(db, 5, "squared_l2").tree(25, 25, min_partition_size=1)
+    made = builder.score_ah(2).reorder(50).build(docids=names)
+    made.delete(names[50:75])
+    assert made._live.keep_shape(1)
+    assert made._index.num_leaves == 24
+    assert not made._index.changed
+    made.save(tmp_path)
+    loaded = swann.load(tmp_path, verify="full")
+    assert loaded.docids == names[:50] + names[75:]
+    assert loaded.search(db[80]).indices[0] == "d80"
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_datapoints_in_their_order_are_saved_without_numbers(named: bool, tmp_path: Path) -> None:
+    docids = [f"d{i}" for i in range(N)] if named else None
+    searcher = build("brute force", docids=docids)
+    if docids is None:
+        built = build("brute force", db=np.concatenate([DB, DB[:100]]))
+        searcher.upsert(None, DB[:100])
+    else:
+        built = build(
+            "brute force", db=np.roll(DB, -100, axis=0), docids=docids[100:] + docids[:100]
+        )
+        searcher.delete(docids[:100])
+        searcher.upsert(docids[:100], DB[:100])
+    for which, made in (("changed", searcher), ("built", built)):
+        made.save(tmp_path / which)
+    # It lists all files by their digests.
+    manifests = [
+        (tmp_path / which / "manifest.json").read_bytes() for which in ("changed", "built")
+    ]
+    assert manifests[0] == manifests[1]
+
+
 def test_a_vector_may_change_after_the_call() -> None:
     searcher = build("brute force", "squared_l2")
     new, docids = DB[:1].copy() + 30, [3]

@@ -46,7 +46,7 @@ _NARROW = 48
 
 _ETA = 4.0
 """What an error along a datapoint costs against one across it. 4 to 8 are alike at d = 50 to 100,
-2 to 4 at d = 576; ScaNN's T = 0.2 means 6 there and 33 here."""
+2 to 4 at d = 576; ScaNN's T = 0.2 means 6 at d = 100 and 26 at d = 576, for unit vectors."""
 
 _PROJECTED_FROM, _PROJECTED_TO = 128, 1024
 """Dimensions: fewer are scanned as fast; of more the principal components take long to find."""

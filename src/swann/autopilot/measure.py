@@ -236,6 +236,7 @@ def rows_only(packed: PackedIndex) -> PackedIndex:
         codebook=None,
         code_metric=None,
         corrections=None,
+        code_center=None,
         residual=True,
     )
 

@@ -121,7 +121,9 @@ class TreeConfig(_Level):
     training_sample_size : int
         Datapoints that the centroids are trained on.
     min_partition_size : int
-        Leaves that would hold fewer datapoints are dissolved into others; 0: none are.
+        While the tree is trained, a leaf that holds fewer datapoints of the sample gives its
+        centroid to the largest. An eighth of the mean size is always enough; 0: only empty
+        leaves do. Leaves may end smaller.
     training_iterations : int
         Upper limit on k-means iterations.
     spherical : bool

@@ -243,6 +243,10 @@ def measured(
         The recall to measure at.
     queries : float32 array of shape (m, d), optional
         As `check_sample_queries` returns them. Datapoints stand in for queries without.
+    name : str
+        What to call the data.
+    num_threads : int
+        To build on; 0 means all cores.
 
     Raises
     ------
