@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from benchmarks.results import MODES
 
+BRUTE_FORCE = "brute force"
+"""A build's ``score`` where the rows of leaves are scored exactly, without codes."""
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[Any]
 Settings = dict[str, Any]
@@ -108,6 +110,9 @@ def tree_searches(build: Settings, quick: bool) -> list[Settings]:
         (6, 20), (10, 30), (15, 30), (20, 40), (30, 40), (30, 60), (45, 50), (45, 80), (70, 80),
         (70, 120), (120, 160), (200, 300), (300, 400),
     ]  # fmt: skip
+    if build.get("score") == BRUTE_FORCE:  # there are no candidates
+        leaves = dict.fromkeys(max(1, round(a * scale)) for a, _ in pairs)
+        return [{"leaves_to_search": each} for each in leaves]
     return [
         {"leaves_to_search": max(1, round(a * scale)), "pre_reorder_num_neighbors": b}
         for a, b in pairs

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.systems.base import (
+    BRUTE_FORCE,
     Floats,
     Search,
     Settings,
@@ -32,7 +33,7 @@ class Scann(System):
 
     def builds(self, n: int, distance_measure: str, quick: bool) -> list[Settings]:
         middle, more, most = leaves_near(n, 1, 1.66, 3.33)
-        trained = {"training_sample_size": n}  # the default of 100,000 costs recall
+        trained: Settings = {"training_sample_size": n}  # the default of 100,000 costs recall
         if distance_measure == "squared_l2":  # the other settings are for dot products only
             short: Settings = {"dimensions_per_block": 4, "reorder": "BFLOAT16"}
             plain: list[Settings] = [
@@ -40,9 +41,11 @@ class Scann(System):
                 for leaves in (middle, more)
                 for codes in (Settings(), short)
             ]
-            return plain[:2] if quick else plain
+            rows = {"num_leaves": middle, **trained, "score": BRUTE_FORCE}
+            return plain[:2] if quick else [*plain, rows]
         threshold = {"anisotropic_quantization_threshold": THRESHOLD}
-        tree = trained | threshold | ({"spherical": True} if distance_measure == "cosine" else {})
+        trained |= {"spherical": True} if distance_measure == "cosine" else {}
+        tree = trained | threshold
         soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0}
         tried: list[Settings] = [
             {"num_leaves": middle, **tree},
@@ -52,6 +55,7 @@ class Scann(System):
             {"num_leaves": most, **tree, "avq": 4.0},
             {"num_leaves": middle, **tree, **soar},
             {"num_leaves": more, **tree, **soar, "reorder": "BFLOAT16"},
+            {"num_leaves": middle, **trained, "score": BRUTE_FORCE},
         ]
         return tried[:2] if quick else tried
 
@@ -65,6 +69,9 @@ class Scann(System):
         leaves = tree.pop("num_leaves")
         block = tree.pop("dimensions_per_block", 2)
         builder = peer(self.module).builder(train, 10, scored(distance_measure))
+        if tree.pop("score", None) == BRUTE_FORCE:
+            builder.tree(leaves, max(1, leaves // 20), **tree).score_brute_force()
+            return builder.set_n_training_threads(threads).build()
         builder.tree(leaves, max(1, leaves // 20), **tree)
         builder.score_ah(block, anisotropic_quantization_threshold=threshold)
         if reorder:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.systems.base import (
+    BRUTE_FORCE,
     Floats,
     Search,
     Settings,
@@ -45,6 +46,7 @@ class Swann(System):
                 {"num_leaves": middle, **fewer, "reorder": "BFLOAT16"},
                 {"num_leaves": middle, **fewer, "reorder": "INT8"},
                 {"num_leaves": middle, "pca_significance_threshold": 0.88, "reorder": "INT8"},
+                {"num_leaves": middle, "score": BRUTE_FORCE},
             ]  # fmt: skip
         threshold = {"anisotropic_quantization_threshold": THRESHOLD}
         soar = {"soar_lambda": 1.5, "overretrieve_factor": 1.5, "training_sample_size": n}
@@ -56,6 +58,7 @@ class Swann(System):
             {"num_leaves": more, **threshold, "dimensions_per_block": 3, "reorder": "INT8"},
             {"num_leaves": more, **threshold, **soar, "reorder": "BFLOAT16"},
             {"num_leaves": middle, **threshold, **soar, "reorder": "BFLOAT16"},
+            {"num_leaves": middle, "training_sample_size": n, "score": BRUTE_FORCE},
         ]
         return tried[:2] if quick else tried
 
@@ -85,6 +88,9 @@ class Swann(System):
         variance = tree.pop("pca_significance_threshold", None)
         swann = peer(self.module)
         builder = swann.builder(train, 10, scored(distance_measure))
+        if tree.pop("score", None) == BRUTE_FORCE:
+            builder.tree(leaves, max(1, leaves // 20), **tree).score_brute_force()
+            return builder.set_n_training_threads(threads)
         builder.tree(leaves, max(1, leaves // 20), **tree)
         if variance is not None:
             builder.pca(None, variance, 0.6)
