@@ -62,8 +62,7 @@ void i8_pack(const float* rows, size_t count, size_t dim, const float* weights,
 template <size_t G, size_t Q, bool squared_l2>
 inline void filter_tile(const I8Rows& rows, size_t group, size_t quads, const I8Queries& queries,
                         size_t q, const float (*least)[16], size_t base, float slack,
-                        const I8Found& found,
-                        size_t& count) noexcept {
+                        const I8Found& found, size_t& count) noexcept {
   __m512i sums[G * Q];
   unrolled<Q>([&](auto i) SWANN_INLINE {
     const __m512i start = _mm512_set1_epi32(queries.starts[q + i]);
@@ -96,9 +95,9 @@ inline void filter_tile(const I8Rows& rows, size_t group, size_t quads, const I8
 // One query against a group, whose bytes come in one stream, the one that memory delivers fastest:
 // sums lie side by side instead of groups.
 template <bool squared_l2>
-inline void filter_lone(const I8Rows& rows, size_t group, size_t quads, const I8Queries& queries,
-                        size_t q, float least, float slack, const I8Found& found,
-                        size_t& count) noexcept {
+inline uint16_t filter_lone(const I8Rows& rows, size_t group, size_t quads,
+                            const I8Queries& queries, size_t q, float least, float slack,
+                            int32_t* products) noexcept {
   constexpr size_t kSums = 4;
   __m512i sums[kSums] = {_mm512_set1_epi32(queries.starts[q])};
   unrolled<kSums - 1>([&](auto i) SWANN_INLINE { sums[i + 1] = _mm512_setzero_si512(); });
@@ -115,7 +114,8 @@ inline void filter_lone(const I8Rows& rows, size_t group, size_t quads, const I8
   for (; j < quads; ++j) add(j, sums[0]);
   const __m512i all = _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[1]),
                                        _mm512_add_epi32(sums[2], sums[3]));
-  find_reaching<squared_l2>(rows, group, queries, q, all, least, slack, found, count);
+  _mm512_store_si512(products, all);
+  return reaching<squared_l2>(rows, group, queries, q, all, least, slack);
 }
 
 template <size_t G, bool squared_l2>
@@ -130,11 +130,16 @@ inline void filter_groups(const I8Rows& rows, size_t group, size_t quads, const 
     size_t q = base;
     for (; q + 6 <= end; q += 6)
       filter_tile<G, 6, squared_l2>(rows, group, quads, queries, q, least, base, slack, found, count);
-    for (; q < end; ++q)
+    for (; q < end; ++q) {
+      alignas(64) int32_t products[G][kI8Group];
+      uint16_t masks[G];
 #pragma GCC unroll 4
       for (size_t g = 0; g < G; ++g)
-        filter_lone<squared_l2>(rows, group + g, quads, queries, q, least[g][q - base], slack,
-                                found, count);
+        masks[g] = filter_lone<squared_l2>(rows, group + g, quads, queries, q, least[g][q - base],
+                                           slack, products[g]);
+      for (size_t g = 0; g < G; ++g)
+        add_found(masks[g], group + g, q, _mm512_load_si512(products[g]), found, count);
+    }
   }
 }
 

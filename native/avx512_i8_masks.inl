@@ -36,12 +36,10 @@ inline uint16_t reaching(const I8Rows& rows, size_t group, const I8Queries& quer
   return _mm512_cmp_ps_mask(_mm512_cvtepi32_ps(products), bound, _CMP_NLT_UQ);
 }
 
-// Adds the rows of a group that `reaching` names to the `count` that were found before.
-template <bool squared_l2>
-__attribute__((always_inline)) inline void find_reaching(
-    const I8Rows& rows, size_t group, const I8Queries& queries, size_t q, __m512i products,
-    float least, float slack, const I8Found& found, size_t& count) noexcept {
-  const __mmask16 mask = reaching<squared_l2>(rows, group, queries, q, products, least, slack);
+// Adds the rows of a group that are set in the mask to the `count` that were found before.
+__attribute__((always_inline)) inline void add_found(uint16_t mask, size_t group, size_t q,
+                                                     __m512i products, const I8Found& found,
+                                                     size_t& count) noexcept {
   if (__builtin_expect(mask == 0, 1)) return;
   const __m512i lanes =
       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -52,4 +50,13 @@ __attribute__((always_inline)) inline void find_reaching(
   _mm512_storeu_ps(found.products + count,
                    _mm512_maskz_compress_ps(mask, _mm512_cvtepi32_ps(products)));
   count += size_t(__builtin_popcount(mask));
+}
+
+// The same of those that `reaching` names.
+template <bool squared_l2>
+__attribute__((always_inline)) inline void find_reaching(
+    const I8Rows& rows, size_t group, const I8Queries& queries, size_t q, __m512i products,
+    float least, float slack, const I8Found& found, size_t& count) noexcept {
+  add_found(reaching<squared_l2>(rows, group, queries, q, products, least, slack), group, q,
+            products, found, count);
 }

@@ -10,14 +10,16 @@
 
 namespace swann {
 
-// Room for what i8_filter finds.
+// Room for what i8_filter finds, as in I8Found.
 struct FoundRows {
   Aligned<uint32_t> rows, queries;
   AlignedFloats products;
 
   I8Found of(size_t groups, size_t count) {
     const size_t most = groups * kI8Group * count + kI8Group;
-    rows.resize(most), queries.resize(most), products.resize(most);
+    rows.resize(most);
+    queries.resize(most);
+    products.resize(most);
     return {rows.data(), queries.data(), products.data()};
   }
 };

@@ -121,7 +121,8 @@ inline void add_found(uint32_t mask, size_t group, size_t q, const float* produc
 // A group against Q queries from q on; `least` is of these.
 template <size_t Q, bool squared_l2>
 inline void filter_tile(const I8Rows& rows, size_t group, size_t quads, const I8Queries& queries,
-                        size_t q, const float* least, float slack, const I8Found& found, size_t& count) noexcept {
+                        size_t q, const float* least, float slack, const I8Found& found,
+                        size_t& count) noexcept {
   I16 sums[Q];
   unrolled<Q>([&](auto i) SWANN_INLINE { sums[i] = i16_start(queries.starts[q + i]); });
   const uint8_t* bytes = rows.bytes + group * quads * 64;

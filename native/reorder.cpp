@@ -8,6 +8,7 @@
 #include "block.h"
 
 namespace swann {
+
 void score_candidates(const Block& block, const float* query, const uint32_t* rows, size_t count,
                       float* scores, const float* of_origins) {
   const IndexView& index = block.index;

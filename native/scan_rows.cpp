@@ -135,7 +135,8 @@ bool have_thresholds(const Block& block, const uint32_t* visits, size_t count) {
   bool all = true;
   for (size_t i = 0; i < count; ++i) {
     Candidates& best = block.scratch.candidates[visits[i] / block.limits.leaves];
-    if (best.worst == 0) best.trim();
+    // One that is old lets pass what need not be.
+    if (best.worst == 0 || best.size >= Candidates::most(best.limit) + best.limit) best.trim();
     all &= best.worst != 0;
   }
   return all;
@@ -143,8 +144,8 @@ bool have_thresholds(const Block& block, const uint32_t* visits, size_t count) {
 
 namespace {
 
-// Bounds of the scores of a query, by its products: what i8_filter holds against the threshold, and more for
-// the conversion of products to floats.
+// Bounds of the scores of a query, by its products: what i8_filter holds against the threshold, with its two
+// products for values whose squares are nothing in floats, and more for the conversion of products.
 class Bounds {
  public:
   Bounds(const Block& block, const I8Rows& rows, const RoundedQueries& queries, size_t q)
@@ -159,7 +160,8 @@ class Bounds {
     const double score = double(found.product) * step_ * step;
     const double off = length_ * double(rows_.errors[group]) + error_ * double(rows_.lengths[group]);
     const double half = of_half_ * double(rows_.halves[found.row]) * step;
-    return float(score + off - half + kRounding * (std::fabs(score) + off + half));
+    return float(score + off - half + kRounding * (std::fabs(score) + off + half) +
+                 2 * step_ * step);
   }
 
  private:
@@ -196,9 +198,10 @@ void filter_part(const Block& block, const EntryNames& names, const I8Rows& rows
                                            index.squared_l2(), 4 * rounding(index.dim), &room);
   sort_by_query(s, room, found, count);
   // Where many queries want the same rows, these are best scored while they are near.
-  const bool is_dense = found > kDense * n;
+  const bool is_dense = found > kDense * groups * kI8Group;
+  const FoundRow* const all = s.found_rows.data();
   for (size_t i = 0; i < count; ++i) {
-    const FoundRow *at = &s.found_rows[s.found_starts[i]], *end = &s.found_rows[s.found_starts[i + 1]];
+    const FoundRow *at = all + s.found_starts[i], *const end = all + s.found_starts[i + 1];
     if (at == end) continue;
     const size_t q = visits[i] / leaves;
     const Bounds bound(block, rows, queries, i);
@@ -209,7 +212,7 @@ void filter_part(const Block& block, const EntryNames& names, const I8Rows& rows
       if (is_dense)
         s.passing[passing++] = names.name(entry);
       else
-        wait(s, q, bound(*at), names.name(entry));
+        wait(block, q, bound(*at), names.name(entry));
     }
     if (passing > 0) score_entries(block, q, s.passing.data(), passing);
     make_room_to_wait(block, q);
@@ -277,7 +280,7 @@ void filter_wide(const Block& block, size_t q, size_t first, size_t n) {
   const float threshold = least_bound(block, q) - lost;
   const size_t passing = kernels().at_least_f32(scores, n, threshold, s.passing.data());
   for (size_t i = 0; i < passing; ++i)
-    wait(s, q, scores[s.passing[i]] + lost, uint32_t(first + s.passing[i]));
+    wait(block, q, scores[s.passing[i]] + lost, uint32_t(first + s.passing[i]));
   make_room_to_wait(block, q);
   s.num_filtered += n;
 }

@@ -11,7 +11,7 @@ namespace swann {
 
 constexpr size_t kExactRows = 128;    // rows scored at a time
 constexpr size_t kManyQueries = 24;   // from here on it pays to round rows
-constexpr size_t kDense = 2;          // queries that want a row, on the mean: from here on it is near
+constexpr size_t kDense = 2;          // queries that want a row, on the mean: where more do, it is near
 
 // What rows are called while they wait: entries of the index or, of a chunk, slots that go on from them.
 struct EntryNames {
@@ -41,8 +41,8 @@ const RoundedQueries& rounded_visiting(const Block& block, const uint32_t* visit
 // Whether each query has seen enough rows to have a threshold.
 bool have_thresholds(const Block& block, const uint32_t* visits, size_t count);
 
-// Has those of entries [first, first + n) wait that may be among the best. `rows` are the rounded
-// ones from entry `base` on.
+// Has those of entries [first, first + n) wait that may be among the best, or scores them at once where many
+// queries want the same. `rows` are the rounded ones from entry `base` on.
 void filter_part(const Block& block, const EntryNames& names, const I8Rows& rows, size_t base,
                  size_t first, size_t n, const RoundedQueries& queries, const uint32_t* visits,
                  size_t count);

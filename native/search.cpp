@@ -6,6 +6,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "waiting.h"
+
 namespace swann {
 
 // ---- Candidates of changed indexes
@@ -188,7 +190,8 @@ size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept
   constexpr size_t kMaxBlock = 1024, kMaxBytes = size_t(64) << 20;
   // Interrupts are heard between blocks: of rows that are scored one by one, seconds lie between them.
   constexpr size_t kMaxScores = size_t(1) << 30, kFewQueries = 64;
-  const size_t bytes = (Candidates::most(limits.candidates) + kSlack) * sizeof(Key) +
+  const size_t waiting = index.codes == nullptr ? room_to_wait(limits.candidates) : 0;
+  const size_t bytes = (Candidates::most(limits.candidates) + kSlack + waiting) * sizeof(Key) +
                        limits.leaves * (sizeof(LeafChoice) + sizeof(uint32_t)) +
                        Block::table_bytes(index) +
                        (index.dim + index.reduced_dim) * sizeof(float);

@@ -38,18 +38,16 @@ void score_entries(const Block& block, size_t q, const uint32_t* entries, size_t
     if (ordered(s.scores[i]) >= worst)
       best.keys[best.size++] = make_key(ordered(s.scores[i]), s.entries[i]);
   if (best.size > best.limit + best.limit / 4) best.cut();
+  if (best.size > Candidates::most(best.limit))  // ties
+    best.size = cut_to(best.keys, best.size, best.limit);
   s.num_scored += count;
 }
 
 namespace {
 
-Key* waiting_of(const Block& block, size_t q) {
-  return block.scratch.waiting.data() + q * room_to_wait(block.limits.candidates);
-}
-
 // Drops what cannot be among the best any more; returns how many are left.
-size_t drop_below(const Block& block, size_t q, Key* keys, size_t size) {
-  const Key least = make_key(ordered(least_bound(block, q)), ~0u);
+size_t drop_hopeless(const Block& block, size_t q, Key* keys, size_t size) {
+  const Key least = make_key(ordered(least_bound(block, q)), ~0u);  // the last of its score: ties stay
   return size_t(std::remove_if(keys, keys + size, [&](Key key) { return key < least; }) - keys);
 }
 
@@ -59,16 +57,20 @@ void score_best_waiting(const Block& block, size_t q, size_t most) {
   constexpr size_t kTogether = 16;
   Candidates& best = block.scratch.candidates[q];
   Key* const keys = waiting_of(block, q);
-  uint32_t* const entries = block.scratch.passing.data();
+  uint32_t* const entries = block.scratch.passing.data();  // which is free now
   size_t size = block.scratch.num_waiting[q];
-  // Twice as many each time: those that are left are sorted again.
+  const bool has_new = block.changes != nullptr && block.changes->slots > 0;
+  // Twice as many each time, since those that are left are sorted again.
   for (size_t n = std::max(kTogether, best.limit / 4); size > most; n *= 2) {
-    size = drop_below(block, q, keys, size);
+    size = drop_hopeless(block, q, keys, size);
     if (size <= most) break;
     n = std::min({n, size, kRoundedRows});
     std::nth_element(keys, keys + (size - n), keys + size);
     size -= n;
     for (size_t i = 0; i < n; ++i) entries[i] = key_row(keys[size + i]);
+    if (has_new)  // which lie apart
+      std::partition(entries, entries + n,
+                     [&](uint32_t entry) { return entry < block.index.num_entries; });
     score_entries(block, q, entries, n);
   }
   block.scratch.num_waiting[q] = uint32_t(size);

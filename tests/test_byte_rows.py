@@ -149,6 +149,20 @@ def test_rows_whose_squares_are_no_floats(size: float, first: float) -> None:
     assert same(alone(searcher, queries), by_floats(db, "dot_product", "none", queries, []))
 
 
+def test_rows_below_what_floats_hold() -> None:
+    """Their bounds are nothing, and so are the errors of these: still the best are found."""
+    rng = np.random.default_rng(0)
+    db = rng.standard_normal((4000, 8)).astype(np.float32)
+    db[:, 0] = -1.0
+    db[1000:, 1:] = 0.0
+    db[1000:, 0] = 1.4e-43 + 4e-44 * np.linspace(0, 1, 3000)  # the best are the last
+    queries = np.zeros((30, 8), np.float32)
+    queries[:, 0] = rng.uniform(0.5, 1, 30)
+    searcher = build(db, "dot_product", "none")
+    alone(searcher, queries[:ENOUGH])
+    assert same(alone(searcher, queries), by_floats(db, "dot_product", "none", queries, []))
+
+
 @pytest.mark.parametrize("tree", ["none", "tree", "soar"])
 def test_changes_go_on(tree: str) -> None:
     rng = np.random.default_rng(0)

@@ -75,6 +75,21 @@ def test_a_batch_is_as_exact_as_one_query(
     same_as_alone(searcher, queries, k)
 
 
+@pytest.mark.parametrize("k", [1, 63, 70, 600, 2100])
+@pytest.mark.parametrize("kind", ["plain", "ties"])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_few_and_many_neighbors(measure: Measure, kind: str, k: int) -> None:
+    """What passes is scored at once while many queries want it, and waits then."""
+    rng = np.random.default_rng(k)
+    db, queries = vectors(rng, kind, 6000, 12), vectors(rng, kind, 200, 12)
+    searcher = swann.builder(db, k, measure).score_brute_force().build()
+    ids, distances = searcher.search_batched(queries, k)
+    for at in range(0, len(queries), 20):
+        alone = searcher.search(queries[at], k)
+        np.testing.assert_array_equal(ids[at], alone.indices)
+        np.testing.assert_array_equal(distances[at], alone.distances)
+
+
 @pytest.mark.parametrize("measure", MEASURES)
 def test_leaves_of_a_tree(measure: Measure) -> None:
     rng = np.random.default_rng(5)
