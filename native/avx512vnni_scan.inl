@@ -27,26 +27,51 @@ inline void turn_codes(__m512i codes, __m512i& low, __m512i& high) noexcept {
   high = _mm512_ternarylogic_epi32(_mm512_srli_epi16(packed, 4), nibble, tables, kAndOr);
 }
 
-// Looks four blocks up for G groups and Q queries: one register looks up in the tables of all four,
-// one instruction adds what was found. Absent blocks look up a table of zeros.
-template <size_t G, size_t Q>
+// Looks 4 S blocks up for G groups and Q queries: one register looks up in the tables of four, what S of
+// them find is added in 8 bits, then that of four blocks by one instruction. Of the last four, absent
+// blocks look up a table of zeros.
+template <size_t G, size_t Q, size_t S>
 inline void add_lookups(const uint8_t* codes, size_t group_bytes, const ScanQuery* queries,
                         size_t at, __mmask64 present, Sums (&sums)[G][Q]) noexcept {
   const __m512i ones = _mm512_set1_epi8(1);
-  __m512i low[G], high[G];
+  const auto load = [&](const uint8_t* from, size_t s) SWANN_INLINE {
+    from += at + 64 * s;
+    return s + 1 < S ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi8(present, from);
+  };
+  __m512i low[G][S], high[G][S];
 #pragma GCC unroll 4
   for (size_t g = 0; g < G; ++g)
-    turn_codes(_mm512_maskz_loadu_epi8(present, codes + g * group_bytes + at), low[g], high[g]);
+#pragma GCC unroll 4
+    for (size_t s = 0; s < S; ++s) turn_codes(load(codes + g * group_bytes, s), low[g][s], high[g][s]);
 #pragma GCC unroll 8
   for (size_t q = 0; q < Q; ++q) {
-    const __m512i table = _mm512_maskz_loadu_epi8(present, queries[q].lut + at);
+    __m512i tables[S];
+#pragma GCC unroll 4
+    for (size_t s = 0; s < S; ++s) tables[s] = load(queries[q].lut, s);
 #pragma GCC unroll 4
     for (size_t g = 0; g < G; ++g) {
-      Sums& s = sums[g][q];
-      add_products(s.low, _mm512_permutexvar_epi8(low[g], table), ones);
-      add_products(s.high, _mm512_permutexvar_epi8(high[g], table), ones);
+      __m512i lower = _mm512_permutexvar_epi8(low[g][0], tables[0]);
+      __m512i upper = _mm512_permutexvar_epi8(high[g][0], tables[0]);
+#pragma GCC unroll 4
+      for (size_t s = 1; s < S; ++s) {
+        lower = _mm512_add_epi8(lower, _mm512_permutexvar_epi8(low[g][s], tables[s]));
+        upper = _mm512_add_epi8(upper, _mm512_permutexvar_epi8(high[g][s], tables[s]));
+      }
+      add_products(sums[g][q].low, lower, ones);
+      add_products(sums[g][q].high, upper, ones);
     }
   }
+}
+
+// The same for the blocks that are left, 4 S at most.
+template <size_t G, size_t Q, size_t S>
+inline void add_last(const uint8_t* codes, size_t group_bytes, const ScanQuery* queries, size_t at,
+                     Sums (&sums)[G][Q]) noexcept {
+  const size_t left = group_bytes - at;
+  if constexpr (S > 1)
+    if (left <= 64 * (S - 1)) return add_last<G, Q, S - 1>(codes, group_bytes, queries, at, sums);
+  const __mmask64 present = ~__mmask64(0) >> (64 * S - left);
+  add_lookups<G, Q, S>(codes, group_bytes, queries, at, present, sums);
 }
 
 inline __m512i sixteen_from(uint32_t first) noexcept {
@@ -99,11 +124,10 @@ inline void append_compressed(ScanQuery& query, uint32_t row, uint32_t mask,
   query.size += size;
 }
 
-// G groups against Q queries in one pass.
-template <size_t G, size_t Q, size_t most>
+// G groups against Q queries in one pass, 4 S blocks at a time.
+template <size_t G, size_t Q, size_t S, size_t most>
 inline void scan_tile(const PackedLeaf& leaf, size_t group, size_t place, const ScanQuery* queries,
                       const __m512i (&thresholds)[Q], Found<most> (&found)[Q]) noexcept {
-  constexpr __mmask64 kAll = ~__mmask64(0);
   const size_t bytes = leaf.blocks * 16;
   const uint8_t* codes = leaf.codes + group * bytes;
   const Ahead<G, Q> ahead(leaf, group);
@@ -114,12 +138,12 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, size_t place, const 
     for (size_t q = 0; q < Q; ++q)
       sums[g][q] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
   size_t at = 0;
-  for (; at + 64 <= bytes; at += 64) {
-    ahead.fetch(at);
-    add_lookups<G, Q>(codes, bytes, queries, at, kAll, sums);
+  for (; at + 64 * S <= bytes; at += 64 * S) {
+#pragma GCC unroll 4
+    for (size_t s = 0; s < S; ++s) ahead.fetch(at + 64 * s);
+    add_lookups<G, Q, S>(codes, bytes, queries, at, ~__mmask64(0), sums);
   }
-  if (at < bytes)
-    add_lookups<G, Q>(codes, bytes, queries, at, (__mmask64(1) << (bytes - at)) - 1, sums);
+  if (at < bytes) add_last<G, Q, S>(codes, bytes, queries, at, sums);
 #pragma GCC unroll 4
   for (size_t g = 0; g < G; ++g)
 #pragma GCC unroll 8
@@ -128,7 +152,7 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, size_t place, const 
                                             in_16_bits(sums[g][q]), found[q].sums[place + g]);
 }
 
-template <size_t G, size_t Q>
+template <size_t G, size_t Q, size_t S>
 inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
   Found<Q == 1 ? 32 : 16> found[Q];
   __m512i thresholds[Q];
@@ -136,28 +160,50 @@ inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noe
   while (const size_t count = groups_from(leaf, group, queries, Q, found->kMost)) {
     size_t g = 0;
     for (; g + G <= count; g += G)
-      scan_tile<G, Q>(leaf, group + g, g, queries, thresholds, found);
+      scan_tile<G, Q, S>(leaf, group + g, g, queries, thresholds, found);
     // One group alone waits for its own sums: two are as fast.
     if constexpr (G > 2)
       if (g + 2 <= count) {
-        scan_tile<2, Q>(leaf, group + g, g, queries, thresholds, found);
+        scan_tile<2, Q, S>(leaf, group + g, g, queries, thresholds, found);
         g += 2;
       }
     if constexpr (G > 1)
-      if (g < count) scan_tile<1, Q>(leaf, group + g, g, queries, thresholds, found);
+      if (g < count) scan_tile<1, Q, S>(leaf, group + g, g, queries, thresholds, found);
     take_found(leaf, group, count, found, queries, Q, append_compressed);
   }
   return group;
 }
 
+// Entries added in 8 bits before they are widened: three, as tables promise. A query alone gains nothing:
+// all four ports have what they can do.
+constexpr size_t kAdded = 3;
+static_assert(kAdded * kMaxEntry16 <= 255);
+
 size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
                   size_t num_queries) noexcept {
   switch (num_queries) {
-    case 1: return scan<4, 1>(*leaf, first_group, queries);
-    case 2: return scan<2, 2>(*leaf, first_group, queries);
-    case 3: return scan<2, 3>(*leaf, first_group, queries);
-    case 4: return scan<2, 4>(*leaf, first_group, queries);
-    case 5: return scan<1, 5>(*leaf, first_group, queries);
-    default: return scan<1, 6>(*leaf, first_group, queries);
+    case 1: return scan<4, 1, 1>(*leaf, first_group, queries);
+    case 2: return scan<1, 2, kAdded>(*leaf, first_group, queries);
+    case 3: return scan<1, 3, kAdded>(*leaf, first_group, queries);
+    case 4: return scan<1, 4, kAdded>(*leaf, first_group, queries);
+    case 5: return scan<1, 5, kAdded>(*leaf, first_group, queries);
+    case 6: return scan<1, 6, kAdded>(*leaf, first_group, queries);
+    case 7: return scan<1, 7, kAdded>(*leaf, first_group, queries);
+    default: return scan<1, 8, kAdded>(*leaf, first_group, queries);
+  }
+}
+
+// Wide tables promise nothing: all is added in 32 bits.
+size_t lut16_wide_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
+                       size_t num_queries) noexcept {
+  switch (num_queries) {
+    case 1: return scan<4, 1, 1>(*leaf, first_group, queries);
+    case 2: return scan<2, 2, 1>(*leaf, first_group, queries);
+    case 3: return scan<2, 3, 1>(*leaf, first_group, queries);
+    case 4: return scan<2, 4, 1>(*leaf, first_group, queries);
+    case 5: return scan<1, 5, 1>(*leaf, first_group, queries);
+    case 6: return scan<1, 6, 1>(*leaf, first_group, queries);
+    case 7: return scan<1, 7, 1>(*leaf, first_group, queries);
+    default: return scan<1, 8, 1>(*leaf, first_group, queries);
   }
 }

@@ -82,7 +82,7 @@ void test_scan_once(Scan scan, size_t codewords, int most, Random& random, size_
 
 void test_scan(const KernelTable& k, const char* name, Scan scan, size_t codewords, int most) {
   std::vector<size_t> numbers;  // of queries: where many share one way, a few and the most
-  const size_t most_queries = k.scan_queries, all = most_queries > 6 ? 4 : most_queries;
+  const size_t most_queries = k.scan_queries, all = most_queries > 8 ? 4 : most_queries;
   for (size_t n = 1; n <= all; ++n) numbers.push_back(n);
   if (most_queries > all) numbers.push_back(most_queries);
   Group group(std::string(k.level) + ": " + name);
