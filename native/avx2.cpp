@@ -288,7 +288,6 @@ inline void add_wide_products(I16& sums, const int16_t* query, const int8_t* row
 void put_avx2(KernelTable& table) noexcept {
   table.level = "avx2";
   table.scan_queries = 12;
-  table.reads_sixes = true;
   put_kernels(table);
   table.i8_pack = i8_pack;
   table.i8_filter = i8_filter;

@@ -25,9 +25,6 @@ inline __m256i high_codes(__m256i packed) noexcept {
   return low_codes(_mm256_srli_epi16(packed, 4));
 }
 
-// Of a table: any three add up in 8 bits, or those of six blocks do where the query says so.
-enum class Entries { small, any };
-
 // Of lookups that add up in 8 bits, a 16-bit lane holds two: `both` adds whole lanes (low byte plus 256
 // times high byte), `odd` the high bytes; sums of the low bytes follow by subtraction.
 struct Sums {
@@ -136,14 +133,8 @@ inline __m256i blocks_added(__m256i low, __m256i high) noexcept {
                           _mm256_permute2x128_si256(low, high, 0x31));
 }
 
-// Whether lookups of six blocks may be added in 8 bits, three at a time.
-template <Entries entries>
-inline bool are_small(const ScanQuery& query, size_t six) noexcept {
-  return entries == Entries::small || (query.sixes != nullptr && query.sixes[six] != 0);
-}
-
 // G groups for Q queries; what is found goes to this place.
-template <Entries entries, size_t G, size_t Q>
+template <size_t G, size_t Q>
 inline void scan_for_few(const PackedLeaf& leaf, size_t group, size_t place,
                          const ScanQuery* queries, Found<kGroupsInPart>* found) noexcept {
   const size_t bytes = leaf.blocks * 16;
@@ -156,13 +147,7 @@ inline void scan_for_few(const PackedLeaf& leaf, size_t group, size_t place,
   size_t at = 0;
   for (; at + 96 <= bytes; at += 96) {
     for (size_t g = 0; g < G; ++g) fetch(ahead[g] + at, 96);
-    bool small = true;
-    for (size_t q = 0; q < Q; ++q) small &= are_small<entries>(queries[q], at / 96);
-    if (small)
-      add_lookups<G, Q, 3, load_two>(codes, bytes, luts, at, sums);
-    else
-      for (size_t i = at; i < at + 96; i += 32)
-        add_lookups<G, Q, 1, load_two>(codes, bytes, luts, i, sums);
+    add_lookups<G, Q, 3, load_two>(codes, bytes, luts, at, sums);
   }
   for (; at + 32 <= bytes; at += 32) add_lookups<G, Q, 1, load_two>(codes, bytes, luts, at, sums);
   if (at < bytes) add_lookups<G, Q, 1, load_one>(codes, bytes, luts, at, sums);
@@ -224,29 +209,15 @@ __attribute__((always_inline)) inline void add_unpacked(const __m256i (*codes)[k
   }
 }
 
-// `from` is the first block of those that are unpacked: a multiple of six.
-template <Entries entries, size_t P>
-inline void add_blocks(const Unpacked& unpacked, size_t from, size_t blocks, const ScanQuery& query,
+// `lut` has the tables of those that are unpacked.
+template <size_t P>
+inline void add_blocks(const Unpacked& unpacked, size_t blocks, const uint8_t* lut,
                        GroupSums (&sums)[P]) noexcept {
-  const uint8_t* lut = query.lut + 16 * from;
   size_t m = 0;
-  if constexpr (entries == Entries::small) {
-    for (; m + 3 <= blocks; m += 3) add_unpacked<P, 3>(unpacked.codes + m, lut + 16 * m, sums);
-    const size_t left = blocks - m;
-    if (left == 2) add_unpacked<P, 2>(unpacked.codes + m, lut + 16 * m, sums);
-    if (left == 1) add_unpacked<P, 1>(unpacked.codes + m, lut + 16 * m, sums);
-  } else {
-    for (; m + 6 <= blocks; m += 6) {
-      const bool small = are_small<entries>(query, (from + m) / 6);
-      if (small)
-        for (size_t i = m; i < m + 6; i += 3)
-          add_unpacked<P, 3>(unpacked.codes + i, lut + 16 * i, sums);
-      else
-        for (size_t i = m; i < m + 6; ++i)
-          add_unpacked<P, 1>(unpacked.codes + i, lut + 16 * i, sums);
-    }
-    for (; m < blocks; ++m) add_unpacked<P, 1>(unpacked.codes + m, lut + 16 * m, sums);
-  }
+  for (; m + 3 <= blocks; m += 3) add_unpacked<P, 3>(unpacked.codes + m, lut + 16 * m, sums);
+  const size_t left = blocks - m;
+  if (left == 2) add_unpacked<P, 2>(unpacked.codes + m, lut + 16 * m, sums);
+  if (left == 1) add_unpacked<P, 1>(unpacked.codes + m, lut + 16 * m, sums);
 }
 
 // Of a pair of groups; the second may be absent.
@@ -265,7 +236,7 @@ inline void keep_pair(const PackedLeaf& leaf, size_t group, size_t place, bool h
 }
 
 // `count` groups, the last of which may be half a pair.
-template <Entries entries, size_t P>
+template <size_t P>
 inline void scan_for_many(const PackedLeaf& leaf, size_t group, size_t place, size_t count,
                           const ScanQuery* queries, size_t num_queries,
                           Found<kGroupsInPart>* found) noexcept {
@@ -286,7 +257,7 @@ inline void scan_for_many(const PackedLeaf& leaf, size_t group, size_t place, si
       if (from > 0)
 #pragma GCC unroll 2
         for (size_t p = 0; p < P; ++p) sums[p] = kept[q][p];
-      add_blocks<entries>(unpacked, from, blocks, queries[q], sums);
+      add_blocks(unpacked, blocks, queries[q].lut + 16 * from, sums);
       if (left > kUnpackedBlocks) {
 #pragma GCC unroll 2
         for (size_t p = 0; p < P; ++p) kept[q][p] = sums[p];
@@ -305,47 +276,35 @@ inline void scan_for_many(const PackedLeaf& leaf, size_t group, size_t place, si
 constexpr size_t kMany = 4;  // from here on it pays to unpack
 
 // Scans up to `left` groups from one on; returns how many.
-template <Entries entries>
 inline size_t scan_groups(const PackedLeaf& leaf, size_t group, size_t place, size_t left,
                           const ScanQuery* queries, size_t num_queries,
                           Found<kGroupsInPart>* found) noexcept {
   const bool many = num_queries >= kMany;
   const size_t most = many ? 4 : 2, count = left < most ? left : most;
   if (many && count > 2) {
-    scan_for_many<entries, 2>(leaf, group, place, count, queries, num_queries, found);
+    scan_for_many<2>(leaf, group, place, count, queries, num_queries, found);
   } else if (many) {
-    scan_for_many<entries, 1>(leaf, group, place, count, queries, num_queries, found);
+    scan_for_many<1>(leaf, group, place, count, queries, num_queries, found);
   } else {
     if (num_queries > 1)
       for (size_t g = 0; g < count; ++g)
-        scan_for_few<entries, 1, 2>(leaf, group + g, place + g, queries, found);
+        scan_for_few<1, 2>(leaf, group + g, place + g, queries, found);
     const size_t last = num_queries - 1;
     if (num_queries != 2 && count == 2)
-      scan_for_few<entries, 2, 1>(leaf, group, place, queries + last, found + last);
+      scan_for_few<2, 1>(leaf, group, place, queries + last, found + last);
     if (num_queries != 2 && count == 1)
-      scan_for_few<entries, 1, 1>(leaf, group, place, queries + last, found + last);
+      scan_for_few<1, 1>(leaf, group, place, queries + last, found + last);
   }
   return count;
 }
 
-template <Entries entries>
-inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries,
-                   size_t num_queries) noexcept {
+size_t lut16_scan(const PackedLeaf* leaf, size_t group, ScanQuery* queries,
+                  size_t num_queries) noexcept {
   Found<kGroupsInPart> found[kMaxScanQueries];
-  while (const size_t count = groups_from(leaf, group, queries, num_queries, kGroupsInPart)) {
+  while (const size_t count = groups_from(*leaf, group, queries, num_queries, kGroupsInPart)) {
     for (size_t g = 0; g < count;)
-      g += scan_groups<entries>(leaf, group + g, g, count - g, queries, num_queries, found);
-    take_found(leaf, group, count, found, queries, num_queries, append_found);
+      g += scan_groups(*leaf, group + g, g, count - g, queries, num_queries, found);
+    take_found(*leaf, group, count, found, queries, num_queries, append_found);
   }
   return group;
-}
-
-size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
-                  size_t num_queries) noexcept {
-  return scan<Entries::small>(*leaf, first_group, queries, num_queries);
-}
-
-size_t lut16_wide_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
-                       size_t num_queries) noexcept {
-  return scan<Entries::any>(*leaf, first_group, queries, num_queries);
 }

@@ -224,8 +224,8 @@ inline void widen_all(const __m512i (&low)[G][Q], const __m512i (&high)[G][Q],
     for (int q = 0; q < Q; ++q) widen(low[g][q], high[g][q], sums[g][q]);
 }
 
-// G groups against Q queries in one pass; up to `together` lookups are added in 8 bits.
-template <int G, int Q, int together, size_t most>
+// G groups against Q queries in one pass.
+template <int G, int Q, size_t most>
 inline void scan_tile(const PackedLeaf& leaf, size_t group, size_t place, const ScanQuery* queries,
                       const __m512i (&thresholds)[Q], Found<most> (&found)[Q]) noexcept {
   constexpr __mmask64 kAll = ~__mmask64(0);
@@ -240,10 +240,10 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, size_t place, const 
     for (int q = 0; q < Q; ++q) sums[g][q] = {zero, zero, zero, zero};
   __m512i low[G][Q], high[G][Q];
   size_t at = 0;
-  for (; at + 64 * together <= bytes; at += 64 * together) {
+  for (; at + 64 * 3 <= bytes; at += 64 * 3) {
     clear<G, Q>(low, high);
 #pragma GCC unroll 3
-    for (size_t i = 0; i < together; ++i) {
+    for (size_t i = 0; i < 3; ++i) {
       ahead.fetch(at + 64 * i);
       add_lookups<G, Q>(codes, bytes, queries, at + 64 * i, kAll, low, high);
     }
@@ -267,7 +267,7 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, size_t place, const 
     }
 }
 
-template <int G, int Q, int together>
+template <int G, int Q>
 inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
   Found<Q == 1 ? 32 : 16> found[Q];
   __m512i thresholds[Q];
@@ -275,30 +275,19 @@ inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noe
   while (const size_t count = groups_from(leaf, group, queries, Q, found->kMost)) {
     size_t g = 0;
     for (; g + G <= count; g += G)
-      scan_tile<G, Q, together>(leaf, group + g, g, queries, thresholds, found);
+      scan_tile<G, Q>(leaf, group + g, g, queries, thresholds, found);
     if constexpr (G > 1)
-      for (; g < count; ++g) scan_tile<1, Q, together>(leaf, group + g, g, queries, thresholds, found);
+      for (; g < count; ++g) scan_tile<1, Q>(leaf, group + g, g, queries, thresholds, found);
     take_found(leaf, group, count, found, queries, Q, append_found);
   }
   return group;
 }
 
-template <int together>
-inline size_t scan_for(const PackedLeaf& leaf, size_t first_group, ScanQuery* queries,
-                       size_t num_queries) noexcept {
-  if (num_queries == 1) return scan<2, 1, together>(leaf, first_group, queries);
-  if (num_queries == 2) return scan<1, 2, together>(leaf, first_group, queries);
-  return scan<1, 3, together>(leaf, first_group, queries);
-}
-
 size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
                   size_t num_queries) noexcept {
-  return scan_for<3>(*leaf, first_group, queries, num_queries);
-}
-
-size_t lut16_wide_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
-                       size_t num_queries) noexcept {
-  return scan_for<1>(*leaf, first_group, queries, num_queries);
+  if (num_queries == 1) return scan<2, 1>(*leaf, first_group, queries);
+  if (num_queries == 2) return scan<1, 2>(*leaf, first_group, queries);
+  return scan<1, 3>(*leaf, first_group, queries);
 }
 
 // ---- Codes of 8 bits
@@ -366,7 +355,6 @@ inline F16 f16_from(I16 sums) noexcept { return _mm512_cvtepi32_ps(sums); }
 void put_avx512bw(KernelTable& table) noexcept {
   table.level = "avx512bw";
   table.scan_queries = 3;
-  table.reads_sixes = false;
   put_kernels(table);
   table.upper_i8 = upper_i8;
 }

@@ -248,7 +248,6 @@ void put_avx512vnni(KernelTable& table) noexcept {
   table.level = "avx512vnni";
   table.scan_queries = 8;
   table.lut16_scan = lut16_scan;
-  table.lut16_wide_scan = lut16_wide_scan;
   table.lut256_scan = lut256_scan;
   table.i8_pack = i8_pack;
   table.i8_filter = i8_filter;

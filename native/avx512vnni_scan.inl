@@ -174,36 +174,18 @@ inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noe
   return group;
 }
 
-// Entries added in 8 bits before they are widened: three, as tables promise. A query alone gains nothing:
-// all four ports have what they can do.
-constexpr size_t kAdded = 3;
-static_assert(kAdded * kMaxEntry16 <= 255);
-
+// Several queries add three lookups in 8 bits before they are widened. One gains nothing: all four ports have what
+// they can do.
 size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
                   size_t num_queries) noexcept {
   switch (num_queries) {
     case 1: return scan<4, 1, 1>(*leaf, first_group, queries);
-    case 2: return scan<1, 2, kAdded>(*leaf, first_group, queries);
-    case 3: return scan<1, 3, kAdded>(*leaf, first_group, queries);
-    case 4: return scan<1, 4, kAdded>(*leaf, first_group, queries);
-    case 5: return scan<1, 5, kAdded>(*leaf, first_group, queries);
-    case 6: return scan<1, 6, kAdded>(*leaf, first_group, queries);
-    case 7: return scan<1, 7, kAdded>(*leaf, first_group, queries);
-    default: return scan<1, 8, kAdded>(*leaf, first_group, queries);
-  }
-}
-
-// Wide tables promise nothing: all is added in 32 bits.
-size_t lut16_wide_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
-                       size_t num_queries) noexcept {
-  switch (num_queries) {
-    case 1: return scan<4, 1, 1>(*leaf, first_group, queries);
-    case 2: return scan<2, 2, 1>(*leaf, first_group, queries);
-    case 3: return scan<2, 3, 1>(*leaf, first_group, queries);
-    case 4: return scan<2, 4, 1>(*leaf, first_group, queries);
-    case 5: return scan<1, 5, 1>(*leaf, first_group, queries);
-    case 6: return scan<1, 6, 1>(*leaf, first_group, queries);
-    case 7: return scan<1, 7, 1>(*leaf, first_group, queries);
-    default: return scan<1, 8, 1>(*leaf, first_group, queries);
+    case 2: return scan<1, 2, 3>(*leaf, first_group, queries);
+    case 3: return scan<1, 3, 3>(*leaf, first_group, queries);
+    case 4: return scan<1, 4, 3>(*leaf, first_group, queries);
+    case 5: return scan<1, 5, 3>(*leaf, first_group, queries);
+    case 6: return scan<1, 6, 3>(*leaf, first_group, queries);
+    case 7: return scan<1, 7, 3>(*leaf, first_group, queries);
+    default: return scan<1, 8, 3>(*leaf, first_group, queries);
   }
 }

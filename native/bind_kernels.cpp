@@ -105,13 +105,12 @@ void lut(const std::string& level, In<float, 1> query, In<float, 2> codebook,
 }
 
 void quantize(const std::string& level, In<float, 2> entries, In<float, 1> lows, float scale,
-              int most, Out<uint8_t, 2> out) {
+              Out<uint8_t, 2> out) {
   const size_t words = entries.shape(1);
   expect(are_codewords(words) && out.shape(1) == words, "entries and out: [blocks][codewords]");
   expect(lows.shape(0) == entries.shape(0) && out.shape(0) == entries.shape(0), "lows: [blocks]");
-  expect(most >= 0 && most <= 255, "most: 8 bits");
   at_level(level).lut_quantize_u8(entries.data(), lows.data(), words, entries.shape(0), scale,
-                                  most, out.data());
+                                  out.data());
 }
 
 // Scans one leaf for a few queries, by lut16_scan or lut256_scan as the tables have 16 or 256
@@ -120,7 +119,7 @@ size_t scan(const std::string& level, In<uint8_t, 3> codes,
             std::optional<In<uint16_t, 1>> corrections, size_t count, uint32_t first_row,
             size_t first_group, In<uint8_t, 3> luts, std::vector<int32_t> thresholds,
             std::vector<int32_t> biases, std::vector<uint32_t> multipliers, Out<uint64_t, 2> keys,
-            Out<uint64_t, 1> sizes, bool wide) {
+            Out<uint64_t, 1> sizes) {
   const size_t groups = codes.shape(0), blocks = codes.shape(1), queries = luts.shape(0);
   const size_t words = luts.shape(2);
   expect(are_codewords(words) && luts.shape(1) == blocks && codes.shape(2) == block_bytes(words),
@@ -134,21 +133,14 @@ size_t scan(const std::string& level, In<uint8_t, 3> codes,
          "one entry a query");
   const PackedLeaf leaf{codes.data(), pointer(corrections), blocks, count, first_row, nullptr};
   ScanQuery scans[kMaxScanQueries];
-  std::vector<uint8_t> sixes(wide ? queries * (blocks / 6) : 0);
   for (size_t q = 0; q < queries; ++q) {
     expect(sizes.data()[q] <= keys.shape(1), "sizes within capacity");
     expect(thresholds[q] >= 0 && thresholds[q] <= 65535, "thresholds in 0..65535");
     scans[q] = {luts.data() + q * blocks * words, thresholds[q], biases[q], multipliers[q],
                 keys.data() + q * keys.shape(1), size_t(sizes.data()[q]), keys.shape(1)};
-    if (!wide || words != kWords16) continue;
-    uint8_t* const marks = sixes.data() + q * (blocks / 6);
-    mark_sixes(scans[q].lut, blocks, marks);
-    scans[q].sixes = marks;
   }
   const KernelTable& k = at_level(level);
-  const auto kernel = words == kWords256 ? k.lut256_scan
-                      : wide             ? k.lut16_wide_scan
-                                         : k.lut16_scan;
+  const auto kernel = words == kWords256 ? k.lut256_scan : k.lut16_scan;
   const size_t stopped = kernel(&leaf, first_group, scans, queries);
   for (size_t q = 0; q < queries; ++q) sizes.data()[q] = scans[q].size;
   return stopped;
@@ -254,7 +246,7 @@ void bind_kernels(nb::module_& m) {
   m.def("kernel_lut_f32", &lut);
   m.def("kernel_lut_quantize_u8", &quantize);
   m.def("kernel_scan", &scan, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(),
-        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
   m.def("kernel_argmax_f32", &argmax);
   m.def("kernel_dot_tiles_f32", &tiled_f32);
   m.def("kernel_at_least_f32", &at_least);

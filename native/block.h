@@ -88,10 +88,8 @@ struct Block {
   // A query's table begins on a cache line.
   uint8_t* lut(size_t q) const { return scratch.luts.data() + q * table_bytes(index); }
   static size_t table_bytes(const IndexView& index) {
-    return ceil_div(index.blocks * index.codewords + index.blocks / 6, 64) * 64;
+    return ceil_div(index.blocks * index.codewords, 64) * 64;
   }
-  // Behind the table, where it is wide.
-  uint8_t* sixes(size_t q) const { return lut(q) + index.blocks * index.codewords; }
 };
 
 inline size_t leaf_size(const IndexView& index, size_t leaf) {

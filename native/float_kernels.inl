@@ -303,8 +303,8 @@ void lut_f32(const float* query, const float* codebook, size_t codewords, size_t
 }
 
 void lut_quantize_u8(const float* lut, const float* lows, size_t codewords, size_t blocks,
-                     float scale, int most, uint8_t* out) noexcept {
-  const F16 s = f16_set(scale), half = f16_set(0.5f), limit = f16_set(float(most));
+                     float scale, uint8_t* out) noexcept {
+  const F16 s = f16_set(scale), half = f16_set(0.5f), limit = f16_set(float(kMaxEntry));
   for (size_t m = 0; m < blocks; ++m) {
     const F16 low = f16_set(lows[m]);
     for (size_t k = m * codewords; k < (m + 1) * codewords; k += 16)

@@ -24,15 +24,12 @@ constexpr size_t blocks_of(size_t dim, size_t dims_per_block) noexcept {
   return ceil_div(dim, dims_per_block);
 }
 
-// A block has 16 codewords, and codes of 4 bits (LUT16), or 256, and codes of 8 bits (LUT256). The
-// greatest entries of their quantized lookup tables: three of LUT16 add up in 8 bits.
+// A block has 16 codewords, and codes of 4 bits (LUT16), or 256, and codes of 8 bits (LUT256).
 constexpr size_t kWords16 = 16, kWords256 = 256;
-constexpr int kMaxEntry16 = 85, kMaxEntry256 = 255;
-constexpr int kMaxEntryWide = 255;  // of LUT16 tables whose blocks differ much: a slower scan
-
-constexpr int max_entry(size_t codewords) noexcept {
-  return codewords == kWords16 ? kMaxEntry16 : kMaxEntry256;
-}
+constexpr int kMaxEntry = 255;  // of their quantized lookup tables
+// Scans of LUT16 add three lookups in 8 bits: no entries of blocks m, m + s and m + 2 s, s being one of these,
+// may be more than kMaxEntry together.
+constexpr size_t kAdded[] = {1, 2, 4};
 // Bytes that one block of a group takes.
 constexpr size_t block_bytes(size_t codewords) noexcept {
   return codewords == kWords16 ? kGroup / 2 : kGroup;
@@ -62,16 +59,13 @@ struct PackedLeaf {
 
 // One query's side of a scan: sums at or above the threshold are appended to out as keys.
 struct ScanQuery {
-  const uint8_t* lut;  // [blocks][codewords], entries up to max_entry; a sum is at most 65535
+  const uint8_t* lut;  // [blocks][codewords]; a sum is at most 65535
   int32_t threshold;   // in 0..65535
   int32_t bias;        // score = sum + bias
   uint32_t multiplier; // a correction c adds (c * multiplier) >> 16
   Key* out;
   size_t size;         // keys in out
   size_t capacity;     // the scan stops at a group when fewer than 32 places are left
-  // For lut16_wide_scan, or null: [blocks / 6] whether any three entries of these six blocks add up in 8
-  // bits; see mark_sixes.
-  const uint8_t* sixes = nullptr;
 };
 
 // Rows rounded to 8 bits, 16 in a group, which has one scale: a byte b stands for
@@ -191,17 +185,14 @@ struct KernelTable {
   void (*lut_f32)(const float* query, const float* codebook, size_t codewords, size_t dim,
                   size_t dims_per_block, bool squared_l2, float* lut, float* lows,
                   float* highs) noexcept;
-  // out[m][k] = floor((lut[m][k] - lows[m]) * scale + 0.5), at most `most`.
+  // out[m][k] = floor((lut[m][k] - lows[m]) * scale + 0.5), at most kMaxEntry.
   void (*lut_quantize_u8)(const float* lut, const float* lows, size_t codewords, size_t blocks,
-                          float scale, int most, uint8_t* out) noexcept;
+                          float scale, uint8_t* out) noexcept;
 
   // Scans groups of a leaf from first_group on, for up to scan_queries queries; returns the
   // group it stopped before (the number of groups when done).
   size_t (*lut16_scan)(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
                        size_t num_queries) noexcept;
-  // The same for entries up to kMaxEntryWide.
-  size_t (*lut16_wide_scan)(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
-                            size_t num_queries) noexcept;
   // The same for codes of 8 bits.
   size_t (*lut256_scan)(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
                         size_t num_queries) noexcept;
@@ -306,8 +297,6 @@ struct KernelTable {
                               size_t stride, size_t first, ScanQuery* query) noexcept;
   // The greatest byte of a query, either way, that i8_filter and i8_products take.
   int32_t i8_most = 127;
-  // Whether lut16_wide_scan looks at ScanQuery::sixes.
-  bool reads_sixes = false;
 };
 
 // Levels in the order of preference, best first.

@@ -41,15 +41,14 @@ struct Sums {
   uint16x8_t v[4];
 };
 
-// Up to `together` lookups are added in 8 bits.
-template <size_t together>
+// Up to three lookups are added in 8 bits.
 inline Sums group_sums(const uint8_t* codes, const uint8_t* lut, size_t blocks) noexcept {
   const uint8x16_t nibble = vdupq_n_u8(15);
   Sums sums;
   for (int i = 0; i < 4; ++i) sums.v[i] = vdupq_n_u16(0);
-  for (size_t step = 0; step < blocks; step += together) {
+  for (size_t step = 0; step < blocks; step += 3) {
     uint8x16_t low = vdupq_n_u8(0), high = low;
-    const size_t end = blocks - step < together ? blocks : step + together;
+    const size_t end = blocks - step < 3 ? blocks : step + 3;
     for (size_t m = step; m < end; ++m) {
       const uint8x16_t table = vld1q_u8(lut + 16 * m), packed = vld1q_u8(codes + 16 * m);
       low = vaddq_u8(low, vqtbl1q_u8(table, vandq_u8(packed, nibble)));
@@ -92,32 +91,21 @@ inline uint32_t survivors(const PackedLeaf& leaf, size_t group, const ScanQuery&
   return mask & valid_mask(leaf, group);
 }
 
-template <size_t together>
-inline size_t scan(const PackedLeaf* leaf, size_t group, ScanQuery* queries,
-                   size_t num_queries) noexcept {
+size_t lut16_scan(const PackedLeaf* leaf, size_t group, ScanQuery* queries,
+                  size_t num_queries) noexcept {
   Found<8> found[kMaxScanQueries];
   while (const size_t count = groups_from(*leaf, group, queries, num_queries, found->kMost)) {
     for (size_t g = 0; g < count; ++g) {
       const uint8_t* codes = leaf->codes + (group + g) * leaf->blocks * 16;
       for (size_t q = 0; q < num_queries; ++q) {
         uint16_t* const sums = found[q].sums[g];
-        store(group_sums<together>(codes, queries[q].lut, leaf->blocks), sums);
+        store(group_sums(codes, queries[q].lut, leaf->blocks), sums);
         found[q].masks[g] = survivors(*leaf, group + g, queries[q], sums);
       }
     }
     take_found(*leaf, group, count, found, queries, num_queries, append_found);
   }
   return group;
-}
-
-size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
-                  size_t num_queries) noexcept {
-  return scan<3>(leaf, first_group, queries, num_queries);
-}
-
-size_t lut16_wide_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
-                       size_t num_queries) noexcept {
-  return scan<1>(leaf, first_group, queries, num_queries);
 }
 
 // ---- Codes of 8 bits

@@ -16,7 +16,6 @@ inline void put_kernels(KernelTable& table) noexcept {
   table.lut_f32 = lut_f32;
   table.lut_quantize_u8 = lut_quantize_u8;
   table.lut16_scan = lut16_scan;
-  table.lut16_wide_scan = lut16_wide_scan;
   table.lut256_scan = lut256_scan;
   table.argmax_f32 = argmax_f32;
   table.at_least_f32 = at_least_f32;

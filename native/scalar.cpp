@@ -171,11 +171,6 @@ size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries
   return g;
 }
 
-size_t lut16_wide_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
-                       size_t num_queries) noexcept {
-  return lut16_scan(leaf, first_group, queries, num_queries);  // adds in 16 bits anyway
-}
-
 constexpr size_t kGroupsAtOnce = 1;
 
 void lut256_sums(const PackedLeaf& leaf, size_t group, size_t, const uint8_t* lut,

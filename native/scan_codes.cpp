@@ -48,8 +48,7 @@ bool begin_scan(const Block& block, uint32_t visit, ScanQuery& scan) {
   const double offset = double(block.scratch.choices[visit].score) + table.base;
   const auto bias = int32_t(std::lround(std::max(offset * table.scale, kLeastBias)));
   if (best.worst != 0 && int64_t(key_score(best.worst)) - bias > 65535) return false;
-  scan = {block.lut(q), 0, bias, table.multiplier, best.keys, best.size, best.capacity,
-          table.wide && kernels().reads_sixes ? block.sixes(q) : nullptr};
+  scan = {block.lut(q), 0, bias, table.multiplier, best.keys, best.size, best.capacity};
   set_threshold(scan, best);
   return true;
 }
@@ -79,19 +78,15 @@ void scan_codes(const Block& block, const PackedLeaf& packed, const uint32_t* sl
   const size_t groups = groups_of(packed.count);
   ScanQuery scans[kMaxScanQueries];
   Candidates* candidates[kMaxScanQueries];
-  bool wide = false;
   size_t used = 0;
   for (size_t i = 0; i < count; ++i) {
     if (!begin_scan(block, visits[i], scans[used])) continue;
     const size_t q = visits[i] / block.limits.leaves;
     candidates[used++] = &block.scratch.candidates[q];
-    wide |= block.scratch.tables[q].wide;
   }
   if (used == 0) return;
   const KernelTable& k = kernels();
-  const auto scan = index.codewords == kWords256 ? k.lut256_scan
-                    : wide                       ? k.lut16_wide_scan
-                                                 : k.lut16_scan;
+  const auto scan = index.codewords == kWords256 ? k.lut256_scan : k.lut16_scan;
   for (size_t group = 0; group < groups;) {
     group = scan(&packed, group, scans, used);
     for (size_t i = 0; i < used; ++i)

@@ -137,8 +137,6 @@ void build_tables(const Block& block) {
     s.tables[q] = build(reach_of(choices, leaves));
     // No room for far leaves: these then share the least score, and what is better is told apart.
     if (s.tables[q].cramped) s.tables[q] = build(reach_of_best(block, choices));
-    if (s.tables[q].wide && kernels().reads_sixes)
-      mark_sixes(block.lut(q), index.blocks, block.sixes(q));
   }
 }
 

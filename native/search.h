@@ -189,7 +189,6 @@ struct Table {
   double scale = 1;
   double base = 0;          // what the entries' zero stands for
   uint32_t multiplier = 0;  // of corrections
-  bool wide = false;        // entries beyond kMaxEntry16
   bool cramped = false;     // finer than this, the scores in reach would have no room
 };
 
@@ -215,10 +214,6 @@ void choose_leaves(const IndexView& index, const float* queries, size_t count, s
 
 // Finds a codeword of middling length in each block, where others are far longer.
 void find_outliers(IndexView& index);
-
-// Says of each six blocks of a table [blocks][16] whether any three of their entries are 255 at most
-// together.
-void mark_sixes(const uint8_t* lut, size_t blocks, uint8_t* sixes) noexcept;
 
 // Fills lut [blocks][codewords]. `reach` is the greatest magnitude of a score that is added to the entries.
 Table build_table(const IndexView& index, const float* query, float reach, uint8_t* lut);

@@ -1,6 +1,8 @@
 // The lookup table of a query.
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -9,28 +11,11 @@
 namespace swann {
 namespace {
 
-// The widest block over the root mean square of all: from here on a table is uneven.
-constexpr double kUneven = 3.0;
 // A codeword is an outlier where it is so many times as long as most. Entries count then that are at most so
 // many usual widths below the greatest of their block.
 constexpr double kOutlying = 16.0, kSaturated = 10.0;
 
 }  // namespace
-
-void mark_sixes(const uint8_t* lut, size_t blocks, uint8_t* sixes) noexcept {
-  for (size_t six = 0; six < blocks / 6; ++six) {
-    int first = 0, second = 0, third = 0;  // the greatest entries of three blocks
-    for (size_t m = 6 * six; m < 6 * six + 6; ++m) {
-      uint8_t greatest = 0;
-      for (size_t k = 0; k < kWords16; ++k) greatest = std::max(greatest, lut[m * kWords16 + k]);
-      const int most = greatest;
-      third = std::max(third, std::min(second, most));
-      second = std::max(second, std::min(first, most));
-      first = std::max(first, most);
-    }
-    sixes[six] = first + second + third <= 255;
-  }
-}
 
 void find_outliers(IndexView& index) {
   std::vector<std::pair<double, uint16_t>> squares(index.codewords);
@@ -78,6 +63,18 @@ void saturate(float* entries, float* lows, const float* highs, size_t blocks, si
   }
 }
 
+// Room for what lies behind the last block: zeros.
+constexpr size_t kBehind = 2 * kAdded[std::size(kAdded) - 1];
+
+// What entries that a scan adds in 8 bits differ by together, at most (kernels.h, kAdded).
+float widest_three(const float* widths, size_t blocks) {
+  int32_t widest = 0;  // numbers of one sign are in the order of their bits, and compared faster so
+  for (const size_t s : kAdded)
+    for (size_t m = 0; m < blocks; ++m)
+      widest = std::max(widest, std::bit_cast<int32_t>(widths[m] + widths[m + s] + widths[m + 2 * s]));
+  return std::bit_cast<float>(widest);
+}
+
 }  // namespace
 
 Table build_table(const IndexView& index, const float* query, float reach, uint8_t* lut) {
@@ -92,9 +89,9 @@ Table build_table(const IndexView& index, const float* query, float reach, uint8
     query = centered.data();
   }
   const double correction_span = length * index.correction_span;
-  entries.resize(blocks * (words + 2));
-  float* lows = entries.data() + blocks * words;
-  float* highs = lows + blocks;
+  entries.resize(blocks * (words + 3) + kBehind);
+  float* const lows = entries.data() + blocks * words;
+  float *const highs = lows + blocks, *const widths = highs + blocks;
   const KernelTable& k = kernels();
   k.lut_f32(query, index.codebook, words, index.reduced_dim, index.dims_per_block,
             index.squared_l2(), entries.data(), lows, highs);
@@ -102,33 +99,33 @@ Table build_table(const IndexView& index, const float* query, float reach, uint8
     const double usual = usual_width(index, entries.data(), highs);
     if (usual > 0) saturate(entries.data(), lows, highs, blocks, words, kSaturated * usual);
   }
-  double low = length * index.correction_low, span = correction_span, widest = 0, squares = 0;
+  double low = length * index.correction_low, span = correction_span;
   for (size_t m = 0; m < blocks; ++m) {
-    const double width = double(highs[m]) - double(lows[m]);
-    low += lows[m];
-    span += width;
-    widest = std::max(widest, width);
-    squares += width * width;
+    widths[m] = highs[m] - lows[m];
+    low += double(lows[m]);
+    span += double(widths[m]);
   }
-  // One scale serves all blocks. Where one is far wider than most, its 85 steps leave few for the
-  // others, which together say as much: such a query is worth the slower scan.
-  const bool wide =
-      words == kWords16 && widest * widest * double(blocks) > kUneven * kUneven * squares;
-  const int most = wide ? kMaxEntryWide : max_entry(words);
-  // The scale is the greatest at which an entry is `most` at most, a sum with its roundings fits 16
-  // bits, and a score 30: far from the least of 31 (kLeastBias), which is that of leaves beyond reach.
+  // The scale is the greatest at which entries fit 8 bits (of three that are added with their roundings), a
+  // sum with its roundings fits 16, and a score 30: far from the least of 31 (kLeastBias), which is that of
+  // leaves beyond reach.
   constexpr double kScoreLimit = double(1 << 29);
+  double widest, most;
+  if (words == kWords16) {
+    std::fill_n(widths + blocks, kBehind, 0.0f);
+    widest = widest_three(widths, blocks), most = kMaxEntry - 1.5;
+  } else {
+    widest = *std::max_element(widths, widths + blocks), most = kMaxEntry;
+  }
   double scale = 1e37;
-  if (widest > 0) scale = std::min(scale, double(most) / widest);
+  if (widest > 0) scale = std::min(scale, most / widest);
   if (span > 0) scale = std::min(scale, std::max(65535.0 - double(blocks) - 1, 1.0) / span);
   const double magnitude = std::fabs(low) + double(reach);
   const bool cramped = magnitude * scale > kScoreLimit;
   if (cramped) scale = kScoreLimit / magnitude;
-  k.lut_quantize_u8(entries.data(), lows, words, blocks, float(scale), most, lut);
+  k.lut_quantize_u8(entries.data(), lows, words, blocks, float(scale), lut);
   Table table;
   table.scale = scale;
   table.base = low;
-  table.wide = wide;
   table.cramped = cramped;
   table.multiplier = uint32_t(std::floor(correction_span * scale * (65536.0 / 65535.0)));
   return table;

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from swann.kernels import GROUP, LANES, kernel_levels, reference
-from swann.kernels.reference import MAX_ENTRY, MAX_ENTRY_256, decode_key, make_key
+from swann.kernels.reference import MAX_ENTRY, decode_key, make_key
 from swann.kernels.testing import KERNELS, call_kernel
 
 LEVELS = kernel_levels()
@@ -31,18 +31,24 @@ class Lut:
 
     words: int
     block_bytes: int
-    most: int
-    """The greatest entry of a table."""
+    most: tuple[int, ...]
+    """The greatest entries of a block, of the next and so on, in turns."""
     scan: str
+    name: str
+
+    def limits(self, blocks: int) -> NDArray[np.int64]:
+        """The greatest entry of each block; none is so great that a sum may be more than 65535."""
+        return np.minimum(np.resize(self.most, blocks), 65535 // blocks)
 
 
+# Three entries of 16 are added in 8 bits: no two wide blocks of uneven tables are.
 LUTS = [
-    Lut(16, 16, MAX_ENTRY, "lut16_scan"),
-    Lut(16, 16, 255, "lut16_wide_scan"),
-    Lut(256, 32, MAX_ENTRY_256, "lut256_scan"),
+    Lut(16, 16, (MAX_ENTRY // 3,), "lut16_scan", "even"),
+    Lut(16, 16, (20, 20, MAX_ENTRY - 2 * 20, *[20] * 6), "lut16_scan", "uneven"),
+    Lut(256, 32, (MAX_ENTRY,), "lut256_scan", "256"),
 ]
 
-each_lut = pytest.mark.parametrize("lut", LUTS, ids=lambda lut: lut.scan)
+each_lut = pytest.mark.parametrize("lut", LUTS, ids=lambda lut: lut.name)
 each_level = pytest.mark.parametrize("level", LEVELS)
 each_dimension = pytest.mark.parametrize("dimension", DIMENSIONS)
 some = settings(max_examples=150)
@@ -269,12 +275,12 @@ def test_quantized_tables(seed: int, lut: Lut, blocks: int, width: float) -> Non
     rng = np.random.default_rng(seed)
     tables = normal(rng, blocks, lut.words) * np.float32(width)
     lows = tables.min(axis=1)
-    scale = float(np.float32(lut.most / np.ptp(tables, axis=1).max()))
-    exact = reference.lut_quantize_u8(tables, lows, scale, lut.most).astype(int)
+    scale = float(np.float32(MAX_ENTRY / np.ptp(tables, axis=1).max()))
+    exact = reference.lut_quantize_u8(tables, lows, scale).astype(int)
     values = (tables - lows[:, None]).astype(np.float64) * scale + 0.5
-    doubtful = np.abs(values - np.rint(values)) < lut.most * 2.0**-22
+    doubtful = np.abs(values - np.rint(values)) < MAX_ENTRY * 2.0**-22
     for level in LEVELS:
-        found = call_kernel("lut_quantize_u8", level, tables, lows, scale, lut.most).astype(int)
+        found = call_kernel("lut_quantize_u8", level, tables, lows, scale).astype(int)
         assert ((found == exact) | doubtful).all()
         assert (np.abs(found - exact) <= 1).all()
         assert (np.abs(found / scale - (tables - lows[:, None])) <= 0.5001 / scale).all()
@@ -288,10 +294,10 @@ def test_quantized_tables_round_halves_up_and_end_at_the_greatest_entry(
     tables = np.arange(2 * lut.words, dtype=np.float32).reshape(2, lut.words) / 2
     tables[1, -1] = 1e9
     lows = tables.min(axis=1)
-    found = call_kernel("lut_quantize_u8", level, tables, lows, 1.0, lut.most)
+    found = call_kernel("lut_quantize_u8", level, tables, lows, 1.0)
     assert found[0].tolist() == [(i + 1) // 2 for i in range(lut.words)]
-    assert found[1, -1] == lut.most
-    np.testing.assert_array_equal(found, reference.lut_quantize_u8(tables, lows, 1.0, lut.most))
+    assert found[1, -1] == MAX_ENTRY
+    np.testing.assert_array_equal(found, reference.lut_quantize_u8(tables, lows, 1.0))
 
 
 # ---- The scan
@@ -310,6 +316,11 @@ def scan_all_levels(lut: Lut, *arguments: Any) -> tuple[int, list[NDArray[np.uin
 
 def random_codes(rng: Rng, lut: Lut, groups: int, blocks: int) -> NDArray[np.uint8]:
     return rng.integers(0, 256, (groups, blocks, lut.block_bytes), np.uint8)
+
+
+def random_tables(rng: Rng, lut: Lut, queries: int, blocks: int) -> NDArray[np.uint8]:
+    most = lut.limits(blocks)[:, None]
+    return rng.integers(0, most + 1, (queries, blocks, lut.words)).astype(np.uint8)
 
 
 @settings(max_examples=800)
@@ -339,13 +350,11 @@ def test_scan(
     rng = np.random.default_rng(seed)
     groups = -(-count // GROUP)
     codes = random_codes(rng, lut, groups, blocks)
-    top = 2 if few_values else lut.most + 1
-    luts = rng.integers(0, top, (num_queries, blocks, lut.words), np.uint8)
-    if lut.scan == "lut16_wide_scan":  # of some blocks any three entries add up in 8 bits
-        small = np.repeat(rng.random((num_queries, blocks // 6 + 1)) < 0.6, 6, axis=1)[:, :blocks]
-        luts[small] //= 3
+    luts = random_tables(rng, lut, num_queries, blocks)
+    if few_values:
+        luts = np.minimum(luts, 1)
     corrections = rng.integers(0, 65536, groups * GROUP, np.uint16) if corrected else None
-    reach = blocks * (top - 1)
+    reach = int(luts.max(axis=2).sum(axis=1).max())
     multipliers = rng.integers(0, 65536 - reach, num_queries).tolist()
     thresholds = np.quantile(np.arange(reach + 1), rng.uniform(0, share, num_queries)).astype(int)
     biases = rng.integers(-(2**30), 2**30, num_queries).tolist()
@@ -369,10 +378,11 @@ def test_scan(
 def greatest_entries(
     lut: Lut, blocks: int, count: int = 70
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
-    """Codes, tables of one value, and the sum of all: 65535 at most."""
+    """Codes, tables of one value a block, and the sum of all: 65535 at most."""
     codes = random_codes(np.random.default_rng(blocks), lut, -(-count // GROUP), blocks)
-    value = min(lut.most, 65535 // blocks)
-    return codes, np.full((1, blocks, lut.words), value, np.uint8), value * blocks
+    limits = lut.limits(blocks)
+    luts = np.repeat(limits[None, :, None], lut.words, axis=2).astype(np.uint8)
+    return codes, luts, int(limits.sum())
 
 
 @each_lut
@@ -420,7 +430,7 @@ def test_the_scan_stops_where_room_ends_and_goes_on_from_there(
 ) -> None:
     rng = np.random.default_rng(room)
     codes = random_codes(rng, lut, 9, 4)
-    luts = rng.integers(0, lut.most + 1, (num_queries, 4, lut.words), np.uint8)
+    luts = random_tables(rng, lut, num_queries, 4)
     count, group = 9 * GROUP - 5, 0
     collected: list[list[int]] = [[] for _ in range(num_queries)]
     rest = ([0] * num_queries, [0] * num_queries, [0] * num_queries)
@@ -452,7 +462,7 @@ def test_every_code_is_looked_up_in_its_place(lut: Lut) -> None:
             if lut.words == 16:
                 codes = unpacked[:, :, :16] | unpacked[:, :, 16:] << 4
             luts = np.zeros((1, 3, lut.words), np.uint8)
-            luts[0, block] = np.arange(lut.words) % (lut.most + 1)
+            luts[0, block] = np.arange(lut.words)
             nothing = [np.empty(0, np.uint64)]
             _, keys = scan_all_levels(
                 lut, codes, None, GROUP, 0, 0, luts, [0], [0], [0], nothing, 64
@@ -464,7 +474,7 @@ def test_every_code_is_looked_up_in_its_place(lut: Lut) -> None:
 def test_queries_do_not_disturb_each_other(lut: Lut) -> None:
     rng = np.random.default_rng(0)
     codes = random_codes(rng, lut, 5, 13)
-    luts = rng.integers(0, lut.most + 1, (3, 13, lut.words), np.uint8)
+    luts = random_tables(rng, lut, 3, 13)
     empty = [np.empty(0, np.uint64)]
     rest = [300, 500, 700], [1, 2, 3], [0, 0, 0]
     for level in LEVELS:

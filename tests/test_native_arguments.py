@@ -365,21 +365,19 @@ KERNELS: list[tuple[str, tuple[Any, ...], Refusals]] = [
     ),
     (
         "kernel_lut_quantize_u8",
-        (LEVEL, f32(BLOCKS, 16), f32(BLOCKS), 1.0, 85, u8(BLOCKS, 16)),
+        (LEVEL, f32(BLOCKS, 16), f32(BLOCKS), 1.0, u8(BLOCKS, 16)),
         [
             (1, f32(BLOCKS, 17), "entries and out"),
             (2, f32(3), "lows: "),
-            (4, -1, "most: "),
-            (4, 256, "most: "),
-            (5, u8(BLOCKS, 15), "entries and out"),
-            (5, u8(3, 16), "lows: "),
+            (4, u8(BLOCKS, 15), "entries and out"),
+            (4, u8(3, 16), "lows: "),
         ],
     ),
     (
         "kernel_scan",
         (
             LEVEL, u8(2, BLOCKS, 16), u16(64), 40, 0, 0, u8(1, BLOCKS, 16),
-            [0], [0], [0], u64(1, 80), u64(1), False,
+            [0], [0], [0], u64(1, 80), u64(1),
         ),
         [
             (1, u8(2, BLOCKS, 15), "codes and luts"),

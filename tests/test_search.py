@@ -23,7 +23,7 @@ import swann
 from swann import Searcher, SearchResult
 from swann.index.packed import PackedIndex
 from swann.kernels import reference
-from swann.kernels.reference import MAX_ENTRY, MAX_ENTRY_256
+from swann.kernels.reference import ADDED, MAX_ENTRY
 
 F32 = NDArray[np.float32]
 
@@ -337,10 +337,14 @@ def rounding(index: PackedIndex, query: F32, reach: float) -> float:
     seen = query if index.code_center is None else query - index.code_center
     _, lows, highs = reference.lut_f32(seen, index.codebook, width, squared_l2)
     blocks, widths = len(lows), highs - lows
-    uneven = widths.max() > 3 * np.sqrt((widths**2).mean())  # then entries go to 255
+    padded, most = np.append(widths, np.zeros(2 * max(ADDED))), float(MAX_ENTRY)
+    widest = widths.max()
+    if index.codebook.shape[1] == 16:  # three entries and their roundings are added in 8 bits
+        triples = [padded[:blocks] + padded[s:][:blocks] + padded[2 * s :][:blocks] for s in ADDED]
+        widest = np.max(triples)
+        most -= 1.5
     scale = min(
-        (MAX_ENTRY if index.codebook.shape[1] == 16 and not uneven else MAX_ENTRY_256)
-        / widths.max(),
+        most / widest,
         (65535 - blocks - 1) / (widths.sum() + index.correction_span),
         2**30 / (abs(lows.sum() + index.correction_low) + reach),
     )

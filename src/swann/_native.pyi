@@ -277,9 +277,7 @@ def kernel_lut_f32(
     highs: _A,
     /,
 ) -> None: ...
-def kernel_lut_quantize_u8(
-    level: str, lut: _A, lows: _A, scale: float, most: int, out: _A, /
-) -> None: ...
+def kernel_lut_quantize_u8(level: str, lut: _A, lows: _A, scale: float, out: _A, /) -> None: ...
 def kernel_scan(
     level: str,
     codes: _A,
@@ -293,7 +291,6 @@ def kernel_scan(
     multipliers: list[int],
     keys: _A,
     sizes: _A,
-    wide: bool,
     /,
 ) -> int: ...
 def kernel_dot_tiles_f32(level: str, rows: _A, tiles: _A, out: _A, /) -> None: ...

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from swann.kernels import GROUP, LANES
 
 __all__ = [
+    "ADDED",
     "MAX_ENTRY",
-    "MAX_ENTRY_256",
     "argmax_f32",
     "at_least_f32",
     "decode_key",
@@ -35,7 +35,6 @@ __all__ = [
     "keys_from_f32",
     "least_of_best_f32",
     "lut16_scan",
-    "lut16_wide_scan",
     "lut256_scan",
     "lut_f32",
     "lut_quantize_u8",
@@ -54,11 +53,11 @@ U16 = NDArray[np.uint16]
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 
-MAX_ENTRY = 85
-"""Of a quantized lookup table of 16 entries: kernels may add three of them in 8 bits."""
+MAX_ENTRY = 255
+"""Of a quantized lookup table."""
 
-MAX_ENTRY_256 = 255
-"""Of a quantized lookup table of 256 entries."""
+ADDED = (1, 2, 4)
+"""Scans of 16 entries a block add three in 8 bits: of blocks m, m + s, m + 2 s, s one of these."""
 
 
 def dot_f32(queries: F32, rows: F32) -> F64:
@@ -135,13 +134,13 @@ def lut_f32(
     return lut, lut.min(axis=1), lut.max(axis=1)
 
 
-def lut_quantize_u8(lut: F32, lows: F32, scale: float, most: int) -> U8:
+def lut_quantize_u8(lut: F32, lows: F32, scale: float) -> U8:
     """Return lookup tables as whole multiples of 1 / scale above each block's least entry.
 
-    No entry is over `most`.
+    No entry is over `MAX_ENTRY`.
     """
     above = (lut - lows[:, None]).astype(np.float64)  # the difference is rounded to float32
-    return np.minimum(np.floor(above * np.float32(scale) + 0.5), most).astype(np.uint8)
+    return np.minimum(np.floor(above * np.float32(scale) + 0.5), MAX_ENTRY).astype(np.uint8)
 
 
 def make_key(score: int, row: int) -> int:
@@ -186,7 +185,8 @@ def lut16_scan(
     first_group : int
         Where to begin.
     luts : uint8 array of shape (queries, blocks, 16 or 256)
-        Each query's tables; no entry is over `MAX_ENTRY` or `MAX_ENTRY_256`, no sum over 65535.
+        Each query's tables. No sum is over 65535; nor, of 16 entries a block, one of three that may
+        be added in 8 bits (`ADDED`) over `MAX_ENTRY`.
     thresholds, biases, multipliers : sequences of int
         Of each query. A datapoint of a sum at or above the threshold scores sum + bias.
     found : sequence of uint64 arrays
@@ -217,7 +217,6 @@ def lut16_scan(
     return len(codes), [np.array(known, np.uint64) for known in keys]
 
 
-lut16_wide_scan = lut16_scan  # entries go to 255
 lut256_scan = lut16_scan  # the shapes of codes and tables say how wide they are
 
 

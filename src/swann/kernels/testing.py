@@ -7,7 +7,6 @@ name of a level. Arguments are left as they are; results are new arrays.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -103,9 +102,9 @@ def _lut(
     return lut, lows, highs
 
 
-def _lut_quantize(level: str, lut: F32, lows: F32, scale: float, most: int) -> U8:
+def _lut_quantize(level: str, lut: F32, lows: F32, scale: float) -> U8:
     out = np.empty(lut.shape, np.uint8)
-    _native.kernel_lut_quantize_u8(level, lut, lows, scale, most, out)
+    _native.kernel_lut_quantize_u8(level, lut, lows, scale, out)
     return out
 
 
@@ -122,8 +121,6 @@ def _scan(
     multipliers: Sequence[int],
     found: Sequence[U64],
     capacity: int,
-    *,
-    wide: bool = False,
 ) -> tuple[int, list[U64]]:
     keys = np.zeros((len(luts), capacity), np.uint64)
     sizes = np.array([len(known) for known in found], np.uint64)
@@ -142,7 +139,6 @@ def _scan(
         list(multipliers),
         keys,
         sizes,
-        wide,
     )
     return stopped, [place[:size] for place, size in zip(keys, sizes.tolist(), strict=True)]
 
@@ -232,7 +228,6 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "lut_f32": _lut,
     "lut_quantize_u8": _lut_quantize,
     "lut16_scan": _scan,
-    "lut16_wide_scan": partial(_scan, wide=True),
     "lut256_scan": _scan,  # the tables say which of the two
     "dot_tiles_f32": _tiled,
     "argmax_f32": _argmax,
