@@ -1,4 +1,4 @@
-// Level avx512vnni: bytes are looked up in 64 at a time (VBMI), and four of them added into 32 bits
+// Level avx512vnni: bytes are looked up in 64 at a time (VBMI), taken apart (GFNI), and four of them added into 32 bits
 // (VNNI): Ice Lake, Zen 4 and newer. It adds scans, rows and codes in bytes to avx512bw.
 #include <immintrin.h>
 

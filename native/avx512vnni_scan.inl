@@ -13,52 +13,76 @@ inline __m512i in_16_bits(const Sums& sums) noexcept {
   return _mm512_permutex2var_epi16(sums.low, lower_halves, sums.high);
 }
 
-// 64 bytes of codes (four blocks of 32 datapoints) turned, so that the codes of a datapoint lie side
-// by side, each with the place where its block's table begins in a register of four tables.
-inline void turn_codes(__m512i codes, __m512i& low, __m512i& high) noexcept {
+// Four rows of 16 bytes (of four blocks) turned, so that what a datapoint has of them lies side by side.
+inline __m512i turned(__m512i rows) noexcept {
   const __m512i turn = _mm512_set_epi8(
       63, 47, 31, 15, 62, 46, 30, 14, 61, 45, 29, 13, 60, 44, 28, 12, 59, 43, 27, 11, 58, 42, 26,
       10, 57, 41, 25, 9, 56, 40, 24, 8, 55, 39, 23, 7, 54, 38, 22, 6, 53, 37, 21, 5, 52, 36, 20, 4,
       51, 35, 19, 3, 50, 34, 18, 2, 49, 33, 17, 1, 48, 32, 16, 0);
+  return _mm512_permutexvar_epi8(turn, rows);
+}
+
+// The codes of four blocks turned, each with the place where its block's table begins in a register of
+// four tables.
+inline void turn_codes(__m512i codes, __m512i& low, __m512i& high) noexcept {
   const __m512i nibble = _mm512_set1_epi8(15), tables = _mm512_set1_epi32(0x30201000);
   constexpr int kAndOr = 0xEA;  // a & b | c
-  const __m512i packed = _mm512_permutexvar_epi8(turn, codes);
+  const __m512i packed = turned(codes);
   low = _mm512_ternarylogic_epi32(packed, nibble, tables, kAndOr);
   high = _mm512_ternarylogic_epi32(_mm512_srli_epi16(packed, 4), nibble, tables, kAndOr);
 }
 
-// Looks 4 S blocks up for G groups and Q queries: one register looks up in the tables of four, what S of
-// them find is added in 8 bits, then that of four blocks by one instruction. Of the last four, absent
-// blocks look up a table of zeros.
+// The upper halves of all bytes. As a product of bits this is one operation, of ports that shuffles leave free.
+inline __m512i upper_halves(__m512i bytes) noexcept {
+  const __m512i upper = _mm512_set1_epi64(0x1020408000000000);
+  return _mm512_gf2p8affine_epi64_epi8(bytes, upper, 0);
+}
+
+// 64 bytes, the last of S times as many only where they are present.
+template <size_t S>
+SWANN_INLINE inline __m512i load(const uint8_t* from, size_t s, __mmask64 present) noexcept {
+  return s + 1 < S ? _mm512_loadu_si512(from + 64 * s)
+                   : _mm512_maskz_loadu_epi8(present, from + 64 * s);
+}
+
+// Looks 4 S blocks up for G groups and Q queries: what S registers find is added in 8 bits, then that of
+// four blocks by one instruction. Of the last four, absent blocks look up a table of zeros. For one query or two it
+// is what was found that is turned, for more the codes, once for all.
 template <size_t G, size_t Q, size_t S>
 inline void add_lookups(const uint8_t* codes, size_t group_bytes, const ScanQuery* queries,
                         size_t at, __mmask64 present, Sums (&sums)[G][Q]) noexcept {
-  const __m512i ones = _mm512_set1_epi8(1);
-  const auto load = [&](const uint8_t* from, size_t s) SWANN_INLINE {
-    from += at + 64 * s;
-    return s + 1 < S ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi8(present, from);
-  };
+  constexpr bool kTurned = Q > 2;
+  const __m512i ones = _mm512_set1_epi8(1), nibble = _mm512_set1_epi8(15);
   __m512i low[G][S], high[G][S];
 #pragma GCC unroll 4
   for (size_t g = 0; g < G; ++g)
 #pragma GCC unroll 4
-    for (size_t s = 0; s < S; ++s) turn_codes(load(codes + g * group_bytes, s), low[g][s], high[g][s]);
+    for (size_t s = 0; s < S; ++s) {
+      const __m512i packed = load<S>(codes + g * group_bytes + at, s, present);
+      if constexpr (kTurned)
+        turn_codes(packed, low[g][s], high[g][s]);
+      else
+        low[g][s] = _mm512_and_si512(packed, nibble), high[g][s] = upper_halves(packed);
+    }
 #pragma GCC unroll 8
   for (size_t q = 0; q < Q; ++q) {
     __m512i tables[S];
 #pragma GCC unroll 4
-    for (size_t s = 0; s < S; ++s) tables[s] = load(queries[q].lut, s);
+    for (size_t s = 0; s < S; ++s) tables[s] = load<S>(queries[q].lut + at, s, present);
+    const auto look_up = [&](__m512i place, size_t s) SWANN_INLINE {
+      return kTurned ? _mm512_permutexvar_epi8(place, tables[s])
+                     : _mm512_shuffle_epi8(tables[s], place);
+    };
 #pragma GCC unroll 4
     for (size_t g = 0; g < G; ++g) {
-      __m512i lower = _mm512_permutexvar_epi8(low[g][0], tables[0]);
-      __m512i upper = _mm512_permutexvar_epi8(high[g][0], tables[0]);
+      __m512i lower = look_up(low[g][0], 0), upper = look_up(high[g][0], 0);
 #pragma GCC unroll 4
       for (size_t s = 1; s < S; ++s) {
-        lower = _mm512_add_epi8(lower, _mm512_permutexvar_epi8(low[g][s], tables[s]));
-        upper = _mm512_add_epi8(upper, _mm512_permutexvar_epi8(high[g][s], tables[s]));
+        lower = _mm512_add_epi8(lower, look_up(low[g][s], s));
+        upper = _mm512_add_epi8(upper, look_up(high[g][s], s));
       }
-      add_products(sums[g][q].low, lower, ones);
-      add_products(sums[g][q].high, upper, ones);
+      add_products(sums[g][q].low, kTurned ? lower : turned(lower), ones);
+      add_products(sums[g][q].high, kTurned ? upper : turned(upper), ones);
     }
   }
 }
@@ -174,14 +198,12 @@ inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noe
   return group;
 }
 
-// Several queries add three lookups in 8 bits before they are widened. One gains nothing: all four ports have what
-// they can do.
 size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
                   size_t num_queries) noexcept {
   switch (num_queries) {
-    case 1: return scan<4, 1, 1>(*leaf, first_group, queries);
-    case 2: return scan<1, 2, 3>(*leaf, first_group, queries);
-    case 3: return scan<1, 3, 3>(*leaf, first_group, queries);
+    case 1: return scan<4, 1, 3>(*leaf, first_group, queries);
+    case 2: return scan<2, 2, 3>(*leaf, first_group, queries);
+    case 3: return scan<2, 3, 3>(*leaf, first_group, queries);
     case 4: return scan<1, 4, 3>(*leaf, first_group, queries);
     case 5: return scan<1, 5, 3>(*leaf, first_group, queries);
     case 6: return scan<1, 6, 3>(*leaf, first_group, queries);

@@ -65,7 +65,7 @@ Cpu detect() noexcept {
   const uint64_t saved = enabled_registers();
   cpu.avx2 = (saved & 0x6) == 0x6 && has(b, {3, 5, 8}) && has(ext_c, {5});  // BMI AVX2 BMI2 LZCNT
   cpu.avx512 = cpu.avx2 && (saved & 0xE6) == 0xE6 && has(b, {16, 17, 28, 30, 31});  // F DQ CD BW VL
-  cpu.vnni = cpu.avx512 && has(c, {1, 6, 11});  // VBMI VBMI2 VNNI
+  cpu.vnni = cpu.avx512 && has(c, {1, 6, 8, 11});  // VBMI VBMI2 GFNI VNNI
   // AMX-TILE AMX-INT8
   cpu.amx = cpu.vnni && (saved & 0x60000) == 0x60000 && has(d, {24, 25}) && may_use_tiles();
   return cpu;
