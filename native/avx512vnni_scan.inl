@@ -1,4 +1,4 @@
-// The scan of 4-bit codes with VBMI and VNNI: one shuffle looks up in the tables of four blocks.
+// The scan of 4-bit codes with VBMI, GFNI and VNNI: one shuffle looks up in the tables of four blocks.
 // Included inside avx512vnni.cpp's unnamed namespace, after avx512_scan.inl.
 
 // Scores of the datapoints 0 to 15 and 16 to 31 of a group.
@@ -46,8 +46,8 @@ SWANN_INLINE inline __m512i load(const uint8_t* from, size_t s, __mmask64 presen
 }
 
 // Looks 4 S blocks up for G groups and Q queries: what S registers find is added in 8 bits, then that of
-// four blocks by one instruction. Of the last four, absent blocks look up a table of zeros. For one query or two it
-// is what was found that is turned, for more the codes, once for all.
+// four blocks by one instruction. Of the last four, absent blocks look up a table of zeros. For one query
+// or two it is what was found that is turned, for more the codes, once for all.
 template <size_t G, size_t Q, size_t S>
 inline void add_lookups(const uint8_t* codes, size_t group_bytes, const ScanQuery* queries,
                         size_t at, __mmask64 present, Sums (&sums)[G][Q]) noexcept {
@@ -86,6 +86,9 @@ inline void add_lookups(const uint8_t* codes, size_t group_bytes, const ScanQuer
     }
   }
 }
+
+// Registers whose lookups are added in 8 bits (kAdded).
+constexpr size_t kSteps = 3;
 
 // The same for the blocks that are left, 4 S at most.
 template <size_t G, size_t Q, size_t S>
@@ -148,8 +151,8 @@ inline void append_compressed(ScanQuery& query, uint32_t row, uint32_t mask,
   query.size += size;
 }
 
-// G groups against Q queries in one pass, 4 S blocks at a time.
-template <size_t G, size_t Q, size_t S, size_t most>
+// G groups against Q queries in one pass.
+template <size_t G, size_t Q, size_t most>
 inline void scan_tile(const PackedLeaf& leaf, size_t group, size_t place, const ScanQuery* queries,
                       const __m512i (&thresholds)[Q], Found<most> (&found)[Q]) noexcept {
   const size_t bytes = leaf.blocks * 16;
@@ -162,12 +165,15 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, size_t place, const 
     for (size_t q = 0; q < Q; ++q)
       sums[g][q] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
   size_t at = 0;
-  for (; at + 64 * S <= bytes; at += 64 * S) {
+  for (; at + 64 * kSteps <= bytes; at += 64 * kSteps) {
 #pragma GCC unroll 4
-    for (size_t s = 0; s < S; ++s) ahead.fetch(at + 64 * s);
-    add_lookups<G, Q, S>(codes, bytes, queries, at, ~__mmask64(0), sums);
+    for (size_t s = 0; s < kSteps; ++s) ahead.fetch(at + 64 * s);
+    add_lookups<G, Q, kSteps>(codes, bytes, queries, at, ~__mmask64(0), sums);
   }
-  if (at < bytes) add_last<G, Q, S>(codes, bytes, queries, at, sums);
+  if (at < bytes) {
+    for (size_t line = at; line + 64 <= bytes; line += 64) ahead.fetch(line);
+    add_last<G, Q, kSteps>(codes, bytes, queries, at, sums);
+  }
 #pragma GCC unroll 4
   for (size_t g = 0; g < G; ++g)
 #pragma GCC unroll 8
@@ -176,7 +182,7 @@ inline void scan_tile(const PackedLeaf& leaf, size_t group, size_t place, const 
                                             in_16_bits(sums[g][q]), found[q].sums[place + g]);
 }
 
-template <size_t G, size_t Q, size_t S>
+template <size_t G, size_t Q>
 inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noexcept {
   Found<Q == 1 ? 32 : 16> found[Q];
   __m512i thresholds[Q];
@@ -184,15 +190,15 @@ inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noe
   while (const size_t count = groups_from(leaf, group, queries, Q, found->kMost)) {
     size_t g = 0;
     for (; g + G <= count; g += G)
-      scan_tile<G, Q, S>(leaf, group + g, g, queries, thresholds, found);
+      scan_tile<G, Q>(leaf, group + g, g, queries, thresholds, found);
     // One group alone waits for its own sums: two are as fast.
     if constexpr (G > 2)
       if (g + 2 <= count) {
-        scan_tile<2, Q, S>(leaf, group + g, g, queries, thresholds, found);
+        scan_tile<2, Q>(leaf, group + g, g, queries, thresholds, found);
         g += 2;
       }
     if constexpr (G > 1)
-      if (g < count) scan_tile<1, Q, S>(leaf, group + g, g, queries, thresholds, found);
+      if (g < count) scan_tile<1, Q>(leaf, group + g, g, queries, thresholds, found);
     take_found(leaf, group, count, found, queries, Q, append_compressed);
   }
   return group;
@@ -201,13 +207,13 @@ inline size_t scan(const PackedLeaf& leaf, size_t group, ScanQuery* queries) noe
 size_t lut16_scan(const PackedLeaf* leaf, size_t first_group, ScanQuery* queries,
                   size_t num_queries) noexcept {
   switch (num_queries) {
-    case 1: return scan<4, 1, 3>(*leaf, first_group, queries);
-    case 2: return scan<2, 2, 3>(*leaf, first_group, queries);
-    case 3: return scan<2, 3, 3>(*leaf, first_group, queries);
-    case 4: return scan<1, 4, 3>(*leaf, first_group, queries);
-    case 5: return scan<1, 5, 3>(*leaf, first_group, queries);
-    case 6: return scan<1, 6, 3>(*leaf, first_group, queries);
-    case 7: return scan<1, 7, 3>(*leaf, first_group, queries);
-    default: return scan<1, 8, 3>(*leaf, first_group, queries);
+    case 1: return scan<4, 1>(*leaf, first_group, queries);
+    case 2: return scan<2, 2>(*leaf, first_group, queries);
+    case 3: return scan<2, 3>(*leaf, first_group, queries);
+    case 4: return scan<1, 4>(*leaf, first_group, queries);
+    case 5: return scan<1, 5>(*leaf, first_group, queries);
+    case 6: return scan<1, 6>(*leaf, first_group, queries);
+    case 7: return scan<1, 7>(*leaf, first_group, queries);
+    default: return scan<1, 8>(*leaf, first_group, queries);
   }
 }

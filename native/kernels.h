@@ -59,7 +59,7 @@ struct PackedLeaf {
 
 // One query's side of a scan: sums at or above the threshold are appended to out as keys.
 struct ScanQuery {
-  const uint8_t* lut;  // [blocks][codewords]; a sum is at most 65535
+  const uint8_t* lut;  // [blocks][codewords]; a sum is at most 65535 (and see kAdded)
   int32_t threshold;   // in 0..65535
   int32_t bias;        // score = sum + bias
   uint32_t multiplier; // a correction c adds (c * multiplier) >> 16

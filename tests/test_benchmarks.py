@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import exact, expand, front, goals, growth, report, turns
 from benchmarks.results import Build, Latency, Point, Results, Scaling, SystemResult
+from benchmarks.roofline import limits, stages, work
 from benchmarks.systems import all_systems, find
 from benchmarks.tables import short
 
@@ -40,7 +41,7 @@ def row(text: str, of: Results) -> dict[str, float]:
     return goal.measure(of)
 
 
-@pytest.mark.parametrize("module", [front, growth])
+@pytest.mark.parametrize("module", [front, growth, stages])
 def test_examples(module: Any) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0
@@ -314,3 +315,23 @@ def test_made_vectors_lie_where_the_real_ones_lie(monkeypatch: pytest.MonkeyPatc
     assert made[:, 1].std() == pytest.approx(real[:, 1].std(), rel=0.05)
     assert not np.array_equal(made, expand.made(real, near, 1))
     np.testing.assert_array_equal(made, expand.made(real, near, 0))
+
+
+def test_a_query_takes_no_less_than_its_bytes_or_its_operations() -> None:
+    sizes = work.Sizes(
+        leaves=600, dimension=100, entries=12800, leaf_bytes=14000, code_bytes=8_400_000,
+        blocks=50, candidates=100, row_bytes=400, rows=330_000,
+    )  # fmt: skip
+    found = limits.Limits(
+        3.7,
+        {"512": {"shuffles": 4.0, "sums": 4.0, "logic": 8.0}},
+        {"0:60000": 100.0, "14000:8400000": 50.0, "0:8400000": 80.0, "400:132000000": 8.0},
+    )
+    alone = work.of_query(sizes, "512", batch=False)
+    assert alone["reordering"].by_bytes(found) == pytest.approx(100 * 400 / 8 / 1000)
+    # 12,800 entries of 50 blocks: 5,000 times 128 lookups, each 20 / 3 operations; 25 bytes each.
+    assert alone["scan"].by_operations(found, "512") == pytest.approx(5000 * 20 / 3 / 8 / 1000)
+    assert alone["scan"].by_bytes(found) == pytest.approx(12800 * 25 / 50 / 1000)
+    batch = work.of_query(sizes, "512", batch=True)
+    assert batch["scan"].all == 5000 * (4 + 4 / 8)
+    assert batch["scan"].bytes == 8_400_000 / 1024

@@ -1,0 +1,1 @@
+"""How near a search comes to what the core can do, by stage."""
