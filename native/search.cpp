@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "waiting.h"
@@ -184,6 +185,18 @@ const std::vector<uint32_t>& by_best_leaf(const Block& block) {
 
 }  // namespace
 
+namespace {
+
+// Queries whose tables the second-level cache holds; more where fewer would share the codes of a leaf.
+size_t with_near_tables(const IndexView& index, const SearchLimits& limits) {
+  constexpr size_t kNearBytes = size_t(1) << 20, kVisits = 40;
+  if (index.codes == nullptr) return std::numeric_limits<size_t>::max();
+  return std::max(kNearBytes / Block::table_bytes(index),
+                  kVisits * index.num_leaves / std::max<size_t>(1, limits.leaves));
+}
+
+}  // namespace
+
 size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept {
   constexpr size_t kMaxBlock = 1024, kMaxBytes = size_t(64) << 20;
   // Interrupts are heard between blocks: of rows that are scored one by one, seconds lie between them.
@@ -195,7 +208,8 @@ size_t most_queries(const IndexView& index, const SearchLimits& limits) noexcept
                        (index.dim + index.reduced_dim) * sizeof(float);
   const size_t scores = index.codes == nullptr && index.num_leaves == 1 ? index.num_entries : 1;
   const size_t quick = std::max(kFewQueries, kMaxScores / std::max<size_t>(1, scores));
-  return std::clamp<size_t>(kMaxBytes / bytes, 1, std::min(kMaxBlock, quick));
+  const size_t most = std::min({kMaxBlock, quick, with_near_tables(index, limits)});
+  return std::clamp<size_t>(kMaxBytes / bytes, 1, most);
 }
 
 void search_block(const IndexView& index, const Changes* changes, const SearchLimits& limits,

@@ -125,7 +125,7 @@ void test_tables_fit() {
         for (size_t m = 0; m < blocks; ++m)
           most[m] = *std::max_element(&lut[m * kWords16], &lut[m * kWords16] + kWords16);
         int greatest = 0;
-        for (const size_t s : kAdded)
+        for (const size_t s : {1, 2, 4})  // which levels add
           for (size_t m = 0; m < blocks; ++m)
             greatest = std::max(greatest, most[m] + most[m + s] + most[m + 2 * s]);
         check(greatest <= kMaxEntry, "no more than fits", blocks, wide);

@@ -112,9 +112,8 @@ def of_mode(
 def of_data(data: PreparedData, site: Path, seconds: float) -> str:
     """Build an index, search it, and write its section."""
     train, queries = np.asarray(data.train), data.test[:QUERIES]
-    # Rows are of unit length where the measure is cosine.
-    measure = "dot_product" if data.distance_measure == "cosine" else data.distance_measure
-    searcher = swann.build(train, K, cast(DistanceMeasure, measure))
+    measure = cast(DistanceMeasure, data.distance_measure)
+    searcher = swann.build(train, K, measure)
     sizes = sizes_of(searcher, queries)
     if sizes is None:
         return f"## {data.name}\n\nThe defaults have no tree or no codes: not measured.\n"
@@ -151,18 +150,18 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", default="glove-100,fashion-mnist-784,lm-head-smollm2")
+    parser.add_argument("--data", default="glove-100,fashion-mnist-784", help="names or files")
     parser.add_argument("--seconds", type=float, default=5, help="of each turn (default 5)")
     parser.add_argument("--publish", action="store_true", help="write docs/bench/roofline.md")
     given = parser.parse_args()
     if shutil.which("perf") is None or shutil.which("g++") is None:
         raise SystemExit("needs g++ and perf (Debian: g++, linux-perf)")
+    found = [prepare(datasets.find(name)) for name in given.data.split(",")]
     site = stages.install()
-    sections = [
-        of_data(prepare(datasets.find(name)), site, given.seconds) for name in given.data.split(",")
-    ]
+    sections = [of_data(data, site, given.seconds) for data in found]
     told = machine.describe(1, 1, "wall")
-    about = f"{told['cpu']}, {told['date']}: `python -m benchmarks.roofline --data {given.data}`."
+    names = ",".join(data.name for data in found)
+    about = f"{told['cpu']}, {told['date']}: `python -m benchmarks.roofline --data {names}`."
     page = "\n".join([f"# {TITLE}\n\n{about} {EXPLAINED}\n", *sections])
     print(page)
     if given.publish:

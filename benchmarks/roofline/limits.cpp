@@ -132,7 +132,7 @@ double runs(size_t bytes, size_t total) {
   std::mt19937_64 random(1);
   std::vector<size_t> places(std::clamp<size_t>((size_t(16) << 20) / bytes, 64, 100000));
   double best = 0;
-  for (size_t ahead : {1, 4, 8, 16}) {
+  for (size_t ahead : {1, 2, 4, 8, 16}) {
     for (int turn = 0; turn < 5; ++turn) {
       for (auto& place : places) place = random() % std::max<size_t>(1, total / bytes) * bytes;
       const double taken = least(1, [&] {

@@ -33,8 +33,9 @@ def install() -> Path:
     site = ENVS / "roofline"
     shutil.rmtree(site, ignore_errors=True)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    named = "--config-settings=install.strip=false"
-    subprocess.run([*pip, "--no-deps", "--target", site, named, ROOT], check=True)
+    named = ["install.strip=false", "cmake.build-type=RelWithDebInfo"]
+    settings = [f"--config-settings={setting}" for setting in named]
+    subprocess.run([*pip, "--no-deps", "--target", site, *settings, ROOT], check=True)
     return site
 
 

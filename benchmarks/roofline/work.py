@@ -85,6 +85,9 @@ def of_query(sizes: Sizes, width: str, batch: bool) -> dict[str, Work]:
         64 if width == "512" else 16
     )  # AVX2: two products and an addition for 32
     scanned = sizes.code_bytes / BLOCK if batch else sizes.entries * sizes.blocks / 2
+    reordered = sizes.candidates * sizes.row_bytes
+    if batch:  # queries share candidates: none is read twice, at best
+        reordered = min(reordered, sizes.rows * sizes.row_bytes // BLOCK)
     return {
         "leaves": Work(
             centroids / (together if batch else 1), 0, centroids, sums=products, all=products
@@ -97,7 +100,5 @@ def of_query(sizes: Sizes, width: str, batch: bool) -> dict[str, Work]:
             sums,
             everything,
         ),
-        "reordering": Work(
-            sizes.candidates * sizes.row_bytes, sizes.row_bytes, sizes.rows * sizes.row_bytes
-        ),
+        "reordering": Work(reordered, sizes.row_bytes, sizes.rows * sizes.row_bytes),
     }
