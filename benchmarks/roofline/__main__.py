@@ -35,8 +35,8 @@ EXPLAINED = (
     "For each stage: how long it takes, how many bytes it reads and how many vector operations it "
     "issues, and how long either takes at least: bytes as fast as a loop reads them that does "
     "nothing else, from memory of that size and in such pieces, operations as their ports allow. "
-    "What has no limit here (the call, selection) counts as nothing in the last row, which is "
-    "therefore what could be reached at best."
+    "Queries that share rows or codes reach more than 100 %. What has no limit here (the call, "
+    "selection) counts as nothing in the last row, which is what could be reached at best."
 )
 MODES = {"one": "one query a call", "batch": "all in one call"}
 HEAD = [

@@ -18,7 +18,7 @@ STAGES = ("call", "projection", "leaves", "tables", "scan", "selection", "reorde
 """In the order of a search; `call` is Python and NumPy, `rest` what no pattern names."""
 FUNCTIONS = {
     "projection": r"reduce|project|rotate",
-    "leaves": r"choose_leaves|[Cc]entroid|product|round_i8|Bounds|bounds_f32",
+    "leaves": r"choose_leaves|[Cc]entroid|product|round_i8|Bounds|bounds_f32|\btile<|lone_strip",
     "tables": r"lut_f32|lookup_table|lut_quantize|build_table|saturate",
     "scan": r"scan|append|find_outliers|forget|codes_of|unpack",
     "selection": r"least_of|keep_best|cut_to|trim|introselect|at_least|Candidates|sort|heap",
