@@ -160,7 +160,7 @@ def main() -> None:
     site = stages.install()
     sections = [of_data(data, site, given.seconds) for data in found]
     told = machine.describe(1, 1, "wall")
-    names = ",".join(data.name for data in found)
+    names = ",".join(Path(name).name for name in given.data.split(","))
     about = f"{told['cpu']}, {told['date']}: `python -m benchmarks.roofline --data {names}`."
     page = "\n".join([f"# {TITLE}\n\n{about} {EXPLAINED}\n", *sections])
     print(page)
