@@ -183,10 +183,6 @@ const std::vector<uint32_t>& by_best_leaf(const Block& block) {
   return s.visits;
 }
 
-}  // namespace
-
-namespace {
-
 // Queries whose tables the second-level cache holds; more where fewer would share the codes of a leaf.
 size_t with_near_tables(const IndexView& index, const SearchLimits& limits) {
   constexpr size_t kNearBytes = size_t(1) << 20, kVisits = 40;
